@@ -1,0 +1,1 @@
+//! The Linux BPF surface as data: program, map, helper, kfunc and context tables

@@ -1,0 +1,1 @@
+//! BTF and BTF.ext: read, write, walk types, match CO-RE relocations

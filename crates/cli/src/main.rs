@@ -1,0 +1,2 @@
+//! The `bpfsim` command.
+fn main() {}

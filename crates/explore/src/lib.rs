@@ -1,0 +1,1 @@
+//! Choosers, exploration and replay of callback orders

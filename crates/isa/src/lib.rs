@@ -1,0 +1,1 @@
+//! The BPF instruction set as one table: decode, encode, assemble, disassemble

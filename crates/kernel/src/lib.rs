@@ -1,0 +1,1 @@
+//! The emulated kernel: maps, helpers, tasks, CPUs, clock, timers, workqueues, task work

@@ -1,0 +1,1 @@
+//! BPF ELF objects to programs, maps and relocations, as libbpf reads them
