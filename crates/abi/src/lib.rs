@@ -25,5 +25,3 @@ pub use map::MapType;
 pub use prog::{AttachType, ProgType, ProgTypes};
 pub use status::Status;
 pub use version::{KernelVersion, ParseVersionError};
-
-pub mod sections;
