@@ -386,8 +386,7 @@ impl Btf {
             owner = owner.base.as_ref()?;
         }
         let local = (off - owner.start_str) as usize;
-        let empty = local == 0 && owner.strings.is_empty();
-        (local < owner.strings.len() && !empty).then_some((owner, local))
+        (local < owner.strings.len()).then_some((owner, local))
     }
 
     fn string_bytes(&self) -> &[u8] {
@@ -397,7 +396,12 @@ impl Btf {
         }
     }
 
-    fn str_end(&self) -> u32 {
+    /// Whether a string starts (or goes on) at this offset.
+    pub(crate) fn has_string(&self, off: u32) -> bool {
+        self.string_owner(off).is_some()
+    }
+
+    pub(crate) fn str_end(&self) -> u32 {
         self.start_str + self.strings.len() as u32
     }
 

@@ -65,6 +65,8 @@ pub enum BtfErrorKind {
     InvalidStrings,
     #[error("Exceeded max num of types")]
     TooManyTypes,
+    #[error("not zstd")]
+    NotZstd,
     #[error("the base of a split BTF must not be split more than {0} deep")]
     BaseTooDeep(u32),
     // One type by itself (btf_check_meta).
@@ -200,8 +202,11 @@ pub enum BtfErrorKind {
     ExtRecordSize(&'static str, u32),
     #[error("{0}: {1}")]
     Ext(&'static str, &'static str),
-    #[error("{0}: unknown CO-RE relocation kind {1}")]
-    CoreKind(&'static str, u32),
+    #[error("unknown CO-RE relocation kind {0}")]
+    CoreKind(u32),
+    // Writing.
+    #[error("a list of {0} entries is longer than 65535")]
+    ListTooLong(usize),
 }
 
 /// Shorthand of this crate.
