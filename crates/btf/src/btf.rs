@@ -437,6 +437,17 @@ impl Btf {
         })
     }
 
+    /// Kind and third word of a type.
+    pub(crate) fn reference(&self, id: TypeId) -> Option<(u8, TypeId)> {
+        let mut owner = self;
+        while id.0 < owner.start_id {
+            owner = owner.base.as_ref()?;
+        }
+        let pos = *owner.offsets.get((id.0 - owner.start_id) as usize)? as usize;
+        let kind = Info(owner.word(pos + 4)).kind();
+        Some((kind, TypeId(owner.word(pos + 8))))
+    }
+
     fn tail(&self, at: usize, len: usize) -> &[u8] {
         self.types.get(at..at + len).unwrap_or(&[])
     }

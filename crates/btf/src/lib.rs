@@ -2,6 +2,7 @@
 
 mod btf;
 mod builder;
+pub mod core;
 mod error;
 mod ext;
 mod index;
@@ -19,5 +20,5 @@ pub use types::{
     Array, Composite, Datasec, Enumeration, Enumerator, FuncProto, Int, Iter, Kind, Linkage, List,
     Member, Param, Record, Type, TypeId, VarSecinfo,
 };
-pub use walk::MAX_RESOLVE_DEPTH;
 pub use vmlinux::vmlinux;
+pub use walk::MAX_RESOLVE_DEPTH;

@@ -81,6 +81,32 @@ impl Kind {
         KINDS[self as usize].1
     }
 
+    /// The word in libbpf's messages (`btf_kind_str`): lower case.
+    pub fn c_word(self) -> &'static str {
+        match self {
+            Kind::Void => "void",
+            Kind::Int => "int",
+            Kind::Ptr => "ptr",
+            Kind::Array => "array",
+            Kind::Struct => "struct",
+            Kind::Union => "union",
+            Kind::Enum => "enum",
+            Kind::Fwd => "fwd",
+            Kind::Typedef => "typedef",
+            Kind::Volatile => "volatile",
+            Kind::Const => "const",
+            Kind::Restrict => "restrict",
+            Kind::Func => "func",
+            Kind::FuncProto => "func_proto",
+            Kind::Var => "var",
+            Kind::Datasec => "datasec",
+            Kind::Float => "float",
+            Kind::DeclTag => "decl_tag",
+            Kind::TypeTag => "type_tag",
+            Kind::Enum64 => "enum64",
+        }
+    }
+
     /// `btf_type_is_modifier`: const, volatile, restrict and type tags (typedefs are not).
     pub fn is_modifier(self) -> bool {
         matches!(

@@ -4,14 +4,24 @@ use std::collections::HashMap;
 
 use crate::btf::Btf;
 use crate::error::{BtfError, BtfErrorKind, Result};
-use crate::types::{Kind, Type, TypeId};
+use crate::raw::kind;
+use crate::types::{Type, TypeId};
 
 /// `MAX_RESOLVE_DEPTH` of libbpf and of the kernel: longest chain of references that is followed.
 pub const MAX_RESOLVE_DEPTH: usize = 32;
+/// Longest chain of modifiers and typedefs that is skipped; the kernel takes no more than 32.
+const MAX_CHAIN: u32 = 256;
 /// Deepest nesting of structs and arrays that [`Btf::align_of`] and the printers follow.
 pub(crate) const MAX_NESTING: usize = 64;
 /// `sizeof(void *)` in BPF.
 pub(crate) const PTR_SIZE: u32 = 8;
+
+fn is_modifier(kind: u8) -> bool {
+    matches!(
+        kind,
+        kind::CONST | kind::VOLATILE | kind::RESTRICT | kind::TYPE_TAG
+    )
+}
 
 impl Btf {
     /// An error about this type, placed at its first byte.
@@ -29,40 +39,49 @@ impl Btf {
         self.ty(id).ok_or_else(missing)
     }
 
-    /// Follows references while `skip` says so.
-    fn skip_while(&self, id: TypeId, skip: impl Fn(Kind) -> bool) -> Result<TypeId> {
+    /// Follows references while `skip` says so; gives the steps too.
+    fn skip_while(&self, id: TypeId, skip: impl Fn(u8) -> bool) -> Result<(TypeId, u32)> {
         let mut at = id;
-        // A chain that is longer than there are types bites its tail.
-        for _ in 0..self.type_count() {
-            let ty = self.get(at)?;
-            match ty.refers_to() {
-                Some(next) if skip(ty.kind()) => at = next,
-                _ => return Ok(at),
+        for step in 0..MAX_CHAIN {
+            if at == TypeId::VOID {
+                return Ok((at, step));
             }
+            let (kind, next) = self
+                .reference(at)
+                .ok_or_else(|| self.error(at, BtfErrorKind::NoSuchType(at.0)))?;
+            if !skip(kind) {
+                return Ok((at, step));
+            }
+            at = next;
         }
         Err(self.error(id, BtfErrorKind::ChainTooLong))
+    }
+
+    /// Past modifiers and typedefs, with the number of them.
+    pub(crate) fn skip_counted(&self, id: TypeId) -> Result<(TypeId, u32)> {
+        self.skip_while(id, |k| is_modifier(k) || k == kind::TYPEDEF)
     }
 
     /// Past `const`, `volatile`, `restrict` and type tags (`skip_mods`).
     ///
     /// # Errors
-    /// A chain that bites its tail.
+    /// A chain of more than 256, or one that bites its tail.
     pub fn skip_mods(&self, id: TypeId) -> Result<TypeId> {
-        self.skip_while(id, Kind::is_modifier)
+        Ok(self.skip_while(id, is_modifier)?.0)
     }
 
     /// Past modifiers and typedefs (`skip_mods_and_typedefs`; the kernel's `btf_type_skip_modifiers`).
     ///
     /// # Errors
-    /// A chain that bites its tail.
+    /// A chain of more than 256, or one that bites its tail.
     pub fn skip_mods_and_typedefs(&self, id: TypeId) -> Result<TypeId> {
-        self.skip_while(id, |k| k.is_modifier() || k == Kind::Typedef)
+        Ok(self.skip_counted(id)?.0)
     }
 
     /// The type behind modifiers and typedefs, with its id.
     ///
     /// # Errors
-    /// A chain that bites its tail.
+    /// A chain of more than 256, or one that bites its tail.
     pub fn resolve(&self, id: TypeId) -> Result<(TypeId, Type<'_>)> {
         let id = self.skip_mods_and_typedefs(id)?;
         Ok((id, self.get(id)?))
