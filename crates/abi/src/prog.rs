@@ -166,3 +166,14 @@ impl std::fmt::Debug for ProgTypes {
         f.debug_set().entries(self.iter()).finish()
     }
 }
+
+/// The `expected_attach_type` that the kernel assumes where a program gives none:
+/// `bpf_prog_load_fixup_attach_type`. Zero is `BPF_CGROUP_INET_INGRESS`.
+#[must_use]
+pub const fn fixup_attach_type(prog_type: ProgType, attach_type: AttachType) -> AttachType {
+    match (prog_type, attach_type) {
+        (ProgType::CgroupSock, AttachType::CgroupInetIngress) => AttachType::CgroupInetSockCreate,
+        (ProgType::SkReuseport, AttachType::CgroupInetIngress) => AttachType::SkReuseportSelect,
+        _ => attach_type,
+    }
+}

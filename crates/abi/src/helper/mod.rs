@@ -1,220 +1,31 @@
-//! Helper functions: `BPF_FUNC_*`, their prototypes and who may call them.
-use crate::enums::kernel_enum;
+//! Helper functions: their numbers, their prototypes, and who may call them.
+//!
+//! As in the kernel, one helper can have several prototypes, and which one applies is decided by
+//! the program: [`proto`] follows `bpf_verifier_ops::get_func_proto`.
+mod avail;
+mod func;
+mod proto;
+mod protos_core;
+mod protos_net;
+mod protos_net_sk;
+mod protos_trace;
+mod sets;
 
-kernel_enum! {
-    /// Helper functions: `enum bpf_func_id`; the number is the immediate of the call instruction.
-    pub enum Func {
-        Unspec = 0, "bpf_unspec", "BPF_FUNC_unspec", V5_15;
-        MapLookupElem = 1, "bpf_map_lookup_elem", "BPF_FUNC_map_lookup_elem", V5_15;
-        MapUpdateElem = 2, "bpf_map_update_elem", "BPF_FUNC_map_update_elem", V5_15;
-        MapDeleteElem = 3, "bpf_map_delete_elem", "BPF_FUNC_map_delete_elem", V5_15;
-        ProbeRead = 4, "bpf_probe_read", "BPF_FUNC_probe_read", V5_15;
-        KtimeGetNs = 5, "bpf_ktime_get_ns", "BPF_FUNC_ktime_get_ns", V5_15;
-        TracePrintk = 6, "bpf_trace_printk", "BPF_FUNC_trace_printk", V5_15;
-        GetPrandomU32 = 7, "bpf_get_prandom_u32", "BPF_FUNC_get_prandom_u32", V5_15;
-        GetSmpProcessorId = 8, "bpf_get_smp_processor_id", "BPF_FUNC_get_smp_processor_id", V5_15;
-        SkbStoreBytes = 9, "bpf_skb_store_bytes", "BPF_FUNC_skb_store_bytes", V5_15;
-        L3CsumReplace = 10, "bpf_l3_csum_replace", "BPF_FUNC_l3_csum_replace", V5_15;
-        L4CsumReplace = 11, "bpf_l4_csum_replace", "BPF_FUNC_l4_csum_replace", V5_15;
-        TailCall = 12, "bpf_tail_call", "BPF_FUNC_tail_call", V5_15;
-        CloneRedirect = 13, "bpf_clone_redirect", "BPF_FUNC_clone_redirect", V5_15;
-        GetCurrentPidTgid = 14, "bpf_get_current_pid_tgid", "BPF_FUNC_get_current_pid_tgid", V5_15;
-        GetCurrentUidGid = 15, "bpf_get_current_uid_gid", "BPF_FUNC_get_current_uid_gid", V5_15;
-        GetCurrentComm = 16, "bpf_get_current_comm", "BPF_FUNC_get_current_comm", V5_15;
-        GetCgroupClassid = 17, "bpf_get_cgroup_classid", "BPF_FUNC_get_cgroup_classid", V5_15;
-        SkbVlanPush = 18, "bpf_skb_vlan_push", "BPF_FUNC_skb_vlan_push", V5_15;
-        SkbVlanPop = 19, "bpf_skb_vlan_pop", "BPF_FUNC_skb_vlan_pop", V5_15;
-        SkbGetTunnelKey = 20, "bpf_skb_get_tunnel_key", "BPF_FUNC_skb_get_tunnel_key", V5_15;
-        SkbSetTunnelKey = 21, "bpf_skb_set_tunnel_key", "BPF_FUNC_skb_set_tunnel_key", V5_15;
-        PerfEventRead = 22, "bpf_perf_event_read", "BPF_FUNC_perf_event_read", V5_15;
-        Redirect = 23, "bpf_redirect", "BPF_FUNC_redirect", V5_15;
-        GetRouteRealm = 24, "bpf_get_route_realm", "BPF_FUNC_get_route_realm", V5_15;
-        PerfEventOutput = 25, "bpf_perf_event_output", "BPF_FUNC_perf_event_output", V5_15;
-        SkbLoadBytes = 26, "bpf_skb_load_bytes", "BPF_FUNC_skb_load_bytes", V5_15;
-        GetStackid = 27, "bpf_get_stackid", "BPF_FUNC_get_stackid", V5_15;
-        CsumDiff = 28, "bpf_csum_diff", "BPF_FUNC_csum_diff", V5_15;
-        SkbGetTunnelOpt = 29, "bpf_skb_get_tunnel_opt", "BPF_FUNC_skb_get_tunnel_opt", V5_15;
-        SkbSetTunnelOpt = 30, "bpf_skb_set_tunnel_opt", "BPF_FUNC_skb_set_tunnel_opt", V5_15;
-        SkbChangeProto = 31, "bpf_skb_change_proto", "BPF_FUNC_skb_change_proto", V5_15;
-        SkbChangeType = 32, "bpf_skb_change_type", "BPF_FUNC_skb_change_type", V5_15;
-        SkbUnderCgroup = 33, "bpf_skb_under_cgroup", "BPF_FUNC_skb_under_cgroup", V5_15;
-        GetHashRecalc = 34, "bpf_get_hash_recalc", "BPF_FUNC_get_hash_recalc", V5_15;
-        GetCurrentTask = 35, "bpf_get_current_task", "BPF_FUNC_get_current_task", V5_15;
-        ProbeWriteUser = 36, "bpf_probe_write_user", "BPF_FUNC_probe_write_user", V5_15;
-        CurrentTaskUnderCgroup = 37, "bpf_current_task_under_cgroup", "BPF_FUNC_current_task_under_cgroup", V5_15;
-        SkbChangeTail = 38, "bpf_skb_change_tail", "BPF_FUNC_skb_change_tail", V5_15;
-        SkbPullData = 39, "bpf_skb_pull_data", "BPF_FUNC_skb_pull_data", V5_15;
-        CsumUpdate = 40, "bpf_csum_update", "BPF_FUNC_csum_update", V5_15;
-        SetHashInvalid = 41, "bpf_set_hash_invalid", "BPF_FUNC_set_hash_invalid", V5_15;
-        GetNumaNodeId = 42, "bpf_get_numa_node_id", "BPF_FUNC_get_numa_node_id", V5_15;
-        SkbChangeHead = 43, "bpf_skb_change_head", "BPF_FUNC_skb_change_head", V5_15;
-        XdpAdjustHead = 44, "bpf_xdp_adjust_head", "BPF_FUNC_xdp_adjust_head", V5_15;
-        ProbeReadStr = 45, "bpf_probe_read_str", "BPF_FUNC_probe_read_str", V5_15;
-        GetSocketCookie = 46, "bpf_get_socket_cookie", "BPF_FUNC_get_socket_cookie", V5_15;
-        GetSocketUid = 47, "bpf_get_socket_uid", "BPF_FUNC_get_socket_uid", V5_15;
-        SetHash = 48, "bpf_set_hash", "BPF_FUNC_set_hash", V5_15;
-        Setsockopt = 49, "bpf_setsockopt", "BPF_FUNC_setsockopt", V5_15;
-        SkbAdjustRoom = 50, "bpf_skb_adjust_room", "BPF_FUNC_skb_adjust_room", V5_15;
-        RedirectMap = 51, "bpf_redirect_map", "BPF_FUNC_redirect_map", V5_15;
-        SkRedirectMap = 52, "bpf_sk_redirect_map", "BPF_FUNC_sk_redirect_map", V5_15;
-        SockMapUpdate = 53, "bpf_sock_map_update", "BPF_FUNC_sock_map_update", V5_15;
-        XdpAdjustMeta = 54, "bpf_xdp_adjust_meta", "BPF_FUNC_xdp_adjust_meta", V5_15;
-        PerfEventReadValue = 55, "bpf_perf_event_read_value", "BPF_FUNC_perf_event_read_value", V5_15;
-        PerfProgReadValue = 56, "bpf_perf_prog_read_value", "BPF_FUNC_perf_prog_read_value", V5_15;
-        Getsockopt = 57, "bpf_getsockopt", "BPF_FUNC_getsockopt", V5_15;
-        OverrideReturn = 58, "bpf_override_return", "BPF_FUNC_override_return", V5_15;
-        SockOpsCbFlagsSet = 59, "bpf_sock_ops_cb_flags_set", "BPF_FUNC_sock_ops_cb_flags_set", V5_15;
-        MsgRedirectMap = 60, "bpf_msg_redirect_map", "BPF_FUNC_msg_redirect_map", V5_15;
-        MsgApplyBytes = 61, "bpf_msg_apply_bytes", "BPF_FUNC_msg_apply_bytes", V5_15;
-        MsgCorkBytes = 62, "bpf_msg_cork_bytes", "BPF_FUNC_msg_cork_bytes", V5_15;
-        MsgPullData = 63, "bpf_msg_pull_data", "BPF_FUNC_msg_pull_data", V5_15;
-        Bind = 64, "bpf_bind", "BPF_FUNC_bind", V5_15;
-        XdpAdjustTail = 65, "bpf_xdp_adjust_tail", "BPF_FUNC_xdp_adjust_tail", V5_15;
-        SkbGetXfrmState = 66, "bpf_skb_get_xfrm_state", "BPF_FUNC_skb_get_xfrm_state", V5_15;
-        GetStack = 67, "bpf_get_stack", "BPF_FUNC_get_stack", V5_15;
-        SkbLoadBytesRelative = 68, "bpf_skb_load_bytes_relative", "BPF_FUNC_skb_load_bytes_relative", V5_15;
-        FibLookup = 69, "bpf_fib_lookup", "BPF_FUNC_fib_lookup", V5_15;
-        SockHashUpdate = 70, "bpf_sock_hash_update", "BPF_FUNC_sock_hash_update", V5_15;
-        MsgRedirectHash = 71, "bpf_msg_redirect_hash", "BPF_FUNC_msg_redirect_hash", V5_15;
-        SkRedirectHash = 72, "bpf_sk_redirect_hash", "BPF_FUNC_sk_redirect_hash", V5_15;
-        LwtPushEncap = 73, "bpf_lwt_push_encap", "BPF_FUNC_lwt_push_encap", V5_15;
-        LwtSeg6StoreBytes = 74, "bpf_lwt_seg6_store_bytes", "BPF_FUNC_lwt_seg6_store_bytes", V5_15;
-        LwtSeg6AdjustSrh = 75, "bpf_lwt_seg6_adjust_srh", "BPF_FUNC_lwt_seg6_adjust_srh", V5_15;
-        LwtSeg6Action = 76, "bpf_lwt_seg6_action", "BPF_FUNC_lwt_seg6_action", V5_15;
-        RcRepeat = 77, "bpf_rc_repeat", "BPF_FUNC_rc_repeat", V5_15;
-        RcKeydown = 78, "bpf_rc_keydown", "BPF_FUNC_rc_keydown", V5_15;
-        SkbCgroupId = 79, "bpf_skb_cgroup_id", "BPF_FUNC_skb_cgroup_id", V5_15;
-        GetCurrentCgroupId = 80, "bpf_get_current_cgroup_id", "BPF_FUNC_get_current_cgroup_id", V5_15;
-        GetLocalStorage = 81, "bpf_get_local_storage", "BPF_FUNC_get_local_storage", V5_15;
-        SkSelectReuseport = 82, "bpf_sk_select_reuseport", "BPF_FUNC_sk_select_reuseport", V5_15;
-        SkbAncestorCgroupId = 83, "bpf_skb_ancestor_cgroup_id", "BPF_FUNC_skb_ancestor_cgroup_id", V5_15;
-        SkLookupTcp = 84, "bpf_sk_lookup_tcp", "BPF_FUNC_sk_lookup_tcp", V5_15;
-        SkLookupUdp = 85, "bpf_sk_lookup_udp", "BPF_FUNC_sk_lookup_udp", V5_15;
-        SkRelease = 86, "bpf_sk_release", "BPF_FUNC_sk_release", V5_15;
-        MapPushElem = 87, "bpf_map_push_elem", "BPF_FUNC_map_push_elem", V5_15;
-        MapPopElem = 88, "bpf_map_pop_elem", "BPF_FUNC_map_pop_elem", V5_15;
-        MapPeekElem = 89, "bpf_map_peek_elem", "BPF_FUNC_map_peek_elem", V5_15;
-        MsgPushData = 90, "bpf_msg_push_data", "BPF_FUNC_msg_push_data", V5_15;
-        MsgPopData = 91, "bpf_msg_pop_data", "BPF_FUNC_msg_pop_data", V5_15;
-        RcPointerRel = 92, "bpf_rc_pointer_rel", "BPF_FUNC_rc_pointer_rel", V5_15;
-        SpinLock = 93, "bpf_spin_lock", "BPF_FUNC_spin_lock", V5_15;
-        SpinUnlock = 94, "bpf_spin_unlock", "BPF_FUNC_spin_unlock", V5_15;
-        SkFullsock = 95, "bpf_sk_fullsock", "BPF_FUNC_sk_fullsock", V5_15;
-        TcpSock = 96, "bpf_tcp_sock", "BPF_FUNC_tcp_sock", V5_15;
-        SkbEcnSetCe = 97, "bpf_skb_ecn_set_ce", "BPF_FUNC_skb_ecn_set_ce", V5_15;
-        GetListenerSock = 98, "bpf_get_listener_sock", "BPF_FUNC_get_listener_sock", V5_15;
-        SkcLookupTcp = 99, "bpf_skc_lookup_tcp", "BPF_FUNC_skc_lookup_tcp", V5_15;
-        TcpCheckSyncookie = 100, "bpf_tcp_check_syncookie", "BPF_FUNC_tcp_check_syncookie", V5_15;
-        SysctlGetName = 101, "bpf_sysctl_get_name", "BPF_FUNC_sysctl_get_name", V5_15;
-        SysctlGetCurrentValue = 102, "bpf_sysctl_get_current_value", "BPF_FUNC_sysctl_get_current_value", V5_15;
-        SysctlGetNewValue = 103, "bpf_sysctl_get_new_value", "BPF_FUNC_sysctl_get_new_value", V5_15;
-        SysctlSetNewValue = 104, "bpf_sysctl_set_new_value", "BPF_FUNC_sysctl_set_new_value", V5_15;
-        Strtol = 105, "bpf_strtol", "BPF_FUNC_strtol", V5_15;
-        Strtoul = 106, "bpf_strtoul", "BPF_FUNC_strtoul", V5_15;
-        SkStorageGet = 107, "bpf_sk_storage_get", "BPF_FUNC_sk_storage_get", V5_15;
-        SkStorageDelete = 108, "bpf_sk_storage_delete", "BPF_FUNC_sk_storage_delete", V5_15;
-        SendSignal = 109, "bpf_send_signal", "BPF_FUNC_send_signal", V5_15;
-        TcpGenSyncookie = 110, "bpf_tcp_gen_syncookie", "BPF_FUNC_tcp_gen_syncookie", V5_15;
-        SkbOutput = 111, "bpf_skb_output", "BPF_FUNC_skb_output", V5_15;
-        ProbeReadUser = 112, "bpf_probe_read_user", "BPF_FUNC_probe_read_user", V5_15;
-        ProbeReadKernel = 113, "bpf_probe_read_kernel", "BPF_FUNC_probe_read_kernel", V5_15;
-        ProbeReadUserStr = 114, "bpf_probe_read_user_str", "BPF_FUNC_probe_read_user_str", V5_15;
-        ProbeReadKernelStr = 115, "bpf_probe_read_kernel_str", "BPF_FUNC_probe_read_kernel_str", V5_15;
-        TcpSendAck = 116, "bpf_tcp_send_ack", "BPF_FUNC_tcp_send_ack", V5_15;
-        SendSignalThread = 117, "bpf_send_signal_thread", "BPF_FUNC_send_signal_thread", V5_15;
-        Jiffies64 = 118, "bpf_jiffies64", "BPF_FUNC_jiffies64", V5_15;
-        ReadBranchRecords = 119, "bpf_read_branch_records", "BPF_FUNC_read_branch_records", V5_15;
-        GetNsCurrentPidTgid = 120, "bpf_get_ns_current_pid_tgid", "BPF_FUNC_get_ns_current_pid_tgid", V5_15;
-        XdpOutput = 121, "bpf_xdp_output", "BPF_FUNC_xdp_output", V5_15;
-        GetNetnsCookie = 122, "bpf_get_netns_cookie", "BPF_FUNC_get_netns_cookie", V5_15;
-        GetCurrentAncestorCgroupId = 123, "bpf_get_current_ancestor_cgroup_id", "BPF_FUNC_get_current_ancestor_cgroup_id", V5_15;
-        SkAssign = 124, "bpf_sk_assign", "BPF_FUNC_sk_assign", V5_15;
-        KtimeGetBootNs = 125, "bpf_ktime_get_boot_ns", "BPF_FUNC_ktime_get_boot_ns", V5_15;
-        SeqPrintf = 126, "bpf_seq_printf", "BPF_FUNC_seq_printf", V5_15;
-        SeqWrite = 127, "bpf_seq_write", "BPF_FUNC_seq_write", V5_15;
-        SkCgroupId = 128, "bpf_sk_cgroup_id", "BPF_FUNC_sk_cgroup_id", V5_15;
-        SkAncestorCgroupId = 129, "bpf_sk_ancestor_cgroup_id", "BPF_FUNC_sk_ancestor_cgroup_id", V5_15;
-        RingbufOutput = 130, "bpf_ringbuf_output", "BPF_FUNC_ringbuf_output", V5_15;
-        RingbufReserve = 131, "bpf_ringbuf_reserve", "BPF_FUNC_ringbuf_reserve", V5_15;
-        RingbufSubmit = 132, "bpf_ringbuf_submit", "BPF_FUNC_ringbuf_submit", V5_15;
-        RingbufDiscard = 133, "bpf_ringbuf_discard", "BPF_FUNC_ringbuf_discard", V5_15;
-        RingbufQuery = 134, "bpf_ringbuf_query", "BPF_FUNC_ringbuf_query", V5_15;
-        CsumLevel = 135, "bpf_csum_level", "BPF_FUNC_csum_level", V5_15;
-        SkcToTcp6Sock = 136, "bpf_skc_to_tcp6_sock", "BPF_FUNC_skc_to_tcp6_sock", V5_15;
-        SkcToTcpSock = 137, "bpf_skc_to_tcp_sock", "BPF_FUNC_skc_to_tcp_sock", V5_15;
-        SkcToTcpTimewaitSock = 138, "bpf_skc_to_tcp_timewait_sock", "BPF_FUNC_skc_to_tcp_timewait_sock", V5_15;
-        SkcToTcpRequestSock = 139, "bpf_skc_to_tcp_request_sock", "BPF_FUNC_skc_to_tcp_request_sock", V5_15;
-        SkcToUdp6Sock = 140, "bpf_skc_to_udp6_sock", "BPF_FUNC_skc_to_udp6_sock", V5_15;
-        GetTaskStack = 141, "bpf_get_task_stack", "BPF_FUNC_get_task_stack", V5_15;
-        LoadHdrOpt = 142, "bpf_load_hdr_opt", "BPF_FUNC_load_hdr_opt", V5_15;
-        StoreHdrOpt = 143, "bpf_store_hdr_opt", "BPF_FUNC_store_hdr_opt", V5_15;
-        ReserveHdrOpt = 144, "bpf_reserve_hdr_opt", "BPF_FUNC_reserve_hdr_opt", V5_15;
-        InodeStorageGet = 145, "bpf_inode_storage_get", "BPF_FUNC_inode_storage_get", V5_15;
-        InodeStorageDelete = 146, "bpf_inode_storage_delete", "BPF_FUNC_inode_storage_delete", V5_15;
-        DPath = 147, "bpf_d_path", "BPF_FUNC_d_path", V5_15;
-        CopyFromUser = 148, "bpf_copy_from_user", "BPF_FUNC_copy_from_user", V5_15;
-        SnprintfBtf = 149, "bpf_snprintf_btf", "BPF_FUNC_snprintf_btf", V5_15;
-        SeqPrintfBtf = 150, "bpf_seq_printf_btf", "BPF_FUNC_seq_printf_btf", V5_15;
-        SkbCgroupClassid = 151, "bpf_skb_cgroup_classid", "BPF_FUNC_skb_cgroup_classid", V5_15;
-        RedirectNeigh = 152, "bpf_redirect_neigh", "BPF_FUNC_redirect_neigh", V5_15;
-        PerCpuPtr = 153, "bpf_per_cpu_ptr", "BPF_FUNC_per_cpu_ptr", V5_15;
-        ThisCpuPtr = 154, "bpf_this_cpu_ptr", "BPF_FUNC_this_cpu_ptr", V5_15;
-        RedirectPeer = 155, "bpf_redirect_peer", "BPF_FUNC_redirect_peer", V5_15;
-        TaskStorageGet = 156, "bpf_task_storage_get", "BPF_FUNC_task_storage_get", V5_15;
-        TaskStorageDelete = 157, "bpf_task_storage_delete", "BPF_FUNC_task_storage_delete", V5_15;
-        GetCurrentTaskBtf = 158, "bpf_get_current_task_btf", "BPF_FUNC_get_current_task_btf", V5_15;
-        BprmOptsSet = 159, "bpf_bprm_opts_set", "BPF_FUNC_bprm_opts_set", V5_15;
-        KtimeGetCoarseNs = 160, "bpf_ktime_get_coarse_ns", "BPF_FUNC_ktime_get_coarse_ns", V5_15;
-        ImaInodeHash = 161, "bpf_ima_inode_hash", "BPF_FUNC_ima_inode_hash", V5_15;
-        SockFromFile = 162, "bpf_sock_from_file", "BPF_FUNC_sock_from_file", V5_15;
-        CheckMtu = 163, "bpf_check_mtu", "BPF_FUNC_check_mtu", V5_15;
-        ForEachMapElem = 164, "bpf_for_each_map_elem", "BPF_FUNC_for_each_map_elem", V5_15;
-        Snprintf = 165, "bpf_snprintf", "BPF_FUNC_snprintf", V5_15;
-        SysBpf = 166, "bpf_sys_bpf", "BPF_FUNC_sys_bpf", V5_15;
-        BtfFindByNameKind = 167, "bpf_btf_find_by_name_kind", "BPF_FUNC_btf_find_by_name_kind", V5_15;
-        SysClose = 168, "bpf_sys_close", "BPF_FUNC_sys_close", V5_15;
-        TimerInit = 169, "bpf_timer_init", "BPF_FUNC_timer_init", V5_15;
-        TimerSetCallback = 170, "bpf_timer_set_callback", "BPF_FUNC_timer_set_callback", V5_15;
-        TimerStart = 171, "bpf_timer_start", "BPF_FUNC_timer_start", V5_15;
-        TimerCancel = 172, "bpf_timer_cancel", "BPF_FUNC_timer_cancel", V5_15;
-        GetFuncIp = 173, "bpf_get_func_ip", "BPF_FUNC_get_func_ip", V5_15;
-        GetAttachCookie = 174, "bpf_get_attach_cookie", "BPF_FUNC_get_attach_cookie", V5_15;
-        TaskPtRegs = 175, "bpf_task_pt_regs", "BPF_FUNC_task_pt_regs", V5_15;
-        GetBranchSnapshot = 176, "bpf_get_branch_snapshot", "BPF_FUNC_get_branch_snapshot", V5_16;
-        TraceVprintk = 177, "bpf_trace_vprintk", "BPF_FUNC_trace_vprintk", V5_16;
-        SkcToUnixSock = 178, "bpf_skc_to_unix_sock", "BPF_FUNC_skc_to_unix_sock", V5_16;
-        KallsymsLookupName = 179, "bpf_kallsyms_lookup_name", "BPF_FUNC_kallsyms_lookup_name", V5_16;
-        FindVma = 180, "bpf_find_vma", "BPF_FUNC_find_vma", V5_17;
-        Loop = 181, "bpf_loop", "BPF_FUNC_loop", V5_17;
-        Strncmp = 182, "bpf_strncmp", "BPF_FUNC_strncmp", V5_17;
-        GetFuncArg = 183, "bpf_get_func_arg", "BPF_FUNC_get_func_arg", V5_17;
-        GetFuncRet = 184, "bpf_get_func_ret", "BPF_FUNC_get_func_ret", V5_17;
-        GetFuncArgCnt = 185, "bpf_get_func_arg_cnt", "BPF_FUNC_get_func_arg_cnt", V5_17;
-        GetRetval = 186, "bpf_get_retval", "BPF_FUNC_get_retval", V5_18;
-        SetRetval = 187, "bpf_set_retval", "BPF_FUNC_set_retval", V5_18;
-        XdpGetBuffLen = 188, "bpf_xdp_get_buff_len", "BPF_FUNC_xdp_get_buff_len", V5_18;
-        XdpLoadBytes = 189, "bpf_xdp_load_bytes", "BPF_FUNC_xdp_load_bytes", V5_18;
-        XdpStoreBytes = 190, "bpf_xdp_store_bytes", "BPF_FUNC_xdp_store_bytes", V5_18;
-        CopyFromUserTask = 191, "bpf_copy_from_user_task", "BPF_FUNC_copy_from_user_task", V5_18;
-        SkbSetTstamp = 192, "bpf_skb_set_tstamp", "BPF_FUNC_skb_set_tstamp", V5_18;
-        ImaFileHash = 193, "bpf_ima_file_hash", "BPF_FUNC_ima_file_hash", V5_18;
-        KptrXchg = 194, "bpf_kptr_xchg", "BPF_FUNC_kptr_xchg", V5_19;
-        MapLookupPercpuElem = 195, "bpf_map_lookup_percpu_elem", "BPF_FUNC_map_lookup_percpu_elem", V5_19;
-        SkcToMptcpSock = 196, "bpf_skc_to_mptcp_sock", "BPF_FUNC_skc_to_mptcp_sock", V5_19;
-        DynptrFromMem = 197, "bpf_dynptr_from_mem", "BPF_FUNC_dynptr_from_mem", V5_19;
-        RingbufReserveDynptr = 198, "bpf_ringbuf_reserve_dynptr", "BPF_FUNC_ringbuf_reserve_dynptr", V5_19;
-        RingbufSubmitDynptr = 199, "bpf_ringbuf_submit_dynptr", "BPF_FUNC_ringbuf_submit_dynptr", V5_19;
-        RingbufDiscardDynptr = 200, "bpf_ringbuf_discard_dynptr", "BPF_FUNC_ringbuf_discard_dynptr", V5_19;
-        DynptrRead = 201, "bpf_dynptr_read", "BPF_FUNC_dynptr_read", V5_19;
-        DynptrWrite = 202, "bpf_dynptr_write", "BPF_FUNC_dynptr_write", V5_19;
-        DynptrData = 203, "bpf_dynptr_data", "BPF_FUNC_dynptr_data", V5_19;
-        TcpRawGenSyncookieIpv4 = 204, "bpf_tcp_raw_gen_syncookie_ipv4", "BPF_FUNC_tcp_raw_gen_syncookie_ipv4", V6_0;
-        TcpRawGenSyncookieIpv6 = 205, "bpf_tcp_raw_gen_syncookie_ipv6", "BPF_FUNC_tcp_raw_gen_syncookie_ipv6", V6_0;
-        TcpRawCheckSyncookieIpv4 = 206, "bpf_tcp_raw_check_syncookie_ipv4", "BPF_FUNC_tcp_raw_check_syncookie_ipv4", V6_0;
-        TcpRawCheckSyncookieIpv6 = 207, "bpf_tcp_raw_check_syncookie_ipv6", "BPF_FUNC_tcp_raw_check_syncookie_ipv6", V6_0;
-        KtimeGetTaiNs = 208, "bpf_ktime_get_tai_ns", "BPF_FUNC_ktime_get_tai_ns", V6_1;
-        UserRingbufDrain = 209, "bpf_user_ringbuf_drain", "BPF_FUNC_user_ringbuf_drain", V6_1;
-        CgrpStorageGet = 210, "bpf_cgrp_storage_get", "BPF_FUNC_cgrp_storage_get", V6_2;
-        CgrpStorageDelete = 211, "bpf_cgrp_storage_delete", "BPF_FUNC_cgrp_storage_delete", V6_2;
-    }
+pub use avail::{Caller, Caps, ProtoSet, When, func_proto_sets, proto, protos};
+pub use func::Func;
+pub use proto::{
+    Allowed, ArgBase, ArgType, D_PATH_FUNCS, Of, Proto, ProtoFlags, RetBase, RetType, TypeFlags,
+};
+
+/// Every prototype of the kernel, in no order that matters.
+pub fn all_protos() -> impl Iterator<Item = &'static Proto> {
+    [
+        protos_core::ALL,
+        protos_net::ALL,
+        protos_net_sk::ALL,
+        protos_trace::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
