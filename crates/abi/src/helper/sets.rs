@@ -24,23 +24,6 @@ const CONNECT: &[AttachType] = &[
     AttachType::CgroupInet4Connect,
     AttachType::CgroupInet6Connect,
 ];
-const SOCK_ADDR_OPTS: &[AttachType] = &[
-    AttachType::CgroupInet4Bind,
-    AttachType::CgroupInet6Bind,
-    AttachType::CgroupInet4Connect,
-    AttachType::CgroupInet6Connect,
-    AttachType::CgroupUnixConnect,
-    AttachType::CgroupUdp4Recvmsg,
-    AttachType::CgroupUdp6Recvmsg,
-    AttachType::CgroupUnixRecvmsg,
-    AttachType::CgroupUdp4Sendmsg,
-    AttachType::CgroupUdp6Sendmsg,
-    AttachType::CgroupUnixSendmsg,
-    AttachType::CgroupInet4Getpeername,
-    AttachType::CgroupInet6Getpeername,
-    AttachType::CgroupInet4Getsockname,
-    AttachType::CgroupInet6Getsockname,
-];
 const SETSOCKOPT: &[AttachType] = &[AttachType::CgroupSetsockopt];
 const ITER: &[AttachType] = &[AttachType::TraceIter];
 const TRAMPOLINE: &[AttachType] = &[
@@ -193,8 +176,8 @@ proto_sets! {
         net_sk::bpf_sk_storage_get_proto,
         net_sk::bpf_sk_storage_delete_proto,
         net_sk::bpf_bind_proto if Attach(CONNECT),
-        net_sk::bpf_sock_addr_setsockopt_proto if Attach(SOCK_ADDR_OPTS),
-        net_sk::bpf_sock_addr_getsockopt_proto if Attach(SOCK_ADDR_OPTS),
+        net_sk::bpf_sock_addr_setsockopt_proto,
+        net_sk::bpf_sock_addr_getsockopt_proto,
     }
     SK_FILTER = "sk_filter_func_proto", Caps::empty(), false: {
         net::bpf_skb_load_bytes_proto,
