@@ -1,4 +1,5 @@
 //! The tables against what a 6.18 kernel answered (`tests/data`).
+use bpfsim_abi::ctx::{self, CtxShape, CtxValue};
 use bpfsim_abi::helper::{self, Caller};
 use bpfsim_abi::prog::fixup_attach_type;
 use bpfsim_abi::{AttachType, ProgType};
@@ -60,4 +61,81 @@ fn helpers_are_those_that_linux_gives() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn ctx_value(value: CtxValue) -> String {
+    match value {
+        CtxValue::Scalar => String::new(),
+        CtxValue::Trusted(name) => format!("=ptr_{name}"),
+        other => format!("={other:?}"),
+    }
+}
+
+#[test]
+fn contexts_open_where_linux_opens_them() {
+    let mut differences = Vec::new();
+    for row in rows(include_str!("data/ctx.csv")) {
+        let [prog, attach, reads, writes] = row[..] else {
+            panic!("{row:?}")
+        };
+        let rules: Vec<(String, CtxShape)> = match prog.strip_prefix('@') {
+            Some("sock") => vec![(prog.into(), CtxShape::Fields(&ctx::PTR_TO_SOCKET))],
+            Some("sock_common") => vec![(prog.into(), CtxShape::Fields(&ctx::PTR_TO_SOCK_COMMON))],
+            Some("tcp_sock") => vec![(prog.into(), CtxShape::Fields(&ctx::PTR_TO_TCP_SOCK))],
+            _ => {
+                let prog = prog_type(prog);
+                // Where any attach type loads, that of no meaning to the type was asked with.
+                let types = if attach == "*" {
+                    vec![any_attach(prog)]
+                } else {
+                    attach_types(attach)
+                };
+                types
+                    .into_iter()
+                    .map(|a| {
+                        (
+                            format!("{prog}/{a}"),
+                            ctx::shape(prog, fixup_attach_type(prog, a)),
+                        )
+                    })
+                    .collect()
+            }
+        };
+        for (name, shape) in rules {
+            for (write, list) in [(false, reads), (true, writes)] {
+                let linux: BTreeSet<String> =
+                    list.split_terminator(' ').map(str::to_owned).collect();
+                let ours: BTreeSet<String> = (0..240)
+                    .flat_map(|offset| [1, 2, 4, 8].map(|size| (offset, size)))
+                    .filter_map(|(offset, size)| {
+                        let access = shape.check(offset, size, write)?;
+                        let value = if write {
+                            String::new()
+                        } else {
+                            ctx_value(access.value)
+                        };
+                        Some(format!("{offset}:{size}{value}"))
+                    })
+                    .collect();
+                for access in linux.symmetric_difference(&ours) {
+                    let who = if linux.contains(access) {
+                        "Linux"
+                    } else {
+                        "the table"
+                    };
+                    let verb = if write { "writes" } else { "reads" };
+                    differences.push(format!("{name}: only {who} {verb} {access}"));
+                }
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn any_attach(prog: ProgType) -> AttachType {
+    match prog {
+        ProgType::Netfilter => AttachType::Netfilter,
+        ProgType::SkLookup => AttachType::SkLookup,
+        _ => AttachType::CgroupInetIngress,
+    }
 }
