@@ -1,2 +1,38 @@
-//! Chores: `cargo xtask <chore>`.
-fn main() {}
+//! Chores of the workspace: `cargo xtask <chore>`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command of its own, for people to read
+
+mod fixtures;
+
+use std::process::ExitCode;
+
+/// A chore: takes the arguments after its name.
+type Chore = fn(&[String]) -> Result<(), String>;
+
+/// Every chore: name, what `cargo xtask` prints of it, what runs it.
+const CHORES: &[(&str, &str, Chore)] = &[(
+    "fixtures",
+    "[--check] [PATH...]  build the objects of fixtures/ again; --check compares instead",
+    fixtures::main,
+)];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let chore = args
+        .first()
+        .and_then(|name| CHORES.iter().find(|(n, _, _)| n == name));
+    let Some((_, _, run)) = chore else {
+        eprintln!("usage: cargo xtask <chore>");
+        for (name, help, _) in CHORES {
+            eprintln!("  {name} {help}");
+        }
+        return ExitCode::from(2);
+    };
+    match run(&args[1..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
