@@ -19,6 +19,14 @@ impl Slots {
             second: None,
         }
     }
+
+    /// These slots without what no rule of Linux looks at: the offset of `exit`.
+    pub(crate) const fn without_unread(mut self) -> Self {
+        if self.first.code == BPF_JMP | BPF_EXIT {
+            self.first.off = 0;
+        }
+        self
+    }
 }
 
 /// How a field of type `T` is read from slots and written to slots that are zero there.
@@ -195,40 +203,56 @@ places! {
 /// Both immediates and the pseudo kind of a two-slot load.
 pub(crate) struct WideImm;
 
-impl Place<Imm64> for WideImm {
-    fn get(slots: &Slots) -> Option<Imm64> {
-        let (lo, hi) = (slots.first.imm, slots.second?.imm);
-        Some(match slots.first.src() {
-            0 => Imm64::Plain(u64::from(hi.cast_unsigned()) << 32 | u64::from(lo.cast_unsigned())),
-            BPF_PSEUDO_MAP_FD => Imm64::MapFd(lo),
-            BPF_PSEUDO_MAP_VALUE => Imm64::MapValue {
+impl Imm64 {
+    /// What these two slots load; `None` where the kind is none.
+    pub(crate) fn of([first, second]: [Insn; 2]) -> Option<Self> {
+        Self::from_parts(first.src(), first.imm, second.imm)
+    }
+
+    /// The pseudo kind and both immediates.
+    pub(crate) const fn parts(self) -> (u8, i32, i32) {
+        match self {
+            Self::Plain(v) => (0, v as u32 as i32, (v >> 32) as i32),
+            Self::MapFd(fd) => (BPF_PSEUDO_MAP_FD, fd, 0),
+            Self::MapValue { fd, off } => (BPF_PSEUDO_MAP_VALUE, fd, off.cast_signed()),
+            Self::BtfId { btf_id, btf_fd } => (BPF_PSEUDO_BTF_ID, btf_id, btf_fd),
+            Self::Func { rel, hi } => (BPF_PSEUDO_FUNC, rel, hi),
+            Self::MapIdx(idx) => (BPF_PSEUDO_MAP_IDX, idx, 0),
+            Self::MapIdxValue { idx, off } => (BPF_PSEUDO_MAP_IDX_VALUE, idx, off.cast_signed()),
+        }
+    }
+
+    pub(crate) fn from_parts(src: u8, lo: i32, hi: i32) -> Option<Self> {
+        let [low, high] = [lo, hi].map(|half| u64::from(half.cast_unsigned()));
+        Some(match src {
+            0 => Self::Plain(high << 32 | low),
+            BPF_PSEUDO_MAP_FD => Self::MapFd(lo),
+            BPF_PSEUDO_MAP_VALUE => Self::MapValue {
                 fd: lo,
                 off: hi.cast_unsigned(),
             },
-            BPF_PSEUDO_BTF_ID => Imm64::BtfId {
+            BPF_PSEUDO_BTF_ID => Self::BtfId {
                 btf_id: lo,
                 btf_fd: hi,
             },
-            BPF_PSEUDO_FUNC => Imm64::Func { rel: lo, hi },
-            BPF_PSEUDO_MAP_IDX => Imm64::MapIdx(lo),
-            BPF_PSEUDO_MAP_IDX_VALUE => Imm64::MapIdxValue {
+            BPF_PSEUDO_FUNC => Self::Func { rel: lo, hi },
+            BPF_PSEUDO_MAP_IDX => Self::MapIdx(lo),
+            BPF_PSEUDO_MAP_IDX_VALUE => Self::MapIdxValue {
                 idx: lo,
                 off: hi.cast_unsigned(),
             },
             _ => return None,
         })
     }
+}
+
+impl Place<Imm64> for WideImm {
+    fn get(slots: &Slots) -> Option<Imm64> {
+        Imm64::of([slots.first, slots.second?])
+    }
 
     fn put(value: Imm64, slots: &mut Slots) {
-        let (src, lo, hi) = match value {
-            Imm64::Plain(v) => (0, v as u32 as i32, (v >> 32) as i32),
-            Imm64::MapFd(fd) => (BPF_PSEUDO_MAP_FD, fd, 0),
-            Imm64::MapValue { fd, off } => (BPF_PSEUDO_MAP_VALUE, fd, off.cast_signed()),
-            Imm64::BtfId { btf_id, btf_fd } => (BPF_PSEUDO_BTF_ID, btf_id, btf_fd),
-            Imm64::Func { rel, hi } => (BPF_PSEUDO_FUNC, rel, hi),
-            Imm64::MapIdx(idx) => (BPF_PSEUDO_MAP_IDX, idx, 0),
-            Imm64::MapIdxValue { idx, off } => (BPF_PSEUDO_MAP_IDX_VALUE, idx, off.cast_signed()),
-        };
+        let (src, lo, hi) = value.parts();
         slots.first.set_src(src);
         slots.first.imm = lo;
         slots.second = Some(Insn::new(0, 0, 0, 0, hi));

@@ -4,8 +4,9 @@
 //!
 //! Templates: `{f}` is field f; `{f/w}` a register or operand whose letter (`r` or
 //! `w`) field w tells; `{f/size}` one whose letter depends on the access size;
-//! `{f:mem}` an offset behind a base register, `{f:rel}` a jump's distance. A row may
-//! have several templates, each with the values of fields that it stands for.
+//! `{f:mem}` an offset behind a base register, `{f:rel}` a jump's distance, and so on
+//! for the other kinds in [`crate::syntax`]. A row may have several templates, each with
+//! the values of fields that it stands for; the first that can write a value does.
 
 use crate::insn::{Insn, Reg};
 use crate::parts::{AluOp, AtomicOp, CallKind, Cond, Cpu, EndKind, Imm64, Operand, Size, Width};
@@ -19,7 +20,7 @@ pub(crate) enum Val {
     Cond(Cond),
     Size(Size),
     AtomicOp(AtomicOp),
-    EndKind(EndKind),
+    ByteOrder(EndKind),
     Reg(Reg),
     Operand(Operand),
     Bool(bool),
@@ -31,9 +32,37 @@ pub(crate) enum Val {
     Call(CallKind),
 }
 
+/// The type of a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Width,
+    AluOp,
+    Cond,
+    Size,
+    AtomicOp,
+    ByteOrder,
+    Reg,
+    Operand,
+    Bool,
+    U8,
+    U16,
+    I16,
+    I32,
+    Imm64,
+    Call,
+}
+
+/// A type that fields have.
+pub(crate) trait FieldType {
+    const KIND: Kind;
+}
+
 macro_rules! val_conversions {
     ($($var:ident: $ty:ty),* $(,)?) => {
-        $(impl From<$ty> for Val {
+        $(impl FieldType for $ty {
+            const KIND: Kind = Kind::$var;
+        }
+        impl From<$ty> for Val {
             fn from(v: $ty) -> Self { Self::$var(v) }
         }
         impl TryFrom<Val> for $ty {
@@ -46,7 +75,7 @@ macro_rules! val_conversions {
 }
 
 val_conversions! {
-    Width: Width, AluOp: AluOp, Cond: Cond, Size: Size, AtomicOp: AtomicOp, EndKind: EndKind,
+    Width: Width, AluOp: AluOp, Cond: Cond, Size: Size, AtomicOp: AtomicOp, ByteOrder: EndKind,
     Reg: Reg, Operand: Operand, Bool: bool, U8: u8, U16: u16, I16: i16, I32: i32,
     Imm64: Imm64, Call: CallKind,
 }
@@ -89,7 +118,7 @@ pub(crate) struct Syntax {
 
 /// A row without its types.
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) fields: &'static [(&'static str, Kind)],
     pub(crate) syntax: &'static [Syntax],
     pub(crate) read: fn(&Slots) -> Option<Op>,
     pub(crate) build: fn(&Fields) -> Option<Op>,
@@ -112,7 +141,10 @@ macro_rules! instructions {
 
         /// The rows, in the order that decoding and assembling try them.
         pub(crate) static ROWS: &[Row] = &[$(Row {
-            name: stringify!($name),
+            fields: &[
+                $($((stringify!($f), <$ty as FieldType>::KIND)),+)?
+                $((stringify!($g), <$gty as FieldType>::KIND))?
+            ],
             syntax: &[$(Syntax {
                 when: &[$($((stringify!($wf), $wv)),*)?],
                 text: $text,
@@ -121,7 +153,7 @@ macro_rules! instructions {
                 let op = Op::$name
                     $({ $($f: <places::$place as Place<$ty>>::get(slots)?),+ })?
                     $((<places::$gplace as Place<$gty>>::get(slots)?))?;
-                (op.write() == *slots).then_some(op)
+                (op.write() == slots.without_unread()).then_some(op)
             },
             build: |_fields| Some(Op::$name
                 $({ $($f: _fields.get(stringify!($f))?.try_into().ok()?),+ })?
@@ -174,6 +206,7 @@ macro_rules! instructions {
         }
 
         #[cfg(feature = "proptest")]
+        #[allow(unused_parens)]
         impl Op {
             /// Any field values, whether or not an encoding has them.
             pub(crate) fn any_fields() -> impl proptest::strategy::Strategy<Value = Self> {
@@ -270,7 +303,7 @@ instructions! {
         dst: Reg as Dst,
         /// Value, or what Linux puts there.
         kind: Imm64 as WideImm,
-    } = 0x18, V1, "{dst} = {kind}";
+    } = 0x18, V1, "{dst} = {kind:plain} ll", "ld_pseudo {dst}, {kind:pseudo}";
 
     /// `dst = -dst`.
     Neg {
@@ -391,7 +424,7 @@ instructions! {
         imm: i32 as Imm,
     } = 0x40, V1,
         [imm = Val::I32(0)] "r0 = *({size} *)skb[{src}]",
-        "r0 = *({size} *)skb[{src} {imm:add}]";
+        "r0 = *({size} *)skb[{src} {imm:mem}]";
 
     /// `may_goto +off`: jumps once the program's budget of loops is used up.
     MayGoto {
