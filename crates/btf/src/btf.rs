@@ -104,7 +104,7 @@ impl Header {
     /// Both sections, as `btf_parse_hdr` of libbpf bounds them.
     fn sections<'a>(&self, bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
         use BtfErrorKind as E;
-        if self.type_off % 4 != 0 {
+        if !self.type_off.is_multiple_of(4) {
             return Err(at(8, E::UnalignedTypeOff));
         }
         let body = &bytes[self.hdr_len as usize..];

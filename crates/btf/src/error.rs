@@ -197,6 +197,11 @@ pub enum BtfErrorKind {
     /// A type id that this BTF does not have.
     #[error("no type [{0}]")]
     NoSuchType(u32),
+    /// A struct that a program may allocate has contradictory special fields.
+    #[error("special fields: {0}")]
+    SpecialFields(Box<crate::fields::FieldsError>),
+    #[error("a struct with a lock, list, tree or kptr has no special field that can be used")]
+    NoSpecialFields,
     // .BTF.ext.
     #[error("{0}: record size {1} is not supported")]
     ExtRecordSize(&'static str, u32),

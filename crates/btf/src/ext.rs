@@ -227,7 +227,7 @@ impl<T> Shape<T> {
             return Err(self.error(start as u32, "record size not found"));
         }
         let size = raw::u32_at(all, start).unwrap_or(0);
-        if size < self.min_record || size % 4 != 0 {
+        if size < self.min_record || !size.is_multiple_of(4) {
             let what = BtfErrorKind::ExtRecordSize(self.name, size);
             return Err(crate::btf::at(start as u32, what));
         }

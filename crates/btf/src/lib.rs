@@ -2,9 +2,11 @@
 
 mod btf;
 mod builder;
+mod check;
 pub mod core;
 mod error;
 mod ext;
+pub mod fields;
 mod index;
 pub mod raw;
 mod types;
