@@ -1,1 +1,57 @@
-//! Test BPF programs for Linux in your process: load, run, and run what they left, in every order
+//! Test BPF programs for Linux in your own process.
+//!
+//! bpfsim loads the `.bpf.o` that Linux loads, runs its programs, and then runs what they left
+//! behind - `bpf_timer`, `bpf_wq` and `bpf_task_work` callbacks - in the usual order or in any
+//! other that Linux could have chosen. The same order gives the same result every time.
+//!
+//! ```
+//! use bpfsim::{Ebpf, ProgramInput, Sim, ensure_eq, millis};
+//!
+//! fn flows_close(sim: &Sim) -> bpfsim::Result<()> {
+//!     let mut bpf = Ebpf::load(sim, include_bytes!("../../../fixtures/three_kinds.bpf.o"))?;
+//!     let out = bpf.program_mut("arm_all")?.test_run(ProgramInput::empty())?;
+//!     ensure_eq!(out.return_value, 0);
+//!     sim.run_for(millis(5))?;
+//!     ensure_eq!(bpf.global::<u32>("nr_closed")?, 2);
+//!     Ok(())
+//! }
+//!
+//! # fn main() -> bpfsim::TestResult {
+//! bpfsim::check(flows_close)?; // in the usual order
+//! bpfsim::check_random(flows_close, 100) // in a hundred others
+//! # }
+//! ```
+
+mod check;
+mod ebpf;
+mod error;
+mod map;
+mod sim;
+
+pub use bpfsim_explore::Seed;
+pub use bpfsim_kernel::{
+    AsyncKind, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, Level, MapSpec,
+    ProgramInput, ProgramOutput, Trace, What, update,
+};
+pub use check::{TestFailure, TestResult, check, check_random, check_seed};
+pub use ebpf::{Ebpf, Program, ProgramMut};
+pub use error::{Error, Result};
+pub use map::Map;
+pub use sim::{Sim, Task};
+
+use std::time::Duration;
+
+/// `n` seconds.
+pub fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// `n` milliseconds.
+pub fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// `n` microseconds.
+pub fn micros(n: u64) -> Duration {
+    Duration::from_micros(n)
+}

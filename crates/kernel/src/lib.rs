@@ -1,1 +1,54 @@
-//! The emulated kernel: maps, helpers, tasks, CPUs, clock, timers, workqueues, task work
+//! The emulated kernel.
+//!
+//! [`Kernel`] is one simulation: guest memory, maps, programs, tasks, virtual CPUs with clocks,
+//! and the asynchronous callbacks that programs leave behind. It runs nothing on threads of its
+//! own: [`Kernel::test_run`], [`Kernel::run_until_idle`] and [`Kernel::run_for`] take one step
+//! after another, each picked by a [`Chooser`] among all that Linux could do next.
+//!
+//! Where things are:
+//!
+//! - `kernel`: what user space does; `load`: objects to maps and programs;
+//! - `sched`: what can happen next, and making it happen; `run`: executions in flight;
+//! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
+//! - `asynch`: timers, work queues and task work; `map`: the map types;
+//! - `choose`, `trace`, `failure`: orders, what happened, how it can end.
+//!
+//! Invariants: nothing here reads the wall clock, the environment or thread ids, nor depends on
+//! the order of a hash table with a random seed. Whatever is read back from guest memory is
+//! checked, since programs may have written it.
+
+mod asynch;
+mod choose;
+mod failure;
+mod field;
+mod helper;
+mod ids;
+mod kernel;
+mod kfunc;
+mod load;
+mod map;
+mod printk;
+mod prog;
+mod run;
+mod sched;
+mod state;
+mod task;
+mod trace;
+mod types;
+mod view;
+
+pub use choose::{Choice, Chooser, Next, Offer, Starts, Usual, Wait, Waiting};
+pub use failure::{Failure, FailureKind, Place};
+pub use helper::runs as runs_helper;
+pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
+pub use kernel::{Config, Kernel, NewError};
+pub use load::{LoadError, Loaded};
+pub use map::{MapBtf, MapSpec, update};
+pub use prog::{ProgramInput, ProgramOutput};
+pub use run::Job;
+pub use trace::{AsyncKind, Element, Event, Level, Trace, What};
+
+/// True when bpfsim runs the kfunc of this name.
+pub fn runs_kfunc(name: &str) -> bool {
+    kfunc::index(name).is_some()
+}

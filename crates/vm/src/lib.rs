@@ -1,1 +1,28 @@
-//! Guest memory and BPF engines; knows no maps and no helpers, only Host
+//! Guest memory and BPF engines.
+//!
+//! This crate executes instructions and nothing else: it knows no maps, no helpers and no
+//! scheduler. What a program asks of the kernel goes out through [`Host`]; what stops a run
+//! comes back as a [`Stop`]. The parts:
+//!
+//! - [`GuestMem`]: one simulation's memory, a 4 GiB reservation behind kernel-looking addresses;
+//! - [`Image`]: a program pre-decoded to one [`Code`] per instruction slot;
+//! - [`Activation`]: a running program as a plain value (registers, frames, pc), so that it can
+//!   be put aside at any instruction and continued later, in any order;
+//! - [`run`]: the interpreter.
+//!
+//! Invariant: code that was never verified can read and write guest memory only.
+
+mod activation;
+mod alu;
+mod code;
+mod host;
+mod interp;
+mod lower;
+mod mem;
+
+pub use activation::{Activation, FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
+pub use code::{Code, K};
+pub use host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
+pub use interp::{Mode, run};
+pub use lower::{Image, LowerError};
+pub use mem::{Area, BASE, GuestMem, MemError, Snapshot};

@@ -1,0 +1,159 @@
+//! A loaded object and its programs.
+
+use crate::{Error, Map, Result, Sim};
+use bpfsim_kernel::{MapId, ProgId, ProgramInput, ProgramOutput};
+use bpfsim_loader::{Object, load};
+use std::sync::Arc;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// An object whose maps and programs are in a [`Sim`].
+#[derive(Clone)]
+pub struct Ebpf {
+    sim: Sim,
+    object: Arc<Object>,
+    maps: Vec<Option<MapId>>,
+    programs: Vec<(String, ProgId)>,
+}
+
+/// A program, to name it.
+#[derive(Clone, Copy)]
+pub struct Program<'a> {
+    pub(crate) id: ProgId,
+    name: &'a str,
+}
+
+/// A program, to run it.
+pub struct ProgramMut<'a> {
+    id: ProgId,
+    sim: &'a Sim,
+}
+
+impl Ebpf {
+    /// Loads an object: makes its maps, applies its relocations, CO-RE against the types of a
+    /// Linux 6.18 kernel, and loads every program that libbpf would load.
+    pub fn load(sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
+        let mut object = load(bytes)?;
+        let loaded = sim.kernel_mut().load(&mut object)?;
+        Ok(Ebpf {
+            sim: sim.clone(),
+            object: Arc::new(object),
+            maps: loaded.maps,
+            programs: loaded.programs,
+        })
+    }
+
+    /// A program, by the name of its function.
+    pub fn program(&self, name: &str) -> Result<Program<'_>> {
+        let found = self.programs.iter().find(|(n, _)| n == name);
+        let names = || self.programs.iter().map(|(n, _)| n.as_str());
+        let (name, id) = found.ok_or_else(|| Error::not_found("program", name, names()))?;
+        Ok(Program { id: *id, name })
+    }
+
+    /// A program, by the name of its function.
+    pub fn program_mut(&mut self, name: &str) -> Result<ProgramMut<'_>> {
+        let id = self.program(name)?.id;
+        Ok(ProgramMut { id, sim: &self.sim })
+    }
+
+    /// The programs that were loaded, in the object's order.
+    pub fn programs(&self) -> impl Iterator<Item = Program<'_>> {
+        self.programs
+            .iter()
+            .map(|(name, id)| Program { id: *id, name })
+    }
+
+    /// A map, by its name in the object (`.bss` and its like by the name of the section).
+    pub fn map(&self, name: &str) -> Result<Map> {
+        let made = || {
+            self.object
+                .maps
+                .iter()
+                .zip(&self.maps)
+                .filter_map(|(d, id)| Some((d, (*id)?)))
+        };
+        let found =
+            made().find(|(d, _)| d.name == name || d.section == name && d.kind.is_internal());
+        match found {
+            Some((_, id)) => Ok(Map::new(self.sim.clone(), id)),
+            None => Err(Error::not_found(
+                "map",
+                name,
+                made().map(|(d, _)| d.name.as_str()),
+            )),
+        }
+    }
+
+    /// The maps that were made, in the object's order.
+    pub fn maps(&self) -> impl Iterator<Item = Map> + '_ {
+        self.maps
+            .iter()
+            .flatten()
+            .map(|&id| Map::new(self.sim.clone(), id))
+    }
+
+    /// A global variable's value.
+    pub fn global<T: FromBytes>(&self, name: &str) -> Result<T> {
+        let (map, at, size) = self.find_global(name)?;
+        if size != size_of::<T>() {
+            return Err(Error::Size {
+                what: format!("variable `{name}`"),
+                want: size,
+                got: size_of::<T>(),
+            });
+        }
+        let data = map.data()?;
+        let bytes = data
+            .get(at..at + size)
+            .and_then(|b| T::read_from_bytes(b).ok());
+        bytes.ok_or_else(|| Error::Size {
+            what: format!("variable `{name}`"),
+            want: size,
+            got: data.len(),
+        })
+    }
+
+    /// Sets a global variable.
+    pub fn set_global<T: IntoBytes + Immutable>(&mut self, name: &str, value: &T) -> Result<()> {
+        let (map, at, size) = self.find_global(name)?;
+        let bytes = value.as_bytes();
+        if size != bytes.len() {
+            return Err(Error::Size {
+                what: format!("variable `{name}`"),
+                want: size,
+                got: bytes.len(),
+            });
+        }
+        map.write_data(at, bytes)
+    }
+
+    /// The map that holds a variable, and its place in there.
+    fn find_global(&self, name: &str) -> Result<(Map, usize, usize)> {
+        let found = self.object.globals().find(|g| g.name == name);
+        let names = || self.object.globals().map(|g| g.name);
+        let g = found.ok_or_else(|| Error::not_found("variable", name, names()))?;
+        let id =
+            self.maps[g.map].ok_or_else(|| Error::not_found("map", name, std::iter::empty()))?;
+        Ok((
+            Map::new(self.sim.clone(), id),
+            g.offset as usize,
+            g.size as usize,
+        ))
+    }
+}
+
+impl Program<'_> {
+    /// Name of its function.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+}
+
+impl ProgramMut<'_> {
+    /// Runs the program as `BPF_PROG_TEST_RUN` does, in the test's own task, and returns when
+    /// that system call would: after the soft interrupts that it lets in and after the task's own
+    /// task work. What else has become due stays so.
+    pub fn test_run(&mut self, input: ProgramInput) -> Result<ProgramOutput> {
+        Ok(self.sim.kernel_mut().test_run(self.id, input)?)
+    }
+}

@@ -1,0 +1,117 @@
+//! A map, from user space.
+
+use crate::{Error, Result, Sim};
+use bpfsim_abi::Errno;
+use bpfsim_kernel::{MapId, MapSpec};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A map in a simulation.
+#[derive(Clone)]
+pub struct Map {
+    sim: Sim,
+    id: MapId,
+}
+
+impl Map {
+    pub(crate) fn new(sim: Sim, id: MapId) -> Map {
+        Map { sim, id }
+    }
+
+    /// Its shape and types.
+    pub fn spec(&self) -> MapSpec {
+        self.sim.kernel().map_spec(self.id).clone()
+    }
+
+    /// Number of elements; of an array all of them.
+    pub fn len(&self) -> u32 {
+        self.sim.kernel().map_len(self.id)
+    }
+
+    /// True when there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn refused(&self, op: &'static str) -> impl FnOnce(Errno) -> Error {
+        let map = self.spec().name;
+        move |errno| Error::Map { map, op, errno }
+    }
+
+    /// `BPF_MAP_LOOKUP_ELEM` in bytes; `None` where there is no such key.
+    pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let found = self.sim.kernel_mut().map_lookup(self.id, key);
+        match found {
+            Err(Errno::ENOENT) => Ok(None),
+            other => other.map(Some).map_err(self.refused("BPF_MAP_LOOKUP_ELEM")),
+        }
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM` in bytes; flags as in [`update`](crate::update).
+    pub fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
+        let done = self.sim.kernel_mut().map_update(self.id, key, value, flags);
+        done.map_err(self.refused("BPF_MAP_UPDATE_ELEM"))
+    }
+
+    /// `BPF_MAP_DELETE_ELEM` in bytes.
+    pub fn delete(&self, key: &[u8]) -> Result<()> {
+        let done = self.sim.kernel_mut().map_delete(self.id, key);
+        done.map_err(self.refused("BPF_MAP_DELETE_ELEM"))
+    }
+
+    /// The value of a key.
+    pub fn get<K: IntoBytes + Immutable, V: FromBytes>(&self, key: &K) -> Result<Option<V>> {
+        let Some(value) = self.lookup(key.as_bytes())? else {
+            return Ok(None);
+        };
+        let fits = V::read_from_bytes(&value).map_err(|_| Error::Size {
+            what: format!("value of map `{}`", self.spec().name),
+            want: value.len(),
+            got: size_of::<V>(),
+        });
+        fits.map(Some)
+    }
+
+    /// Sets the value of a key.
+    pub fn set<K, V>(&self, key: &K, value: &V) -> Result<()>
+    where
+        K: IntoBytes + Immutable,
+        V: IntoBytes + Immutable,
+    {
+        self.update(key.as_bytes(), value.as_bytes(), crate::update::ANY)
+    }
+
+    /// All keys, in the order in which Linux iterates over them.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let kernel = self.sim.kernel();
+        let next = |key: &Vec<u8>| kernel.map_next_key(self.id, Some(key)).ok();
+        std::iter::successors(kernel.map_next_key(self.id, None).ok(), next).collect()
+    }
+
+    /// All keys and values.
+    pub fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut entries = Vec::new();
+        for key in self.keys() {
+            if let Some(value) = self.lookup(&key)? {
+                entries.push((key, value));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Closes the descriptor that loading the object opened. With the last user reference the
+    /// timers, works and task works in its elements go.
+    pub fn close(&self) {
+        self.sim.kernel_mut().map_close(self.id);
+    }
+
+    /// The bytes of a global data section.
+    pub(crate) fn data(&self) -> Result<Vec<u8>> {
+        Ok(self.lookup(&0u32.to_le_bytes())?.unwrap_or_default())
+    }
+
+    /// Overwrites part of a global data section.
+    pub(crate) fn write_data(&self, at: usize, bytes: &[u8]) -> Result<()> {
+        let done = self.sim.kernel_mut().write_data(self.id, at, bytes);
+        done.map_err(self.refused("write to the section"))
+    }
+}

@@ -1,0 +1,121 @@
+//! A simulation.
+
+use crate::{Program, Result};
+use bpfsim_explore::Seed;
+use bpfsim_kernel::{Config, Cpu, Job, Kernel, ProgramInput, ProgramOutput, TaskId, Trace, What};
+use std::cell::{Ref, RefCell, RefMut};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// One emulated machine: its CPUs, clock, tasks and all that was loaded into it. Clones are the
+/// same machine.
+///
+/// The code of a test is the machine's user space: a task on CPU 0, as far as programs can tell.
+#[derive(Clone)]
+pub struct Sim {
+    kernel: Rc<RefCell<Kernel>>,
+}
+
+/// A task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task(pub(crate) TaskId);
+
+impl Sim {
+    /// A machine with two CPUs that takes the usual order.
+    pub fn new() -> Result<Sim> {
+        Sim::with(Config::default(), Seed::USUAL)
+    }
+
+    /// A machine of that configuration that takes the order that `seed` names.
+    pub fn with(config: Config, seed: Seed) -> Result<Sim> {
+        let mut kernel = Kernel::new(config)?;
+        kernel.set_chooser(seed.chooser());
+        Ok(Sim {
+            kernel: Rc::new(RefCell::new(kernel)),
+        })
+    }
+
+    pub(crate) fn kernel(&self) -> Ref<'_, Kernel> {
+        self.kernel.borrow()
+    }
+
+    pub(crate) fn kernel_mut(&self) -> RefMut<'_, Kernel> {
+        self.kernel.borrow_mut()
+    }
+
+    /// Virtual time since the machine was made.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.kernel().now())
+    }
+
+    /// Moves the clock without running anything: what has become due runs when the simulation
+    /// next goes on, late.
+    pub fn advance(&self, by: Duration) {
+        self.kernel_mut().advance(nanos(by));
+    }
+
+    /// Runs what is due, and what that makes due, until nothing is. The clock does not move to
+    /// later deadlines.
+    pub fn run_until_idle(&self) -> Result<()> {
+        Ok(self.kernel_mut().run_until_idle()?)
+    }
+
+    /// Lets virtual time pass, and everything run when it is due.
+    pub fn run_for(&self, time: Duration) -> Result<()> {
+        Ok(self.kernel_mut().run_for(nanos(time))?)
+    }
+
+    /// Has a new task on `cpu` run a program (`BPF_PROG_TEST_RUN`), side by side with whatever
+    /// else the simulation runs. It begins when the simulation goes on.
+    pub fn spawn_on(&self, cpu: Cpu, program: Program<'_>, input: ProgramInput) -> Result<Job> {
+        Ok(self.kernel_mut().spawn_on(cpu, program.id, input)?)
+    }
+
+    /// What a spawned run returned; `None` as long as it has not ended.
+    pub fn result(&self, job: Job) -> Option<ProgramOutput> {
+        self.kernel().result(job).cloned()
+    }
+
+    /// The task that the test is.
+    pub fn main_task(&self) -> Task {
+        Task(self.kernel().main_task())
+    }
+
+    /// Writes to a task's user memory, mapping what is not mapped yet.
+    pub fn write_user(&self, task: Task, addr: u64, bytes: &[u8]) {
+        self.kernel_mut().write_user(task.0, addr, bytes);
+    }
+
+    /// What happened so far.
+    pub fn trace(&self) -> Trace {
+        self.kernel().trace().clone()
+    }
+
+    /// Equal for equal runs.
+    pub fn trace_hash(&self) -> u64 {
+        self.kernel().trace().hash()
+    }
+
+    /// The lines that programs printed with `bpf_printk`.
+    pub fn printk(&self) -> Vec<String> {
+        let kernel = self.kernel();
+        let lines = kernel
+            .trace()
+            .events()
+            .iter()
+            .filter_map(|e| match &e.what {
+                What::Printk { text } => Some(text.clone()),
+                _ => None,
+            });
+        lines.collect()
+    }
+
+    /// Ends a test: runs what is due, and fails if anything is stuck.
+    pub fn finish(&self) -> Result<()> {
+        self.run_until_idle()
+    }
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,170 @@
+//! `bpf_wq`: SEMANTICS 2.1 to 2.9.
+
+use super::{Callback, Handle, Slot, Slotted, put_in_slot};
+use crate::ids::{Cpu, CtxId};
+use crate::state::State;
+use crate::trace::AsyncKind;
+use bpfsim_abi::Errno;
+use bpfsim_vm::{Flow, GuestMem};
+
+/// `struct bpf_work`
+pub(crate) struct Work {
+    slot: Slot,
+    callback: Option<Callback>,
+    /// The queue that it is in, and the execution that it will be.
+    pending: Option<(Cpu, CtxId)>,
+    running: Option<Cpu>,
+    freed: bool,
+}
+
+impl Slotted for Work {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+/// A work item whose callback is about to run.
+pub(crate) struct Begun {
+    pub work: Handle,
+    pub callback: Callback,
+    pub slot: Slot,
+    pub id: CtxId,
+}
+
+fn done(result: Result<u64, Errno>) -> Flow {
+    Flow::Done(crate::helper::ret(result))
+}
+
+impl State {
+    /// `bpf_wq_init`
+    pub fn wq_init(&mut self, mem: &mut GuestMem, slot: Slot, flags: u32) -> Flow {
+        if flags != 0 {
+            return done(Err(Errno::EINVAL));
+        }
+        if self.works.in_slot(mem, slot.addr).is_some() {
+            return done(Err(Errno::EBUSY));
+        }
+        if self.maps[slot.map.at()].uref == 0 {
+            return done(Err(Errno::EPERM));
+        }
+        let work = Work {
+            slot,
+            callback: None,
+            pending: None,
+            running: None,
+            freed: false,
+        };
+        let handle = self.works.insert(work);
+        if put_in_slot(mem, slot.addr, Some(handle)).is_none() {
+            self.works.remove(handle);
+            return done(Err(Errno::ENOMEM));
+        }
+        done(Ok(0))
+    }
+
+    /// `bpf_wq_set_callback_impl`
+    pub fn wq_set_callback(
+        &mut self,
+        mem: &GuestMem,
+        addr: u64,
+        callback: Callback,
+        flags: u32,
+    ) -> Flow {
+        if flags != 0 {
+            return done(Err(Errno::EINVAL));
+        }
+        let Some(work) = self
+            .works
+            .in_slot(mem, addr)
+            .and_then(|h| self.works.get_mut(h))
+        else {
+            return done(Err(Errno::EINVAL));
+        };
+        if self.maps[work.slot.map.at()].uref == 0 {
+            return done(Err(Errno::EPERM));
+        }
+        work.callback = Some(callback);
+        done(Ok(0))
+    }
+
+    /// `bpf_wq_start`
+    pub fn wq_start(&mut self, mem: &GuestMem, addr: u64, flags: u32) -> Flow {
+        if flags != 0 {
+            return done(Err(Errno::EINVAL));
+        }
+        let handle = self.works.in_slot(mem, addr);
+        let Some(handle) =
+            handle.filter(|&h| self.works.get(h).is_some_and(|w| w.callback.is_some()))
+        else {
+            return done(Err(Errno::EINVAL));
+        };
+        let (here, id) = (self.cur.cpu, self.cur.child());
+        let Some(w) = self.works.get_mut(handle) else {
+            return done(Err(Errno::EINVAL));
+        };
+        if w.pending.is_some() {
+            return done(Ok(0));
+        }
+        let cpu = w.running.unwrap_or(here);
+        w.pending = Some((cpu, id));
+        let slot = w.slot;
+        let now = self.cpu().clock;
+        let queue = &mut self.cpus[cpu.at()];
+        queue.clock = queue.clock.max(if queue.work.is_empty() { now } else { 0 });
+        queue.work.push_back(handle);
+        self.armed(mem, AsyncKind::Wq, slot.map, slot.value, now);
+        Flow::Yield(0)
+    }
+
+    /// `bpf_wq_cancel_and_free`: never waits.
+    pub fn wq_free(&mut self, mem: &mut GuestMem, addr: u64) {
+        let Some(handle) = self.works.in_slot(mem, addr) else {
+            return;
+        };
+        put_in_slot(mem, addr, None);
+        let Some(w) = self.works.get_mut(handle) else {
+            return;
+        };
+        w.callback = None;
+        w.freed = true;
+        let (slot, pending, running) = (w.slot, w.pending.take(), w.running);
+        if let Some((cpu, _)) = pending {
+            self.cpus[cpu.at()].work.retain(|&h| h != handle);
+            self.disarmed(mem, AsyncKind::Wq, slot.map, slot.value);
+        }
+        if running.is_none() {
+            self.works.remove(handle);
+        }
+    }
+
+    /// Takes the first item off a CPU's queue.
+    pub fn wq_begin(&mut self, cpu: Cpu) -> Option<Begun> {
+        loop {
+            let work = self.cpus[cpu.at()].work.pop_front()?;
+            let Some(w) = self.works.get_mut(work) else {
+                continue;
+            };
+            let pending = w.pending.take();
+            let (Some(callback), Some((_, id))) = (w.callback, pending) else {
+                continue;
+            };
+            w.running = Some(cpu);
+            return Some(Begun {
+                work,
+                callback,
+                slot: w.slot,
+                id,
+            });
+        }
+    }
+
+    /// The callback returned.
+    pub fn wq_ended(&mut self, handle: Handle) {
+        if let Some(w) = self.works.get_mut(handle) {
+            w.running = None;
+            if w.freed {
+                self.works.remove(handle);
+            }
+        }
+    }
+}

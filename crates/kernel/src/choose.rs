@@ -1,0 +1,117 @@
+//! Who steps next: the one place where an order is decided.
+
+use crate::ids::{Cpu, CtxId};
+use bpfsim_vm::{Access, Call};
+
+/// What an execution does next that others could notice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Next {
+    /// It begins (or goes on) with nothing visible pending.
+    Start(Starts),
+    /// It accesses shared memory.
+    Access(Access),
+    /// It calls a helper or kfunc that touches a shared object: the object's guest address, or
+    /// 0 where the call has none.
+    Call {
+        /// The helper or kfunc.
+        call: Call,
+        /// Its object.
+        object: u64,
+    },
+}
+
+/// What can begin.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Starts {
+    /// A program, or what remains of one that was only stopped by its time slice.
+    Program,
+    /// The soft interrupt in which timers expire.
+    Timers,
+    /// A kworker, with the first work item in its queue.
+    Work,
+    /// The task work of a task on its way to user mode.
+    TaskWork,
+}
+
+/// One way in which a simulation can go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// Which execution; stable over all orders.
+    pub id: CtxId,
+    /// Where.
+    pub cpu: Cpu,
+    /// What it does next.
+    pub next: Next,
+    /// Virtual time at which that would be, in ns.
+    pub at: u64,
+}
+
+/// Why an execution cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Wait {
+    /// The callback of a timer must end first, in this execution.
+    TimerCallback(CtxId),
+    /// A `bpf_spin_lock` at this address must be released.
+    SpinLock(u64),
+}
+
+/// An execution that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// Which execution.
+    pub id: CtxId,
+    /// Where.
+    pub cpu: Cpu,
+    /// For what.
+    pub wait: Wait,
+}
+
+/// What a [`Chooser`] chooses from.
+#[derive(Debug)]
+pub struct Offer<'a> {
+    /// At least two ways to go on.
+    pub choices: &'a [Choice],
+    /// Executions that cannot go on now.
+    pub waiting: &'a [Waiting],
+}
+
+/// Decides orders. Given the same answers, a simulation does the same.
+pub trait Chooser {
+    /// The index of one of `offer.choices`. A larger number is taken as the last.
+    fn choose(&mut self, offer: &Offer<'_>) -> usize;
+
+    /// True when executions shall stop before each visible operation. Otherwise they run as far
+    /// as virtual time lets them, in the order that Linux would most likely take.
+    fn explores(&self) -> bool;
+}
+
+/// The usual order: Linux's own, on CPUs that are equally fast and never delayed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usual;
+
+impl Usual {
+    /// The earliest choice; of equal ones an interrupt, then what executes, then a kworker (it
+    /// preempts a task that returns to user mode), then task work; then the lower CPU.
+    pub fn pick(choices: &[Choice]) -> usize {
+        let rank = |next: Next| match next {
+            Next::Start(Starts::Timers) => 0,
+            Next::Start(Starts::Work) => 2,
+            Next::Start(Starts::TaskWork) => 3,
+            _ => 1,
+        };
+        let key = |c: &Choice| (c.at, rank(c.next), c.cpu);
+        (0..choices.len())
+            .min_by_key(|&i| key(&choices[i]))
+            .unwrap_or(0)
+    }
+}
+
+impl Chooser for Usual {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        Usual::pick(offer.choices)
+    }
+
+    fn explores(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,293 @@
+//! Helpers, by number. Each is a few lines over [`State`]; what needs more has its own module.
+
+use crate::asynch::timer::BOOT;
+use crate::asynch::{Callback, Slot};
+use crate::choose::Wait;
+use crate::ids::{MapId, TaskId};
+use crate::printk;
+use crate::prog::code_of;
+use crate::state::{Pending, State};
+use crate::trace::What;
+use bpfsim_abi::{Errno, Func};
+use bpfsim_btf::fields::FieldKind;
+use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
+use rand_pcg::rand_core::Rng;
+use smallvec::SmallVec;
+
+/// A result as it stands in R0.
+pub(crate) fn ret(result: Result<u64, Errno>) -> u64 {
+    match result {
+        Ok(value) => value,
+        Err(errno) => (-(errno.0 as i64)) as u64,
+    }
+}
+
+/// A call with its arguments, on its way to what carries it out.
+pub(crate) struct Args {
+    pub call: Call,
+    pub r: [u64; 5],
+}
+
+/// The outcome of reading an argument: what is wrong with it is a fault of the program, since
+/// the verifier lets none such through.
+type Arg<T> = Result<T, FaultKind>;
+
+impl Args {
+    fn bad<T>(&self, arg: u8) -> Arg<T> {
+        Err(FaultKind::BadArgument {
+            call: self.call,
+            arg,
+        })
+    }
+
+    /// Argument `n`, from 1.
+    fn at(&self, n: u8) -> u64 {
+        self.r[n as usize - 1]
+    }
+
+    pub fn map(&self, st: &State, n: u8) -> Arg<MapId> {
+        st.map_at(self.at(n)).map_or_else(|| self.bad(n), Ok)
+    }
+
+    /// Memory that an argument points to.
+    pub fn bytes(&self, mem: &GuestMem, n: u8, len: u64) -> Arg<SmallVec<[u8; 64]>> {
+        match mem.slice(self.at(n), len) {
+            Some(bytes) => Ok(bytes.into()),
+            None => self.bad(n),
+        }
+    }
+
+    fn key(&self, st: &State, mem: &GuestMem, map: MapId, n: u8) -> Arg<SmallVec<[u8; 64]>> {
+        self.bytes(mem, n, st.maps[map.at()].spec.key_size as u64)
+    }
+
+    /// A special field that argument `n` points to, in a value of the map.
+    pub fn slot(&self, st: &State, map: MapId, n: u8, is: fn(&FieldKind) -> bool) -> Arg<Slot> {
+        let m = &st.maps[map.at()];
+        let addr = self.at(n);
+        let value = m.fields.offset(is).map(|o| addr.wrapping_sub(o as u64));
+        match value.filter(|&v| m.value_around(addr) == Some(v)) {
+            Some(value) => Ok(Slot { map, addr, value }),
+            None => self.bad(n),
+        }
+    }
+
+    /// The function that argument `n` points to.
+    pub fn function(&self, st: &State, n: u8) -> Arg<Callback> {
+        match code_of(self.at(n)).filter(|(prog, _)| prog.at() < st.progs.len()) {
+            Some((prog, entry)) => Ok(Callback { prog, entry }),
+            None => self.bad(n),
+        }
+    }
+
+    /// The task whose `struct task_struct` argument `n` points to.
+    pub fn task(&self, st: &State, n: u8) -> Arg<TaskId> {
+        let at = st.tasks.iter().position(|t| t.addr == self.at(n));
+        at.map_or_else(|| self.bad(n), |i| Ok(TaskId(i as u32)))
+    }
+}
+
+/// What carries a call out.
+pub(crate) type Body = fn(&mut State, &mut GuestMem, &Args) -> Arg<Flow>;
+
+struct Helper {
+    func: Func,
+    /// It touches what other executions can touch.
+    visible: bool,
+    body: Body,
+}
+
+const fn row(func: Func, visible: bool, body: Body) -> Helper {
+    Helper {
+        func,
+        visible,
+        body,
+    }
+}
+
+const HELPERS: &[Helper] = &[
+    row(Func::MapLookupElem, true, map_lookup),
+    row(Func::MapUpdateElem, true, map_update),
+    row(Func::MapDeleteElem, true, map_delete),
+    row(Func::KtimeGetNs, false, ktime),
+    row(Func::KtimeGetBootNs, false, ktime),
+    row(Func::KtimeGetCoarseNs, false, ktime),
+    row(Func::TracePrintk, false, trace_printk),
+    row(Func::GetPrandomU32, false, |st, _, _| {
+        Ok(Flow::Done(st.rng.next_u32() as u64))
+    }),
+    row(Func::GetSmpProcessorId, false, |st, _, _| {
+        Ok(Flow::Done(st.cur.cpu.0 as u64))
+    }),
+    row(Func::GetNumaNodeId, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::GetCurrentPidTgid, false, current_pid_tgid),
+    row(Func::GetCurrentUidGid, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::GetCurrentComm, false, current_comm),
+    row(Func::GetCurrentTask, false, current_task),
+    row(Func::GetCurrentTaskBtf, false, current_task),
+    row(Func::SpinLock, true, spin_lock),
+    row(Func::SpinUnlock, true, spin_unlock),
+    row(Func::TimerInit, true, timer_init),
+    row(Func::TimerSetCallback, true, timer_set_callback),
+    row(Func::TimerStart, true, |st, mem, a| {
+        Ok(st.timer_start(mem, a.r[0], a.r[1], a.r[2]))
+    }),
+    row(Func::TimerCancel, true, |st, mem, a| {
+        Ok(st.timer_cancel(mem, a.r[0]))
+    }),
+];
+
+/// Row of each helper number, or `NO_ROW`.
+const ROWS: [u8; 256] = {
+    let mut rows = [NO_ROW; 256];
+    let mut i = 0;
+    while i < HELPERS.len() {
+        rows[HELPERS[i].func as usize] = i as u8;
+        i += 1;
+    }
+    rows
+};
+const NO_ROW: u8 = u8::MAX;
+
+fn find(id: u32) -> Option<&'static Helper> {
+    HELPERS.get(*ROWS.get(id as usize)? as usize)
+}
+
+/// True when a call touches what other executions can touch.
+pub(crate) fn is_visible(id: u32) -> bool {
+    find(id).is_some_and(|h| h.visible)
+}
+
+/// True when bpfsim runs this helper.
+pub fn runs(func: Func) -> bool {
+    find(func as u32).is_some()
+}
+
+/// Carries out helper `id`.
+pub(crate) fn call(st: &mut State, mem: &mut GuestMem, id: u32, a: &Args) -> Flow {
+    match find(id) {
+        Some(h) => (h.body)(st, mem, a).unwrap_or_else(Flow::Fault),
+        None => Flow::Fault(FaultKind::UnknownCall(a.call)),
+    }
+}
+
+fn ktime(st: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
+    Ok(Flow::Done(st.cpu().clock + BOOT))
+}
+
+fn current_pid_tgid(st: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
+    let t = &st.tasks[st.cur.task.at()];
+    Ok(Flow::Done((t.tgid as u64) << 32 | t.pid as u64))
+}
+
+fn current_task(st: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
+    Ok(Flow::Done(st.tasks[st.cur.task.at()].addr))
+}
+
+fn timer_init(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let map = a.map(st, 2)?;
+    let slot = a.slot(st, map, 1, |k| matches!(k, FieldKind::Timer))?;
+    Ok(st.timer_init(mem, slot, a.r[2]))
+}
+
+fn timer_set_callback(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let callback = a.function(st, 2)?;
+    Ok(st.timer_set_callback(mem, a.r[0], callback))
+}
+
+fn map_lookup(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let map = a.map(st, 1)?;
+    let key = a.key(st, mem, map, 2)?;
+    let (m, op) = st.map_op(mem, map);
+    Ok(Flow::Done(m.lookup(&op, &key).unwrap_or(0)))
+}
+
+/// Ends an operation that freed elements: when callbacks must be waited for, it suspends, and is
+/// called again.
+fn freed(st: &mut State, timers: SmallVec<[crate::asynch::Handle; 2]>, ret: u64) -> Flow {
+    match timers.iter().find_map(|&t| st.timer_wait(t)) {
+        None => {
+            st.cur.op = None;
+            Flow::Done(ret)
+        }
+        Some(wait) => {
+            st.cur.wait = Some(wait);
+            st.cur.op = Some(Pending::Free { timers, ret });
+            Flow::Suspend
+        }
+    }
+}
+
+fn map_update(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    if let Some(Pending::Free { timers, ret }) = st.cur.op.clone() {
+        return Ok(freed(st, timers, ret));
+    }
+    let map = a.map(st, 1)?;
+    let key = a.key(st, mem, map, 2)?;
+    let value = a.bytes(mem, 3, st.maps[map.at()].spec.value_size as u64)?;
+    let (result, timers) = st.map_update(mem, map, &key, &value, a.r[3]);
+    Ok(freed(st, timers, ret(result.map(|()| 0))))
+}
+
+fn map_delete(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    if let Some(Pending::Free { timers, ret }) = st.cur.op.clone() {
+        return Ok(freed(st, timers, ret));
+    }
+    let map = a.map(st, 1)?;
+    let key = a.key(st, mem, map, 2)?;
+    let (result, timers) = st.map_delete(mem, map, &key);
+    Ok(freed(st, timers, ret(result.map(|()| 0))))
+}
+
+fn current_comm(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let size = a.r[1];
+    if size == 0 {
+        return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
+    }
+    let Some(to) = mem.slice_mut(a.r[0], size) else {
+        return a.bad(1);
+    };
+    let comm = st.tasks[st.cur.task.at()].comm.as_bytes();
+    let n = comm.len().min(to.len() - 1);
+    to.fill(0);
+    to[..n].copy_from_slice(&comm[..n]);
+    Ok(Flow::Done(0))
+}
+
+fn spin_lock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let addr = a.r[0];
+    match mem.read_u32(addr) {
+        Some(0) => {
+            mem.write_u32(addr, 1);
+            st.cur.irq_off += 1;
+            Ok(Flow::Done(0))
+        }
+        Some(_) => {
+            st.cur.wait = Some(Wait::SpinLock(addr));
+            Ok(Flow::Suspend)
+        }
+        None => a.bad(1),
+    }
+}
+
+fn spin_unlock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    if mem.write_u32(a.r[0], 0).is_none() {
+        return a.bad(1);
+    }
+    st.cur.irq_off = st.cur.irq_off.saturating_sub(1);
+    Ok(Flow::Yield(0))
+}
+
+/// `bpf_trace_printk`
+fn trace_printk(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let format = a.bytes(mem, 1, a.r[1])?;
+    let result = printk::format(mem, &format, &a.r[2..]).map(|mut text| {
+        if text.ends_with('\n') {
+            text.pop();
+        }
+        let len = text.len() as u64 + 1;
+        st.event(What::Printk { text });
+        len
+    });
+    Ok(Flow::Done(ret(result)))
+}

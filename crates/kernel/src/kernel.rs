@@ -1,0 +1,490 @@
+//! One simulation: its making and what user space does with it.
+
+use crate::choose::{Chooser, Usual};
+use crate::failure::{Failure, FailureKind, Place};
+use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
+use crate::map::MapSpec;
+use crate::prog::{PacketCtx, PacketKind, ProgCode, ProgCtx, ProgramInput, ProgramOutput};
+use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
+use crate::state::{CpuState, Cur, State};
+use crate::task::{Task, UserMem};
+use crate::trace::Trace;
+use crate::types::Layouts;
+use bpfsim_abi::{Errno, ProgType};
+use bpfsim_vm::{Area, GuestMem, MemError};
+use rand_pcg::Pcg64Mcg;
+
+/// What a simulation is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Virtual CPUs, 1 to 64.
+    pub cpus: u32,
+    /// Seed of `bpf_get_prandom_u32`.
+    pub seed: u64,
+    /// How far ahead of now a deadline may be and still be offered as a choice while programs
+    /// run, in ns: as if the CPU that runs them had been held up for so long.
+    pub horizon: u64,
+    /// Most instructions of one program or callback.
+    pub fuel: u64,
+    /// Most callbacks at one instant before it is a livelock.
+    pub max_callbacks: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            cpus: 2,
+            seed: 0,
+            horizon: 10_000_000,
+            fuel: 100_000_000,
+            max_callbacks: 100_000,
+        }
+    }
+}
+
+/// Why a simulation could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NewError {
+    /// No guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// The kernel's types cannot be read.
+    #[error(transparent)]
+    Btf(#[from] bpfsim_btf::BtfError),
+}
+
+/// An emulated kernel with its CPUs, maps, programs and tasks.
+pub struct Kernel {
+    pub(crate) config: Config,
+    pub(crate) layouts: Layouts,
+    pub(crate) mem: GuestMem,
+    pub(crate) st: State,
+    pub(crate) code: Vec<ProgCode>,
+    pub(crate) runs: Vec<Option<Run>>,
+    pub(crate) free_runs: Vec<usize>,
+    pub(crate) cpus: Vec<CpuRuns>,
+    pub(crate) stacks: Vec<u64>,
+    pub(crate) free_stacks: Vec<u32>,
+    pub(crate) results: Vec<Option<ProgramOutput>>,
+    pub(crate) chooser: Box<dyn Chooser>,
+    pub(crate) callbacks: u64,
+    pub(crate) offer: crate::sched::Offered,
+    pub(crate) buffers: Buffers,
+}
+
+/// Packet and context buffers, used again by later runs.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    free: Vec<(u64, u64)>,
+}
+
+/// Room before and after a packet (`XDP_PACKET_HEADROOM`, and what `skb_put` may take).
+const HEADROOM: u64 = 256;
+
+impl Kernel {
+    /// A kernel with nothing loaded, on the usual order.
+    pub fn new(config: Config) -> Result<Kernel, NewError> {
+        let cpus = config.cpus.clamp(1, 64);
+        let mem = GuestMem::new()?;
+        let st = State {
+            maps: Vec::new(),
+            progs: Vec::new(),
+            tasks: Vec::new(),
+            cpus: (0..cpus).map(|_| CpuState::default()).collect(),
+            timers: Default::default(),
+            works: Default::default(),
+            task_works: Default::default(),
+            trace: Trace::default(),
+            seq: 0,
+            rng: Pcg64Mcg::new(config.seed as u128 | 1 << 64),
+            cur: Cur::user(TaskId(0)),
+        };
+        let layouts = Layouts::new(bpfsim_btf::vmlinux()?);
+        let mut kernel = Kernel {
+            config,
+            layouts,
+            mem,
+            st,
+            code: Vec::new(),
+            runs: Vec::new(),
+            free_runs: Vec::new(),
+            cpus: (0..cpus).map(|_| CpuRuns::default()).collect(),
+            stacks: Vec::new(),
+            free_stacks: Vec::new(),
+            results: Vec::new(),
+            chooser: Box::new(Usual),
+            callbacks: 0,
+            offer: Default::default(),
+            buffers: Buffers::default(),
+        };
+        for c in 0..cpus {
+            kernel.add_task(10 + c, &format!("kworker/{c}:1"), Cpu(c), true)?;
+        }
+        kernel.add_task(1000, "test", Cpu(0), false)?;
+        kernel.st.cur.task = kernel.main_task();
+        Ok(kernel)
+    }
+
+    /// From here on `chooser` decides.
+    pub fn set_chooser(&mut self, chooser: Box<dyn Chooser>) {
+        self.chooser = chooser;
+    }
+
+    pub(crate) fn add_task(
+        &mut self,
+        pid: u32,
+        comm: &str,
+        cpu: Cpu,
+        kthread: bool,
+    ) -> Result<TaskId, MemError> {
+        let addr = self.mem.alloc(Area::Object, self.layouts.task_size, 64)?;
+        let id = TaskId(self.st.tasks.len() as u32);
+        self.st.tasks.push(Task {
+            pid,
+            tgid: pid,
+            comm: comm.to_string(),
+            cpu,
+            addr,
+            kthread,
+            work: Vec::new(),
+            user: UserMem::default(),
+            id: CtxId::USER.child(1 << 20 | id.0),
+            made: 0,
+        });
+        self.layouts
+            .fill_task(&mut self.mem, &self.st.tasks[id.at()]);
+        Ok(id)
+    }
+
+    /// The task that the test itself is: on CPU 0.
+    pub fn main_task(&self) -> TaskId {
+        TaskId(self.cpus.len() as u32)
+    }
+
+    /// The kworker of a CPU.
+    pub(crate) fn kworker(&self, cpu: Cpu) -> TaskId {
+        TaskId(cpu.0)
+    }
+
+    /// Virtual time in ns since the simulation began: the furthest that any CPU has come.
+    pub fn now(&self) -> u64 {
+        self.st.now()
+    }
+
+    /// Everything that happened so far.
+    pub fn trace(&self) -> &Trace {
+        &self.st.trace
+    }
+
+    /// The maps, in order of creation.
+    pub fn maps(&self) -> impl Iterator<Item = (MapId, &MapSpec)> {
+        self.st
+            .maps
+            .iter()
+            .enumerate()
+            .map(|(i, m)| (MapId(i as u32), &m.spec))
+    }
+
+    /// A map's shape.
+    pub fn map_spec(&self, map: MapId) -> &MapSpec {
+        &self.st.maps[map.at()].spec
+    }
+
+    /// Number of elements of a map; of an array all of them.
+    pub fn map_len(&self, map: MapId) -> u32 {
+        self.st.maps[map.at()].len()
+    }
+
+    /// `BPF_MAP_LOOKUP_ELEM`: a copy of the value, its special fields zero.
+    pub fn map_lookup(&mut self, map: MapId, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        self.check_key(map, key)?;
+        let (m, op) = self.st.map_op(&mut self.mem, map);
+        let addr = m.lookup(&op, key).ok_or(Errno::ENOENT)?;
+        let size = m.spec.value_size as u64;
+        let mut value = op.mem.slice(addr, size).ok_or(Errno::EFAULT)?.to_vec();
+        for hole in m.fields.ranges() {
+            value[hole.start as usize..hole.end as usize].fill(0);
+        }
+        Ok(value)
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM`
+    pub fn map_update(
+        &mut self,
+        map: MapId,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        self.check_key(map, key)?;
+        if value.len() != self.map_spec(map).value_size as usize {
+            return Err(Errno::EINVAL);
+        }
+        self.st.map_update(&mut self.mem, map, key, value, flags).0
+    }
+
+    /// `BPF_MAP_DELETE_ELEM`
+    pub fn map_delete(&mut self, map: MapId, key: &[u8]) -> Result<(), Errno> {
+        self.check_key(map, key)?;
+        self.st.map_delete(&mut self.mem, map, key).0
+    }
+
+    /// `BPF_MAP_GET_NEXT_KEY`
+    pub fn map_next_key(&self, map: MapId, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
+        if let Some(key) = key {
+            self.check_key(map, key)?;
+        }
+        self.st.maps[map.at()]
+            .next_key(&self.mem, key)
+            .ok_or(Errno::ENOENT)
+    }
+
+    /// Overwrites bytes of a global data map through its mapping (`mmap`), frozen ones too: user
+    /// space sets those before the load, which is what this stands for.
+    pub fn write_data(&mut self, map: MapId, at: usize, bytes: &[u8]) -> Result<(), Errno> {
+        let m = &self.st.maps[map.at()];
+        let end = at
+            .checked_add(bytes.len())
+            .filter(|&e| e <= m.spec.value_size as usize);
+        let base = m
+            .data_addr()
+            .filter(|_| end.is_some())
+            .ok_or(Errno::EINVAL)?;
+        let to = self
+            .mem
+            .slice_mut(base + at as u64, bytes.len() as u64)
+            .ok_or(Errno::EFAULT)?;
+        to.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Closes a file descriptor of a map: with the last one its timers, works and task works go.
+    pub fn map_close(&mut self, map: MapId) {
+        self.st.put_uref(&mut self.mem, map);
+    }
+
+    fn check_key(&self, map: MapId, key: &[u8]) -> Result<(), Errno> {
+        (key.len() == self.map_spec(map).key_size as usize)
+            .then_some(())
+            .ok_or(Errno::EINVAL)
+    }
+
+    /// Address of a task's `struct task_struct`, by which programs name it.
+    pub fn task_address(&self, task: TaskId) -> u64 {
+        self.st.tasks[task.at()].addr
+    }
+
+    /// Writes to a task's user memory, mapping pages that are not mapped yet.
+    pub fn write_user(&mut self, task: TaskId, addr: u64, bytes: &[u8]) {
+        self.st.tasks[task.at()].user.write(addr, bytes);
+    }
+
+    /// Has the main task run a program by `BPF_PROG_TEST_RUN` and returns when that system call
+    /// would: after the soft interrupts that enabling bottom halves lets in, and after the task's
+    /// own task work.
+    pub fn test_run(
+        &mut self,
+        prog: ProgId,
+        input: ProgramInput,
+    ) -> Result<ProgramOutput, Failure> {
+        let job = self.enqueue(self.main_task(), prog, input);
+        self.callbacks = 0;
+        while self.results[job.0].is_none() {
+            if !self.step(None)? {
+                return Err(self.deadlock());
+            }
+        }
+        Ok(self.results[job.0]
+            .take()
+            .unwrap_or_else(|| unreachable!("just seen")))
+    }
+
+    /// Has a new task on `cpu` run a program; it begins when the simulation goes on.
+    pub fn spawn_on(
+        &mut self,
+        cpu: Cpu,
+        prog: ProgId,
+        input: ProgramInput,
+    ) -> Result<Job, MemError> {
+        let n = self.st.tasks.len() as u32;
+        let cpu = Cpu(cpu.0.min(self.cpus.len() as u32 - 1));
+        let task = self.add_task(1000 + n, &format!("task-{n}"), cpu, false)?;
+        Ok(self.enqueue(task, prog, input))
+    }
+
+    /// The result of a spawned run, once it has ended.
+    pub fn result(&self, job: Job) -> Option<&ProgramOutput> {
+        self.results[job.0].as_ref()
+    }
+
+    fn enqueue(&mut self, task: TaskId, prog: ProgId, input: ProgramInput) -> Job {
+        self.results.push(None);
+        let job = self.results.len() - 1;
+        let t = &mut self.st.tasks[task.at()];
+        t.made += 1;
+        let bh_off = runs_bh_off(self.st.progs[prog.at()].prog_type);
+        let left = if bh_off { input.repeat.max(1) } else { 1 };
+        let (id, cpu) = (t.id.child(t.made), t.cpu);
+        let now = self.st.now();
+        let clock = &mut self.st.cpus[cpu.at()].clock;
+        *clock = (*clock).max(now);
+        let syscall = Syscall {
+            id,
+            task,
+            prog,
+            input,
+            phase: Phase::Enter,
+            job,
+            left,
+            r1: 0,
+            bh_off,
+            out: None,
+        };
+        self.cpus[cpu.at()].queue.push_back(syscall);
+        Job(job)
+    }
+
+    /// Runs all that is due, in the chooser's order, until nothing is; does not move the clock to
+    /// later deadlines.
+    pub fn run_until_idle(&mut self) -> Result<(), Failure> {
+        self.callbacks = 0;
+        while self.step(None)? {}
+        self.check_stuck()
+    }
+
+    /// Runs all that is due within the next `ns` nanoseconds of virtual time, each when it is.
+    pub fn run_for(&mut self, ns: u64) -> Result<(), Failure> {
+        self.callbacks = 0;
+        let until = self.now().saturating_add(ns);
+        while self.step(Some(until))? {}
+        self.check_stuck()?;
+        self.advance_to(until);
+        Ok(())
+    }
+
+    /// Moves the clock of all CPUs `ns` nanoseconds beyond now without running anything.
+    pub fn advance(&mut self, ns: u64) {
+        self.advance_to(self.now().saturating_add(ns));
+    }
+
+    fn advance_to(&mut self, to: u64) {
+        for cpu in &mut self.st.cpus {
+            cpu.clock = cpu.clock.max(to);
+        }
+    }
+
+    fn check_stuck(&self) -> Result<(), Failure> {
+        let busy = self.cpus.iter().any(|c| !c.stack.is_empty());
+        if busy { Err(self.deadlock()) } else { Ok(()) }
+    }
+
+    fn deadlock(&self) -> Failure {
+        let kind = FailureKind::Deadlock(self.offer.waiting.clone());
+        let who = self.offer.waiting.first();
+        let run = who.and_then(|w| self.runs.iter().flatten().find(|r| r.cur.id == w.id));
+        Failure {
+            kind,
+            at: self.now(),
+            who: who.map(|w| (w.cpu, w.id)),
+            place: run.map(|r| self.place(r.cur.prog, r.act.pc)),
+        }
+    }
+
+    pub(crate) fn place(&self, prog: ProgId, insn: u32) -> Place {
+        let meta = &self.st.progs[prog.at()];
+        let line = self.code[prog.at()].lines.at(insn as usize);
+        Place {
+            program: meta.name.clone(),
+            function: meta.function(insn).to_string(),
+            insn,
+            line: line.map(|l| (l.file.to_string(), l.line, l.text.to_string())),
+        }
+    }
+
+    /// What R1 is for a program of this type, given this input, and what it means.
+    pub(crate) fn make_ctx(
+        &mut self,
+        prog: ProgId,
+        input: &ProgramInput,
+    ) -> Result<(u64, ProgCtx), MemError> {
+        let kind = match packet_kind(self.st.progs[prog.at()].prog_type) {
+            Some(kind) => kind,
+            None => {
+                let len = (input.ctx.len() as u64).max(CTX_BYTES);
+                let at = self.buffers.take(&mut self.mem, len)?;
+                if let Some(bytes) = self.mem.slice_mut(at, len) {
+                    bytes.fill(0);
+                    bytes[..input.ctx.len()].copy_from_slice(&input.ctx);
+                }
+                return Ok((at, ProgCtx::None));
+            }
+        };
+        let len = input.data.len() as u64;
+        let data = self.buffers.take(&mut self.mem, len + 2 * HEADROOM)? + HEADROOM;
+        if let Some(bytes) = self.mem.slice_mut(data, len) {
+            bytes.copy_from_slice(&input.data);
+        }
+        let mut raw = [0; 192];
+        let n = input.ctx.len().min(raw.len());
+        raw[..n].copy_from_slice(&input.ctx[..n]);
+        if kind == PacketKind::Skb {
+            raw[..4].copy_from_slice(&(input.data.len() as u32).to_le_bytes());
+        }
+        let ctx = PacketCtx {
+            raw,
+            kind,
+            data,
+            data_end: data + len,
+        };
+        Ok((crate::prog::CTX_WINDOW, ProgCtx::Packet(Box::new(ctx))))
+    }
+}
+
+/// Least size of a context in guest memory: that of the largest that programs read without
+/// having been given one (`struct bpf_perf_event_data`, `struct pt_regs`).
+const CTX_BYTES: u64 = 256;
+
+impl Buffers {
+    /// A buffer of at least `len` bytes.
+    fn take(&mut self, mem: &mut GuestMem, len: u64) -> Result<u64, MemError> {
+        if let Some(i) = self.free.iter().rposition(|&(_, size)| size >= len) {
+            return Ok(self.free.remove(i).0);
+        }
+        mem.alloc(Area::Packet, len, 64)
+    }
+
+    pub(crate) fn give(&mut self, at: u64, len: u64) {
+        self.free.push((at, len));
+    }
+}
+
+/// Bytes that a buffer at `addr` was taken with, for an input: what `make_ctx` asked for.
+pub(crate) fn buffer_of(r1: u64, ctx: &ProgCtx, input: &ProgramInput) -> (u64, u64) {
+    match ctx {
+        ProgCtx::Packet(p) => (p.data - HEADROOM, input.data.len() as u64 + 2 * HEADROOM),
+        ProgCtx::None => (r1, (input.ctx.len() as u64).max(CTX_BYTES)),
+    }
+}
+
+/// The packet context of program types that have one.
+pub(crate) fn packet_kind(prog_type: ProgType) -> Option<PacketKind> {
+    Some(match prog_type {
+        ProgType::Xdp => PacketKind::Xdp,
+        ProgType::SocketFilter
+        | ProgType::SchedCls
+        | ProgType::SchedAct
+        | ProgType::CgroupSkb
+        | ProgType::LwtIn
+        | ProgType::LwtOut
+        | ProgType::LwtXmit
+        | ProgType::LwtSeg6local
+        | ProgType::SkSkb
+        | ProgType::FlowDissector => PacketKind::Skb,
+        _ => return None,
+    })
+}
+
+/// Whether `BPF_PROG_TEST_RUN` runs this type with soft interrupts off (`bpf_test_run`).
+fn runs_bh_off(prog_type: ProgType) -> bool {
+    packet_kind(prog_type).is_some()
+}

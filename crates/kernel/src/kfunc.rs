@@ -1,0 +1,125 @@
+//! Kfuncs, by name. A program's call holds the index in [`KFUNCS`] once it is loaded.
+
+use crate::helper::{Args, Body, ret};
+use crate::state::State;
+use bpfsim_abi::Errno;
+use bpfsim_btf::fields::FieldKind;
+use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
+
+/// A kfunc that bpfsim runs.
+struct Kfunc {
+    name: &'static str,
+    /// It touches what other executions can touch.
+    visible: bool,
+    body: Body,
+}
+
+const fn row(name: &'static str, visible: bool, body: Body) -> Kfunc {
+    Kfunc {
+        name,
+        visible,
+        body,
+    }
+}
+
+const KFUNCS: &[Kfunc] = &[
+    row("bpf_wq_init", true, wq_init),
+    row("bpf_wq_set_callback_impl", true, wq_set_callback),
+    row("bpf_wq_start", true, wq_start),
+    row(
+        "bpf_task_work_schedule_signal_impl",
+        true,
+        task_work_schedule,
+    ),
+    row(
+        "bpf_task_work_schedule_resume_impl",
+        true,
+        task_work_schedule,
+    ),
+    row("bpf_copy_from_user_str", false, copy_from_user_str),
+    row("bpf_rcu_read_lock", false, |_, _, _| Ok(Flow::Done(0))),
+    row("bpf_rcu_read_unlock", false, |_, _, _| Ok(Flow::Done(0))),
+    row("bpf_preempt_disable", false, |_, _, _| Ok(Flow::Done(0))),
+    row("bpf_preempt_enable", false, |_, _, _| Ok(Flow::Done(0))),
+];
+
+/// The number that a call of this kfunc carries, or `None` when bpfsim does not have it.
+pub(crate) fn index(name: &str) -> Option<u32> {
+    KFUNCS.iter().position(|k| k.name == name).map(|i| i as u32)
+}
+
+/// Name of a kfunc by its number.
+pub(crate) fn name(index: u32) -> Option<&'static str> {
+    KFUNCS.get(index as usize).map(|k| k.name)
+}
+
+pub(crate) fn is_visible(index: u32) -> bool {
+    KFUNCS.get(index as usize).is_some_and(|k| k.visible)
+}
+
+pub(crate) fn call(st: &mut State, mem: &mut GuestMem, index: u32, a: &Args) -> Flow {
+    match KFUNCS.get(index as usize) {
+        Some(k) => (k.body)(st, mem, a).unwrap_or_else(Flow::Fault),
+        None => Flow::Fault(FaultKind::UnknownCall(Call::Kfunc(index))),
+    }
+}
+
+fn wq_init(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+    let map = a.map(st, 2)?;
+    let slot = a.slot(st, map, 1, |k| matches!(k, FieldKind::Workqueue))?;
+    Ok(st.wq_init(mem, slot, a.r[2] as u32))
+}
+
+fn wq_set_callback(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+    let callback = a.function(st, 2)?;
+    Ok(st.wq_set_callback(mem, a.r[0], callback, a.r[2] as u32))
+}
+
+fn wq_start(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+    Ok(st.wq_start(mem, a.r[0], a.r[1] as u32))
+}
+
+fn task_work_schedule(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+    let task = a.task(st, 1)?;
+    let map = a.map(st, 3)?;
+    let slot = a.slot(st, map, 2, |k| matches!(k, FieldKind::TaskWork))?;
+    let callback = a.function(st, 4)?;
+    Ok(st.task_work_schedule(mem, task, slot, callback))
+}
+
+/// `bpf_copy_from_user_str(dst, dst__sz, unsafe_ptr__ign, flags)`: length with the NUL.
+fn copy_from_user_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+    const F_PAD_ZEROS: u64 = 1;
+    let (to, size, from, flags) = (a.r[0], a.r[1] as u32, a.r[2], a.r[3]);
+    if flags & !F_PAD_ZEROS != 0 {
+        return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
+    }
+    if size == 0 {
+        return Ok(Flow::Done(0));
+    }
+    let bad = FaultKind::BadArgument {
+        call: a.call,
+        arg: 1,
+    };
+    let dest = mem.slice_mut(to, size as u64).ok_or(bad)?;
+    let task = &st.tasks[st.cur.task.at()];
+    let mut len = 0;
+    loop {
+        let Some(byte) = task.user.byte(from.wrapping_add(len as u64)) else {
+            if flags & F_PAD_ZEROS != 0 {
+                dest.fill(0);
+            }
+            return Ok(Flow::Done(ret(Err(Errno::EFAULT))));
+        };
+        let last = len + 1 == dest.len();
+        dest[len] = if last { 0 } else { byte };
+        len += 1;
+        if byte == 0 || last {
+            break;
+        }
+    }
+    if flags & F_PAD_ZEROS != 0 {
+        dest[len..].fill(0);
+    }
+    Ok(Flow::Done(len as u64))
+}

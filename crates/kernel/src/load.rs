@@ -1,0 +1,288 @@
+//! From an [`Object`] to maps and programs: what libbpf asks of `bpf(2)`, and what it does there.
+
+use crate::field::Fields;
+use crate::helper;
+use crate::ids::{MapId, ProgId};
+use crate::kernel::Kernel;
+use crate::kfunc;
+use crate::map::{Map, MapBtf, MapSpec};
+use crate::prog::{ProgCode, ProgMeta, code_address};
+use bpfsim_abi::{Errno, Func, MapType};
+use bpfsim_btf::core::CoreError;
+use bpfsim_btf::fields;
+use bpfsim_isa::{CallKind, Insn, Op, decode_all};
+use bpfsim_loader::{ExternKind, Kconfig, MapDef, MapKind, Object, Program, Reloc, RelocKind};
+use bpfsim_vm::{Image, LowerError};
+use std::sync::Arc;
+
+/// `LINUX_KERNEL_VERSION` of the emulated kernel: 6.18.0.
+const KERNEL_VERSION: u32 = 6 << 16 | 18 << 8;
+
+/// What became of an object.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Map of each definition of the object; `None` for those that are not made.
+    pub maps: Vec<Option<MapId>>,
+    /// Name and identity of each program that was loaded.
+    pub programs: Vec<(String, ProgId)>,
+}
+
+/// Why an object was not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Linux would not make this map either.
+    #[error("map `{map}`: {errno:?}")]
+    Map {
+        /// The map.
+        map: String,
+        /// What `BPF_MAP_CREATE` answers.
+        errno: Errno,
+    },
+    /// bpfsim cannot do this yet.
+    #[error("unsupported: {what}{}", .program.as_ref().map(|(p, i)| format!(" (program `{p}`, insn {i})")).unwrap_or_default())]
+    Unsupported {
+        /// What it lacks, by name.
+        what: String,
+        /// The program and instruction that want it.
+        program: Option<(String, usize)>,
+    },
+    /// Something that the object refers to is not there.
+    #[error("program `{program}`, insn {insn}: {what}")]
+    Unresolved {
+        /// The program.
+        program: String,
+        /// Instruction index.
+        insn: usize,
+        /// What is missing.
+        what: String,
+    },
+    /// libbpf would not load the object.
+    #[error(transparent)]
+    Object(#[from] bpfsim_loader::LoadError),
+    /// libbpf would not load the program for a CO-RE relocation.
+    #[error("program `{program}`: {error}")]
+    Core {
+        /// The program.
+        program: String,
+        /// The relocation and what is wrong with it.
+        error: CoreError,
+    },
+    /// The instructions are none.
+    #[error("program `{program}`: {error}")]
+    Code {
+        /// The program.
+        program: String,
+        /// What is wrong with it.
+        error: LowerError,
+    },
+}
+
+impl Kernel {
+    /// Loads an object as libbpf does: resolves `.kconfig` and CO-RE against this kernel, makes
+    /// the maps and loads the programs, those with autoload. An object is loaded once.
+    pub fn load(&mut self, object: &mut Object) -> Result<Loaded, LoadError> {
+        object.set_kconfig(&Kconfig {
+            config: "",
+            kernel_version: KERNEL_VERSION,
+            has_bpf_cookie: true,
+            has_syscall_wrapper: true,
+        })?;
+        let report = object.relocate_core(&self.layouts.btf, &[])?;
+        for (index, program) in object
+            .programs
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| p.autoload)
+        {
+            if let Some(error) = report.error(index) {
+                return Err(LoadError::Core {
+                    program: program.name.clone(),
+                    error: error.clone(),
+                });
+            }
+            if let Some(error) = &program.link_error {
+                return Err(LoadError::Object((**error).clone()));
+            }
+        }
+        let object = &*object;
+        let mut maps = Vec::with_capacity(object.maps.len());
+        for def in &object.maps {
+            maps.push(if def.autocreate {
+                Some(self.create_map(object, def)?)
+            } else {
+                None
+            });
+        }
+        let mut programs = Vec::new();
+        for program in object.programs.iter().filter(|p| p.autoload) {
+            let id = self.load_program(object, program, &maps)?;
+            programs.push((program.name.clone(), id));
+        }
+        Ok(Loaded { maps, programs })
+    }
+
+    fn create_map(&mut self, object: &Object, def: &MapDef) -> Result<MapId, LoadError> {
+        let map_type = MapType::from_u32(def.map_type);
+        let supported =
+            map_type.filter(|t| matches!(t, MapType::Array | MapType::Hash | MapType::LruHash));
+        let Some(map_type) = supported.filter(|_| def.kind != MapKind::StructOps) else {
+            let kind =
+                map_type.map_or_else(|| def.map_type.to_string(), |t| t.symbol().to_string());
+            let what = format!("map `{}` of type {kind}", def.name);
+            return Err(LoadError::Unsupported {
+                what,
+                program: None,
+            });
+        };
+        let btf = match (&object.btf, def.key_type, def.value_type) {
+            (Some(btf), key, Some(value)) => Some(MapBtf {
+                btf: Arc::clone(btf),
+                key: key.unwrap_or_default(),
+                value,
+            }),
+            _ => None,
+        };
+        let found = btf
+            .as_ref()
+            .and_then(|t| fields::parse_fields(&t.btf, t.value).ok());
+        let spec = MapSpec {
+            name: def.name.clone(),
+            map_type,
+            key_size: def.key_size,
+            value_size: def.value_size,
+            max_entries: def.max_entries,
+            flags: def.map_flags,
+            btf,
+        };
+        let fields = Fields::new(&found.unwrap_or_default());
+        let frozen = matches!(def.kind, MapKind::Rodata | MapKind::Kconfig);
+        let failed = |errno| LoadError::Map {
+            map: def.name.clone(),
+            errno,
+        };
+        let cpus = self.cpus.len() as u32;
+        let map = Map::create(&mut self.mem, spec, fields, cpus, frozen).map_err(failed)?;
+        if !def.data.is_empty() {
+            let to = map
+                .data_addr()
+                .and_then(|at| self.mem.slice_mut(at, def.data.len() as u64));
+            to.ok_or_else(|| failed(Errno::ENOMEM))?
+                .copy_from_slice(&def.data);
+        }
+        self.st.maps.push(map);
+        Ok(MapId(self.st.maps.len() as u32 - 1))
+    }
+
+    fn load_program(
+        &mut self,
+        object: &Object,
+        program: &Program,
+        maps: &[Option<MapId>],
+    ) -> Result<ProgId, LoadError> {
+        let id = ProgId(self.st.progs.len() as u32);
+        let mut insns = program.insns.clone();
+        for reloc in &program.relocs {
+            self.resolve(object, program, id, maps, reloc, &mut insns)?;
+        }
+        let code = |error| LoadError::Code {
+            program: program.name.clone(),
+            error,
+        };
+        for (at, op) in decode_all(&insns).map_err(|e| code(e.into()))? {
+            if let Op::Call(CallKind::Helper(n)) = op {
+                let func = u32::try_from(n).ok().and_then(Func::from_u32);
+                if !func.is_some_and(helper::runs) {
+                    let what = func
+                        .map_or_else(|| format!("helper {n}"), |f| format!("helper {}", f.name()));
+                    return Err(LoadError::Unsupported {
+                        what,
+                        program: Some((program.name.clone(), at)),
+                    });
+                }
+            }
+        }
+        let image = Arc::new(Image::new(&insns).map_err(code)?);
+        self.code.push(ProgCode {
+            image,
+            lines: program.lines.clone(),
+        });
+        self.st.progs.push(ProgMeta {
+            name: program.name.clone(),
+            prog_type: program.spec.prog_type,
+            funcs: program
+                .funcs
+                .iter()
+                .map(|f| (f.start_insn as u32, f.name.clone()))
+                .collect(),
+        });
+        Ok(id)
+    }
+
+    /// Puts what a relocation names into its instruction.
+    fn resolve(
+        &self,
+        object: &Object,
+        program: &Program,
+        id: ProgId,
+        maps: &[Option<MapId>],
+        reloc: &Reloc,
+        insns: &mut [Insn],
+    ) -> Result<(), LoadError> {
+        let unresolved = |what: String| LoadError::Unresolved {
+            program: program.name.clone(),
+            insn: reloc.insn,
+            what,
+        };
+        let map = |index: usize| {
+            let id = maps.get(index).copied().flatten();
+            id.map(|id| &self.st.maps[id.at()])
+                .ok_or_else(|| unresolved("map that is not made".into()))
+        };
+        let data = |index: usize, off: u32| {
+            let at = map(index)?.data_addr();
+            at.map(|at| at + off as u64)
+                .ok_or_else(|| unresolved("address in a map without one".into()))
+        };
+        let value = match reloc.kind {
+            RelocKind::Call { .. } => return Ok(()),
+            RelocKind::MapFd { map: index } => map(index)?.addr,
+            RelocKind::MapValue { map: index, off } => data(index, off)?,
+            RelocKind::Func { insn } => u32::try_from(insn)
+                .ok()
+                .and_then(|insn| code_address(id, insn))
+                .ok_or_else(|| unresolved("function beyond the largest program".into()))?,
+            RelocKind::ExternVar { ext } => match &object.externs[ext].kind {
+                ExternKind::Kconfig { off, .. } => {
+                    let index = object
+                        .kconfig_map()
+                        .ok_or_else(|| unresolved(".kconfig".into()))?;
+                    data(index, *off)?
+                }
+                _ if object.externs[ext].weak => 0,
+                _ => {
+                    let what = format!("kernel variable `{}`", object.externs[ext].name);
+                    let program = Some((program.name.clone(), reloc.insn));
+                    return Err(LoadError::Unsupported { what, program });
+                }
+            },
+            RelocKind::ExternCall { ext } => {
+                let name = object.externs[ext].essential_name();
+                let Some(index) = kfunc::index(name) else {
+                    let what = format!("kfunc {name}");
+                    let program = Some((program.name.clone(), reloc.insn));
+                    return Err(LoadError::Unsupported { what, program });
+                };
+                let call = &mut insns[reloc.insn];
+                call.set_src(bpfsim_isa::uapi::BPF_PSEUDO_KFUNC_CALL);
+                (call.imm, call.off) = (index as i32, 0);
+                return Ok(());
+            }
+        };
+        let Some([first, second]) = insns.get_mut(reloc.insn..reloc.insn + 2) else {
+            return Err(unresolved("truncated ld_imm64".into()));
+        };
+        first.set_src(0);
+        (first.imm, second.imm) = (value as u32 as i32, (value >> 32) as i32);
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! Everything of a simulation that helpers and kfuncs may touch.
+
+use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, wq::Work};
+use crate::choose::Wait;
+use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
+use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op};
+use crate::prog::{ProgCtx, ProgMeta};
+use crate::task::Task;
+use crate::trace::{AsyncKind, Element, Event, Level, Trace, What};
+use bpfsim_abi::Errno;
+use bpfsim_btf::fields::FieldKind;
+use bpfsim_vm::GuestMem;
+use rand_pcg::Pcg64Mcg;
+use std::collections::{BTreeSet, VecDeque};
+
+/// The kernel's data, but for guest memory and for executions in flight.
+pub(crate) struct State {
+    pub maps: Vec<Map>,
+    pub progs: Vec<ProgMeta>,
+    pub tasks: Vec<Task>,
+    pub cpus: Vec<CpuState>,
+    pub timers: Pool<Timer>,
+    pub works: Pool<Work>,
+    pub task_works: Pool<TaskWork>,
+    pub trace: Trace,
+    /// Arming order, which breaks ties between equal deadlines.
+    pub seq: u64,
+    pub rng: Pcg64Mcg,
+    /// Who executes now.
+    pub cur: Cur,
+}
+
+/// One virtual CPU.
+#[derive(Default)]
+pub(crate) struct CpuState {
+    /// Virtual time in ns.
+    pub clock: u64,
+    /// Armed timers of each clock base, by deadline and arming order.
+    pub timers: [BTreeSet<(u64, u64, Handle)>; 2],
+    /// The queue of the per-CPU system workqueue.
+    pub work: VecDeque<Handle>,
+    /// The timer whose callback this CPU executes.
+    pub running_timer: Option<Handle>,
+    /// The `HRTIMER` soft interrupt, while it runs.
+    pub softirq: Option<Softirq>,
+    /// The soft interrupt ran too long; until then only an idle CPU goes on with it.
+    pub ksoftirqd_until: u64,
+}
+
+/// State of a running `HRTIMER` soft interrupt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softirq {
+    /// What counts as now in this pass.
+    pub now: u64,
+    /// Passes begun.
+    pub passes: u32,
+}
+
+/// An execution, as helpers see it.
+pub(crate) struct Cur {
+    pub id: CtxId,
+    pub cpu: Cpu,
+    pub level: Level,
+    pub task: TaskId,
+    pub prog: ProgId,
+    /// Executions that this one has made.
+    pub made: u32,
+    /// What keeps interrupts off: `bpf_spin_lock`s held and `bpf_local_irq_save`s open.
+    pub irq_off: u32,
+    /// Soft interrupts are off.
+    pub bh_off: bool,
+    /// A helper that stopped half way.
+    pub op: Option<Pending>,
+    /// What it waits for.
+    pub wait: Option<Wait>,
+    /// What R1 of a program means.
+    pub ctx: ProgCtx,
+}
+
+/// A helper that goes on when its call is made again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Pending {
+    /// `bpf_timer_cancel`, waiting for the callback; `counted` when it counts as cancelling.
+    Cancel { timer: Handle, counted: bool },
+    /// Freed these timers, whose callbacks still run; will return this.
+    Free {
+        timers: smallvec::SmallVec<[Handle; 2]>,
+        ret: u64,
+    },
+}
+
+impl Cur {
+    /// User space, as CPU 0 sees it.
+    pub fn user(task: TaskId) -> Cur {
+        Cur {
+            id: CtxId::USER,
+            cpu: Cpu(0),
+            level: Level::Task,
+            task,
+            prog: ProgId(0),
+            made: 0,
+            irq_off: 0,
+            bh_off: false,
+            op: None,
+            wait: None,
+            ctx: ProgCtx::None,
+        }
+    }
+
+    /// Identity for the next execution that this one makes.
+    pub fn child(&mut self) -> CtxId {
+        self.made += 1;
+        self.id.child(self.made)
+    }
+}
+
+impl State {
+    pub fn cpu(&mut self) -> &mut CpuState {
+        &mut self.cpus[self.cur.cpu.at()]
+    }
+
+    /// Virtual time: the furthest that any CPU has come.
+    pub fn now(&self) -> u64 {
+        self.cpus.iter().map(|c| c.clock).max().unwrap_or(0)
+    }
+
+    pub fn event(&mut self, what: What) {
+        let at = self.cpus[self.cur.cpu.at()].clock;
+        let (cpu, ctx, level) = (self.cur.cpu, self.cur.id, self.cur.level);
+        self.trace.push(Event {
+            at,
+            cpu,
+            ctx,
+            level,
+            what,
+        });
+    }
+
+    /// The map whose `struct bpf_map` is at this guest address.
+    pub fn map_at(&self, addr: u64) -> Option<MapId> {
+        let first = self.maps.first()?.addr;
+        // Map objects are allocated in order but not always side by side.
+        let guess = (addr.wrapping_sub(first) / MAP_OBJECT_SIZE) as usize;
+        if self.maps.get(guess).is_some_and(|m| m.addr == addr) {
+            return Some(MapId(guess as u32));
+        }
+        self.maps
+            .iter()
+            .position(|m| m.addr == addr)
+            .map(|i| MapId(i as u32))
+    }
+
+    pub fn map_op<'a>(&'a mut self, mem: &'a mut GuestMem, map: MapId) -> (&'a mut Map, Op<'a>) {
+        (
+            &mut self.maps[map.at()],
+            Op {
+                mem,
+                cpu: self.cur.cpu,
+            },
+        )
+    }
+
+    pub fn element(&self, mem: &GuestMem, map: MapId, value: u64) -> Element {
+        Element {
+            map,
+            key: self.maps[map.at()].key_of(mem, value),
+        }
+    }
+
+    pub fn function(&self, callback: Callback) -> String {
+        self.progs[callback.prog.at()]
+            .function(callback.entry)
+            .to_string()
+    }
+
+    pub fn armed(&mut self, mem: &GuestMem, kind: AsyncKind, map: MapId, value: u64, due: u64) {
+        let element = self.element(mem, map, value);
+        self.event(What::Armed { kind, element, due });
+    }
+
+    pub fn disarmed(&mut self, mem: &GuestMem, kind: AsyncKind, map: MapId, value: u64) {
+        let element = self.element(mem, map, value);
+        self.event(What::Disarmed { kind, element });
+    }
+
+    /// `map_update_elem`, with what follows for the fields of what was replaced. Returns the
+    /// timers whose callbacks the caller must wait for.
+    pub fn map_update(
+        &mut self,
+        mem: &mut GuestMem,
+        map: MapId,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> (Result<(), Errno>, smallvec::SmallVec<[Handle; 2]>) {
+        let mut freed = Freed::new();
+        let (m, mut op) = self.map_op(mem, map);
+        let result = m.update(&mut op, key, value, flags, &mut freed);
+        let waits = freed
+            .iter()
+            .flat_map(|&v| self.free_fields(mem, map, v))
+            .collect();
+        (result, waits)
+    }
+
+    /// `map_delete_elem`; as [`State::map_update`].
+    pub fn map_delete(
+        &mut self,
+        mem: &mut GuestMem,
+        map: MapId,
+        key: &[u8],
+    ) -> (Result<(), Errno>, smallvec::SmallVec<[Handle; 2]>) {
+        let (m, mut op) = self.map_op(mem, map);
+        match m.delete(&mut op, key) {
+            Ok(value) => (
+                Ok(()),
+                self.free_fields(mem, map, value).into_iter().collect(),
+            ),
+            Err(errno) => (Err(errno), Default::default()),
+        }
+    }
+
+    /// `bpf_obj_free_fields` for the asynchronous ones. Returns a timer whose callback runs on
+    /// another CPU, when the caller must wait for it.
+    pub fn free_fields(&mut self, mem: &mut GuestMem, map: MapId, value: u64) -> Option<Handle> {
+        let fields = &self.maps[map.at()].fields;
+        let at = |is: fn(&FieldKind) -> bool| fields.offset(is).map(|o| value + o as u64);
+        let timer = at(|k| matches!(k, FieldKind::Timer));
+        let wq = at(|k| matches!(k, FieldKind::Workqueue));
+        let task_work = at(|k| matches!(k, FieldKind::TaskWork));
+        if let Some(addr) = wq {
+            self.wq_free(mem, addr);
+        }
+        if let Some(addr) = task_work {
+            self.task_work_free(mem, addr);
+        }
+        timer.and_then(|addr| self.timer_free(mem, addr))
+    }
+
+    /// A file descriptor or pin of a map is gone (`bpf_map_put_uref`). Returns the timers whose
+    /// callbacks a closing task waits for.
+    pub fn put_uref(&mut self, mem: &mut GuestMem, map: MapId) -> Vec<Handle> {
+        let m = &mut self.maps[map.at()];
+        m.uref = m.uref.saturating_sub(1);
+        if m.uref > 0 {
+            return Vec::new();
+        }
+        let values = if m.fields.is_empty() {
+            Vec::new()
+        } else {
+            m.values()
+        };
+        values
+            .into_iter()
+            .filter_map(|v| self.free_fields(mem, map, v))
+            .collect()
+    }
+}

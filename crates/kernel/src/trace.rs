@@ -1,0 +1,211 @@
+//! What happened, in the order in which it happened.
+
+use crate::ids::{Cpu, CtxId, MapId, mix};
+use bpfsim_vm::{Access, AccessKind};
+
+/// The kind of context that executes, by what may interrupt what (lowest first).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    /// A task: a system call, a kworker, task work.
+    Task,
+    /// A soft interrupt.
+    Softirq,
+    /// A hard interrupt.
+    Hardirq,
+    /// A non-maskable interrupt.
+    Nmi,
+}
+
+impl Level {
+    /// As printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Task => "task",
+            Level::Softirq => "softirq",
+            Level::Hardirq => "hardirq",
+            Level::Nmi => "nmi",
+        }
+    }
+}
+
+/// The kinds of asynchronous callback.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AsyncKind {
+    /// `bpf_timer`
+    Timer,
+    /// `bpf_wq`
+    Wq,
+    /// `bpf_task_work`
+    TaskWork,
+}
+
+impl AsyncKind {
+    /// As printed, and as in `--json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            AsyncKind::Timer => "timer",
+            AsyncKind::Wq => "wq",
+            AsyncKind::TaskWork => "task_work",
+        }
+    }
+}
+
+/// A map element.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Element {
+    /// Its map.
+    pub map: MapId,
+    /// Its key, as it was when the event happened.
+    pub key: Vec<u8>,
+}
+
+/// One thing that happened.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum What {
+    /// A program began.
+    ProgramStart {
+        /// Its name.
+        name: String,
+    },
+    /// A program returned.
+    ProgramEnd {
+        /// Its name.
+        name: String,
+        /// R0.
+        return_value: u32,
+    },
+    /// A callback began.
+    CallbackStart {
+        /// Which kind.
+        kind: AsyncKind,
+        /// Name of the function.
+        name: String,
+        /// The element that holds the timer, work or task work.
+        element: Element,
+    },
+    /// A callback returned.
+    CallbackEnd {
+        /// Which kind.
+        kind: AsyncKind,
+        /// Name of the function.
+        name: String,
+        /// The element.
+        element: Element,
+        /// R0.
+        return_value: u32,
+    },
+    /// A timer was started, a work item queued, task work scheduled.
+    Armed {
+        /// Which kind.
+        kind: AsyncKind,
+        /// The element.
+        element: Element,
+        /// When it is due; of works and task work, now.
+        due: u64,
+    },
+    /// What was armed will not run: cancelled, or its element is gone.
+    Disarmed {
+        /// Which kind.
+        kind: AsyncKind,
+        /// The element.
+        element: Element,
+    },
+    /// `bpf_trace_printk` and its relatives.
+    Printk {
+        /// The text, without the end of the line.
+        text: String,
+    },
+}
+
+/// Something that happened, with when, where and in which execution.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Event {
+    /// Virtual time in ns.
+    pub at: u64,
+    /// The CPU.
+    pub cpu: Cpu,
+    /// The execution.
+    pub ctx: CtxId,
+    /// What kind of context that was.
+    pub level: Level,
+    /// What happened.
+    pub what: What,
+}
+
+/// All events, and a hash over them and over every visible operation in between.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    events: Vec<Event>,
+    hash: u64,
+}
+
+impl Trace {
+    /// The events so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Equal for equal orders of visible operations with equal results.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        self.word(event.at);
+        self.word(event.ctx.0 ^ event.cpu.0 as u64);
+        match &event.what {
+            What::ProgramStart { .. } => self.word(1),
+            What::ProgramEnd { return_value, .. } => self.word(2 | (*return_value as u64) << 8),
+            What::CallbackStart { kind, element, .. } => self.element(3, *kind, element),
+            What::CallbackEnd {
+                kind,
+                element,
+                return_value,
+                ..
+            } => {
+                self.element(4, *kind, element);
+                self.word(*return_value as u64);
+            }
+            What::Armed { kind, element, due } => {
+                self.element(5, *kind, element);
+                self.word(*due);
+            }
+            What::Disarmed { kind, element } => self.element(6, *kind, element),
+            What::Printk { text } => {
+                self.word(7);
+                self.bytes(text.as_bytes());
+            }
+        }
+        self.events.push(event);
+    }
+
+    fn element(&mut self, tag: u64, kind: AsyncKind, element: &Element) {
+        self.word(tag | (kind as u64) << 8 | (element.map.0 as u64) << 16);
+        self.bytes(&element.key);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.word(u64::from_le_bytes(word));
+        }
+    }
+
+    /// A visible access of an explored run, with the bytes it met.
+    pub(crate) fn access(&mut self, ctx: CtxId, access: Access, value: u64) {
+        let kind = match access.kind {
+            AccessKind::Read => 1,
+            AccessKind::Write => 2,
+            AccessKind::Rmw => 3,
+        };
+        self.word(ctx.0);
+        self.word(access.addr ^ kind << 56 ^ (access.size as u64) << 60);
+        self.word(value);
+    }
+
+    pub(crate) fn word(&mut self, word: u64) {
+        self.hash = mix(self.hash, word);
+    }
+}

@@ -1,0 +1,44 @@
+//! The kernel, as the engine sees it.
+
+use crate::helper::{self, Args};
+use crate::kfunc;
+use crate::state::State;
+use bpfsim_vm::{Call, Flow, GuestMem, Host};
+
+pub(crate) struct View<'a> {
+    pub st: &'a mut State,
+}
+
+impl Host for View<'_> {
+    fn call(&mut self, call: Call, args: [u64; 5], mem: &mut GuestMem) -> Flow {
+        let a = Args { call, r: args };
+        match call {
+            Call::Helper(id) => helper::call(self.st, mem, id, &a),
+            Call::Kfunc(index) => kfunc::call(self.st, mem, index, &a),
+        }
+    }
+
+    fn resume(&mut self, r0: u64, _: &mut GuestMem) -> Flow {
+        // No helper calls back into the program yet.
+        Flow::Done(r0)
+    }
+
+    fn is_visible(&self, call: Call, _: &[u64; 5]) -> bool {
+        match call {
+            Call::Helper(id) => helper::is_visible(id),
+            Call::Kfunc(index) => kfunc::is_visible(index),
+        }
+    }
+
+    fn load(&mut self, addr: u64, size: u32, _: &GuestMem) -> Option<u64> {
+        self.st.cur.ctx.load(addr, size)
+    }
+
+    fn store(&mut self, addr: u64, size: u32, value: u64, _: &mut GuestMem) -> Option<()> {
+        self.st.cur.ctx.store(addr, size, value)
+    }
+
+    fn load_packet(&mut self, offset: i32, size: u32, mem: &GuestMem) -> Option<u64> {
+        self.st.cur.ctx.load_packet(mem, offset, size)
+    }
+}

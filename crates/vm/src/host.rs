@@ -1,0 +1,146 @@
+//! What the engine asks of the kernel around it, and how a run stops.
+
+use crate::mem::GuestMem;
+
+/// What a call instruction calls outside of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A helper, by its number in `enum bpf_func_id`.
+    Helper(u32),
+    /// A kfunc, by the number that whoever lowered the program gave it.
+    Kfunc(u32),
+}
+
+/// How a call out goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// The call returned this in R0.
+    Done(u64),
+    /// As `Done`, and the run stops after the call, since something else may be due now.
+    Yield(u64),
+    /// Not now: the activation stops at the call and makes it again when continued.
+    Suspend,
+    /// The program ends here, as if its outermost frame had returned this.
+    Exit(u64),
+    /// First run a function of the program with these arguments; what it returns goes to
+    /// [`Host::resume`].
+    CallBpf {
+        /// Entry, as an instruction index of the same image.
+        entry: u32,
+        /// R1 to R5.
+        args: [u64; 5],
+    },
+    /// The call cannot be carried out.
+    Fault(FaultKind),
+}
+
+/// The kernel, as a running program sees it.
+pub trait Host {
+    /// Makes a call to a helper or kfunc.
+    fn call(&mut self, call: Call, args: [u64; 5], mem: &mut GuestMem) -> Flow;
+
+    /// A function that [`Flow::CallBpf`] started has returned `r0`; goes on with the call.
+    fn resume(&mut self, r0: u64, mem: &mut GuestMem) -> Flow;
+
+    /// True when other contexts can notice this call or be noticed by it, so that an explored
+    /// run must stop before it.
+    fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool;
+
+    /// Loads from an address outside of guest memory: a context's window.
+    fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64>;
+
+    /// Stores to an address outside of guest memory: a context's window.
+    fn store(&mut self, addr: u64, size: u32, value: u64, mem: &mut GuestMem) -> Option<()>;
+
+    /// `LD_ABS` and `LD_IND`: packet bytes at `offset`, in host order; `None` ends the program
+    /// with 0, as Linux does when the packet is too short.
+    fn load_packet(&mut self, offset: i32, size: u32, mem: &GuestMem) -> Option<u64>;
+}
+
+/// What an access does to memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AccessKind {
+    /// A plain or acquiring load.
+    Read,
+    /// A plain or releasing store.
+    Write,
+    /// An atomic read-modify-write.
+    Rmw,
+}
+
+/// One access to guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Guest address of the first byte.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u8,
+    /// Read, write or both.
+    pub kind: AccessKind,
+}
+
+/// Why a run stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The outermost frame returned this.
+    Exit(u64),
+    /// The instruction budget is used up.
+    Budget,
+    /// A call answered [`Flow::Yield`].
+    Yield,
+    /// [`Mode::Explore`](crate::Mode::Explore): the next instruction is this access to shared
+    /// memory. Set [`Activation::grant`](crate::Activation::grant) and run again to make it.
+    Access(Access),
+    /// [`Mode::Explore`](crate::Mode::Explore): the next instruction is this visible call, with
+    /// its arguments in R1 to R5. Grant and run again to make it.
+    Call(Call),
+    /// A call answered [`Flow::Suspend`].
+    Suspend,
+    /// The program did what it must not; it cannot be continued.
+    Fault(Fault),
+}
+
+/// A program fault and the instruction that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("insn {pc}: {kind}")]
+pub struct Fault {
+    /// Instruction index.
+    pub pc: u32,
+    /// What happened.
+    pub kind: FaultKind,
+}
+
+/// The ways in which a program can fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FaultKind {
+    /// An access where there is no memory.
+    #[error("{} of {size} bytes at {addr:#x}, where there is no memory", if *.write { "write" } else { "read" })]
+    Address {
+        /// The address.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// A store or an atomic.
+        write: bool,
+    },
+    /// More memory touched than a simulation may.
+    #[error("out of guest memory: too many pages touched")]
+    MemoryLimit,
+    /// More than [`MAX_FRAMES`](crate::MAX_FRAMES) frames.
+    #[error("more than 8 frames deep")]
+    FrameDepth,
+    /// Control reached something that is no instruction.
+    #[error("no instruction to execute here")]
+    BadInsn,
+    /// A helper or kfunc that the kernel around the engine does not have.
+    #[error("call to {0:?}, which is not implemented")]
+    UnknownCall(Call),
+    /// A helper or kfunc was given something that the verifier would have refused.
+    #[error("{call:?} was given a bad argument {arg}")]
+    BadArgument {
+        /// The call.
+        call: Call,
+        /// Number of the argument, from 1.
+        arg: u8,
+    },
+}

@@ -1,0 +1,353 @@
+//! Guest memory: one reserved region per simulation, committed by touch.
+//!
+//! A guest address is [`BASE`] plus a 32-bit offset. All offsets are mapped, and so are
+//! [`GUARD`] bytes at both ends, so an access whose offset was checked (or masked) to 32 bits
+//! cannot fault on the host, whatever its width. Addresses depend on allocation order alone.
+//!
+//! Writes mark 4 KiB pages dirty; [`GuestMem::reset_to`] copies back just those.
+
+#![allow(unsafe_code)]
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use std::ptr::NonNull;
+
+/// Address of guest offset 0. Its low 32 bits are zero.
+pub const BASE: u64 = 0xffff_c900_0000_0000;
+const GUARD: usize = 64 << 10;
+const FULL: u64 = 1 << 32;
+const PAGE: usize = 4096;
+
+/// Why guest memory could not be made or extended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemError {
+    /// The host gave no address space, not even for the smallest region.
+    #[error("the host refuses to reserve {0} bytes of address space for guest memory")]
+    Reserve(u64),
+    /// An area is used up.
+    #[error("guest memory area {area:?} has no room for {size} bytes")]
+    Full {
+        /// The area asked.
+        area: Area,
+        /// Bytes asked for.
+        size: u64,
+    },
+}
+
+/// The areas of guest memory, by what they hold and who can see it.
+///
+/// Only [`Area::Shared`] is visible to more than one context at a time; accesses to it are the
+/// choice points of an explored run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// Objects that programs may read but only the kernel writes: maps, tasks, frozen data.
+    Object,
+    /// Packets and other buffers that belong to one run of one program.
+    Packet,
+    /// Program stacks.
+    Stack,
+    /// Map values and global data.
+    Shared,
+}
+
+impl Area {
+    const ALL: [Area; 4] = [Area::Object, Area::Packet, Area::Stack, Area::Shared];
+
+    /// First offset and the offset past the last.
+    const fn range(self) -> (u64, u64) {
+        match self {
+            Area::Object => (0x0001_0000, 0x0400_0000),
+            Area::Packet => (0x0400_0000, 0x0800_0000),
+            Area::Stack => (0x0800_0000, 0x1000_0000),
+            Area::Shared => (0x1000_0000, FULL),
+        }
+    }
+}
+
+/// One simulation's memory.
+pub struct GuestMem {
+    /// Host address of guest offset 0.
+    host: NonNull<u8>,
+    limit: u64,
+    next: [u64; 4],
+    /// One byte a page: 1 when the page was written since the last snapshot or reset.
+    dirty: Box<[u8]>,
+    dirty_list: Vec<u32>,
+    max_dirty: usize,
+}
+
+// SAFETY: the region is owned by this value alone and has no thread affinity.
+unsafe impl Send for GuestMem {}
+
+/// The bytes of guest memory at one moment, to come back to.
+pub struct Snapshot {
+    next: [u64; 4],
+    pages: hashbrown::HashMap<u32, Box<[u8; PAGE]>>,
+}
+
+impl GuestMem {
+    /// Reserves 4 GiB of address space, or where the host refuses, the largest power of two
+    /// down to 512 MiB. Addresses are the same whatever was granted.
+    pub fn new() -> Result<GuestMem, MemError> {
+        let mut size = FULL;
+        loop {
+            match Self::with_limit(size) {
+                Ok(mem) => return Ok(mem),
+                Err(e) if size <= 512 << 20 => return Err(e),
+                Err(_) => size /= 2,
+            }
+        }
+    }
+
+    fn with_limit(limit: u64) -> Result<GuestMem, MemError> {
+        let len = limit as usize + 2 * GUARD;
+        // SAFETY: a fresh private anonymous mapping at an address of the host's choice.
+        let start = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(|_| MemError::Reserve(limit))?;
+        // SAFETY: the mapping is `GUARD` bytes longer than this offset on both sides.
+        let host = unsafe { NonNull::new_unchecked(start.cast::<u8>().add(GUARD)) };
+        Ok(GuestMem {
+            host,
+            limit,
+            next: Area::ALL.map(|a| a.range().0),
+            dirty: vec![0; limit as usize / PAGE + 1].into_boxed_slice(),
+            dirty_list: Vec::new(),
+            // 1 GiB of touched memory.
+            max_dirty: (1 << 30) / PAGE,
+        })
+    }
+
+    /// Takes `size` bytes aligned to `align` (a power of two) from an area and returns their
+    /// guest address. They read as zero unless something wrote there before.
+    pub fn alloc(&mut self, area: Area, size: u64, align: u64) -> Result<u64, MemError> {
+        let full = MemError::Full { area, size };
+        let next = &mut self.next[area as usize];
+        let at = next.checked_add(align - 1).ok_or(full.clone())? & !(align - 1);
+        let end = at.checked_add(size).ok_or(full.clone())?;
+        if end > area.range().1.min(self.limit) {
+            return Err(full);
+        }
+        *next = end;
+        Ok(BASE + at)
+    }
+
+    /// True when an access at `addr` can be seen by more than one context.
+    #[inline(always)]
+    pub fn is_shared(addr: u64) -> bool {
+        addr.wrapping_sub(BASE + Area::Shared.range().0) < FULL - Area::Shared.range().0
+    }
+
+    /// The offset of `addr`, or `None` when it is no guest address.
+    #[inline(always)]
+    pub fn offset(&self, addr: u64) -> Option<u32> {
+        let off = addr.wrapping_sub(BASE);
+        (off < self.limit).then_some(off as u32)
+    }
+
+    /// True when all of `addr..addr + len` is guest memory.
+    pub fn contains(&self, addr: u64, len: u64) -> bool {
+        let off = addr.wrapping_sub(BASE);
+        off < self.limit && len <= self.limit - off
+    }
+
+    /// Reads `N` bytes at an offset that [`GuestMem::offset`] gave.
+    #[inline(always)]
+    pub(crate) fn get<const N: usize>(&self, off: u32) -> [u8; N] {
+        debug_assert!((off as u64) < self.limit && N <= GUARD);
+        // SAFETY: off < limit and N <= GUARD, so the range lies in the mapping; bytes are
+        // always initialised (anonymous memory is zero).
+        unsafe {
+            self.host
+                .as_ptr()
+                .add(off as usize)
+                .cast::<[u8; N]>()
+                .read_unaligned()
+        }
+    }
+
+    /// Writes `N` bytes at an offset that [`GuestMem::offset`] gave. Returns false when the cap
+    /// on touched pages is reached; nothing is written then.
+    #[inline(always)]
+    pub(crate) fn put<const N: usize>(&mut self, off: u32, bytes: [u8; N]) -> bool {
+        debug_assert!((off as u64) < self.limit && N <= 8);
+        let (first, last) = (off as usize / PAGE, (off as usize + N - 1) / PAGE);
+        if (self.dirty[first] == 0 || self.dirty[last] == 0) && !self.mark(first, last) {
+            return false;
+        }
+        // SAFETY: as in `get`, and `&mut self` makes this the only access.
+        unsafe {
+            self.host
+                .as_ptr()
+                .add(off as usize)
+                .cast::<[u8; N]>()
+                .write_unaligned(bytes);
+        }
+        true
+    }
+
+    #[cold]
+    fn mark(&mut self, first: usize, last: usize) -> bool {
+        for page in first..=last {
+            if self.dirty[page] == 0 {
+                if self.dirty_list.len() >= self.max_dirty {
+                    return false;
+                }
+                self.dirty[page] = 1;
+                self.dirty_list.push(page as u32);
+            }
+        }
+        true
+    }
+
+    /// The bytes at `addr..addr + len`, or `None` when they are not all guest memory.
+    pub fn slice(&self, addr: u64, len: u64) -> Option<&[u8]> {
+        if !self.contains(addr, len) {
+            return None;
+        }
+        // SAFETY: the range lies in the mapping, and no `&mut` to it exists beside `&self`.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.host.as_ptr().add((addr - BASE) as usize), len as usize)
+        })
+    }
+
+    /// The bytes at `addr..addr + len` for writing, or `None` when they are not all guest
+    /// memory or the cap on touched pages is reached.
+    pub fn slice_mut(&mut self, addr: u64, len: u64) -> Option<&mut [u8]> {
+        if !self.contains(addr, len) {
+            return None;
+        }
+        let off = (addr - BASE) as usize;
+        if len > 0 && !self.mark(off / PAGE, (off + len as usize - 1) / PAGE) {
+            return None;
+        }
+        // SAFETY: the range lies in the mapping and `&mut self` makes this the only access.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.host.as_ptr().add(off), len as usize) })
+    }
+
+    /// Reads a little-endian `u64` at `addr`.
+    pub fn read_u64(&self, addr: u64) -> Option<u64> {
+        self.contains(addr, 8)
+            .then(|| u64::from_le_bytes(self.get((addr - BASE) as u32)))
+    }
+
+    /// Reads a little-endian `u32` at `addr`.
+    pub fn read_u32(&self, addr: u64) -> Option<u32> {
+        self.contains(addr, 4)
+            .then(|| u32::from_le_bytes(self.get((addr - BASE) as u32)))
+    }
+
+    /// Writes a little-endian `u64` at `addr`.
+    pub fn write_u64(&mut self, addr: u64, value: u64) -> Option<()> {
+        (self.contains(addr, 8) && self.put((addr - BASE) as u32, value.to_le_bytes()))
+            .then_some(())
+    }
+
+    /// Writes a little-endian `u32` at `addr`.
+    pub fn write_u32(&mut self, addr: u64, value: u32) -> Option<()> {
+        (self.contains(addr, 4) && self.put((addr - BASE) as u32, value.to_le_bytes()))
+            .then_some(())
+    }
+
+    /// Pages written since the last snapshot or reset.
+    pub fn dirty_pages(&self) -> usize {
+        self.dirty_list.len()
+    }
+
+    /// Remembers all bytes as they are now. Call it once, on memory that was never reset.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let mut pages = hashbrown::HashMap::with_capacity(self.dirty_list.len());
+        for page in std::mem::take(&mut self.dirty_list) {
+            self.dirty[page as usize] = 0;
+            pages.insert(page, Box::new(self.get::<PAGE>(page * PAGE as u32)));
+        }
+        Snapshot {
+            next: self.next,
+            pages,
+        }
+    }
+
+    /// Goes back to `snapshot`, which was taken of this memory, copying dirty pages only.
+    pub fn reset_to(&mut self, snapshot: &Snapshot) {
+        self.next = snapshot.next;
+        for page in self.dirty_list.drain(..) {
+            self.dirty[page as usize] = 0;
+            // SAFETY: `page` was marked by a write inside the mapping; whole pages are mapped.
+            let to = unsafe {
+                &mut *self
+                    .host
+                    .as_ptr()
+                    .add(page as usize * PAGE)
+                    .cast::<[u8; PAGE]>()
+            };
+            match snapshot.pages.get(&page) {
+                Some(bytes) => to.copy_from_slice(&bytes[..]),
+                None => to.fill(0),
+            }
+        }
+    }
+}
+
+impl Drop for GuestMem {
+    fn drop(&mut self) {
+        let len = self.limit as usize + 2 * GUARD;
+        // SAFETY: exactly the mapping made in `with_limit`; nothing borrows it any more.
+        let _ = unsafe { munmap(self.host.as_ptr().sub(GUARD).cast(), len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_brings_back_every_byte() {
+        let mut mem = GuestMem::new().unwrap();
+        let a = mem.alloc(Area::Shared, 3 * PAGE as u64, 8).unwrap();
+        mem.write_u64(a, 1).unwrap();
+        let snap = mem.snapshot();
+        assert_eq!(mem.dirty_pages(), 0);
+        mem.write_u64(a, 2).unwrap();
+        mem.write_u64(a + PAGE as u64 - 4, u64::MAX).unwrap(); // two pages
+        assert_eq!(mem.dirty_pages(), 2);
+        let b = mem.alloc(Area::Shared, 8, 8).unwrap();
+        mem.reset_to(&snap);
+        assert_eq!(mem.read_u64(a), Some(1));
+        assert_eq!(mem.read_u64(a + PAGE as u64 - 4), Some(0));
+        assert_eq!(
+            mem.alloc(Area::Shared, 8, 8),
+            Ok(b),
+            "addresses repeat after a reset"
+        );
+    }
+
+    #[test]
+    fn what_is_no_guest_address_is_refused() {
+        let mut mem = GuestMem::new().unwrap();
+        assert_eq!(mem.read_u64(0), None);
+        assert_eq!(mem.read_u64(BASE - 1), None);
+        assert_eq!(mem.read_u64(BASE + FULL - 4), None);
+        assert!(mem.slice_mut(BASE + FULL - 4, 5).is_none());
+        assert!(mem.slice(BASE, u64::MAX).is_none());
+        assert!(mem.alloc(Area::Packet, FULL, 8).is_err());
+        assert!(mem.alloc(Area::Shared, u64::MAX, 8).is_err());
+    }
+
+    #[test]
+    fn touched_memory_is_bounded() {
+        let mut mem = GuestMem::new().unwrap();
+        mem.max_dirty = 2;
+        let a = mem
+            .alloc(Area::Shared, 4 * PAGE as u64, PAGE as u64)
+            .unwrap();
+        mem.write_u64(a, 1).unwrap();
+        mem.write_u64(a + PAGE as u64, 1).unwrap();
+        assert_eq!(mem.write_u64(a + 2 * PAGE as u64, 1), None);
+        assert_eq!(mem.read_u64(a + 2 * PAGE as u64), Some(0));
+    }
+}
