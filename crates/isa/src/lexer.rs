@@ -24,6 +24,12 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    /// Byte where the next token starts.
+    pub(crate) fn next_position(&mut self) -> usize {
+        self.skip_space();
+        self.at
+    }
+
     fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }

@@ -31,7 +31,7 @@ pub trait LinuxNames {
     }
 }
 
-/// Knows no name: helpers and kernel functions are `unknown`.
+/// Knows no name: helpers are `unknown`, kernel functions `kernel-function`.
 pub struct NoNames;
 
 impl LinuxNames for NoNames {}
@@ -258,12 +258,14 @@ impl LinuxInsn<'_> {
         if self.insn.src() == BPF_PSEUDO_CALL {
             return write!(f, "({code:02x}) call pc{imm:+}");
         }
-        let name = if self.insn.src() == BPF_PSEUDO_KFUNC_CALL {
-            self.names.kfunc(imm, off)
-        } else {
-            self.names.helper(imm)
+        let name = match self.insn.src() {
+            0 => self.names.helper(imm).unwrap_or("unknown".into()),
+            BPF_PSEUDO_KFUNC_CALL => self
+                .names
+                .kfunc(imm, off)
+                .unwrap_or("kernel-function".into()),
+            _ => "unknown".into(),
         };
-        let name = name.unwrap_or_else(|| "unknown".into());
         write!(f, "({code:02x}) call {name}#{imm}")
     }
 }

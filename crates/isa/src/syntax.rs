@@ -143,7 +143,7 @@ fn write_field(out: &mut String, value: Val, how: &str, letter: char, style: Sty
         (Val::I16(v), ":mem") => write_signed(out, v.into(), " "),
         (Val::I32(v), ":mem") => write_signed(out, v.into(), " "),
         (Val::I16(v), ":rel") => write_signed(out, v.into(), ""),
-        (Val::I32(v), ":rel") => write_signed(out, v.into(), ""),
+        (Val::I32(v), ":rel" | ":rel16") => write_signed(out, v.into(), ""),
         (Val::I16(v), _) => write!(out, "{}", Hex(v.into())),
         (Val::I32(v) | Val::Operand(Operand::Imm(v)), _) => write!(out, "{}", Hex(v.into())),
         (Val::U16(v), _) => write!(out, "{v:#x}"),
@@ -218,23 +218,26 @@ pub(crate) enum ReadError {
 
 /// Reads one instruction, all of `text`.
 pub(crate) fn read_op(text: &str, symbols: &dyn Symbols) -> Result<Op, ReadError> {
-    let mut worst = Reader {
+    let start = text.len() - text.trim_start().len();
+    let mut reader = Reader {
         cursor: Cursor::new(text),
         symbols,
         fault: None,
+        reached: start,
     };
-    let mut furthest = 0;
     for row in ROWS {
         for syntax in row.syntax {
-            worst.cursor = Cursor::new(text);
-            let op = worst.read_syntax(row, syntax);
-            furthest = furthest.max(worst.cursor.position());
-            if let Some(op) = op {
+            reader.cursor = Cursor::new(text);
+            if let Some(op) = reader.read_syntax(row, syntax) {
                 return Ok(op);
             }
         }
     }
-    Err(worst.fault.unwrap_or(ReadError::At(furthest)))
+    let behind = &text[reader.reached..];
+    let space = behind.len() - behind.trim_start().len();
+    Err(reader
+        .fault
+        .unwrap_or(ReadError::At(reader.reached + space)))
 }
 
 struct Reader<'a> {
@@ -242,6 +245,8 @@ struct Reader<'a> {
     symbols: &'a dyn Symbols,
     /// A reason that says more than "unexpected".
     fault: Option<ReadError>,
+    /// End of the furthest piece of any template that was found.
+    reached: usize,
 }
 
 impl Reader<'_> {
@@ -270,6 +275,7 @@ impl Reader<'_> {
                     }
                 }
             }
+            self.reached = self.reached.max(self.cursor.position());
         }
         self.cursor.end()?;
         if narrow && fields.get("size") == Some(Val::Size(Size::Dw)) {
@@ -307,6 +313,7 @@ impl Reader<'_> {
             Kind::U8 => u8::try_from(self.cursor.digits()?).ok()?.into(),
             Kind::U16 => self.number::<u16>()?.into(),
             Kind::I16 if how == ":rel" => self.target::<i16>()?.into(),
+            Kind::I32 if how == ":rel16" => i32::from(self.target::<i16>()?).into(),
             Kind::I32 if how == ":rel" => self.target::<i32>()?.into(),
             Kind::I16 => self.offset::<i16>()?.into(),
             Kind::I32 if how == ":mem" => self.offset::<i32>()?.into(),
@@ -353,7 +360,7 @@ impl Reader<'_> {
 
     /// A number that fits `T`; one that does not is remembered as the fault.
     fn number<T: TryFrom<i128>>(&mut self) -> Option<T> {
-        let at = self.cursor.position();
+        let at = self.cursor.next_position();
         let value = self.cursor.expression()?;
         self.fit(at, value)
     }
@@ -368,7 +375,7 @@ impl Reader<'_> {
 
     /// 32 bits, signed or not.
     fn imm32(&mut self) -> Option<i32> {
-        let at = self.cursor.position();
+        let at = self.cursor.next_position();
         let value = self.cursor.expression()?;
         match u32::try_from(value) {
             Ok(unsigned) => Some(unsigned.cast_signed()),
@@ -384,7 +391,7 @@ impl Reader<'_> {
 
     /// A jump's distance: a number or a symbol; behind it, what objdump adds in `<>`.
     fn target<T: TryFrom<i128>>(&mut self) -> Option<T> {
-        let at = self.cursor.position();
+        let at = self.cursor.next_position();
         let distance = match self.cursor.symbol() {
             Some(name) => self.symbol(at, name)?,
             None => self.cursor.expression()?,
@@ -403,7 +410,7 @@ impl Reader<'_> {
 
     /// A 64-bit number, signed or not.
     fn plain(&mut self) -> Option<Imm64> {
-        let at = self.cursor.position();
+        let at = self.cursor.next_position();
         // The address of a symbol takes a relocation, which bare slots have no room for.
         if let Some(name) = self.cursor.symbol() {
             if self.cursor.literal(" ll", false).is_some() && Self::is_no_register(name) {
@@ -424,7 +431,7 @@ impl Reader<'_> {
     }
 
     fn pseudo(&mut self) -> Option<Imm64> {
-        let at = self.cursor.position();
+        let at = self.cursor.next_position();
         let src: u8 = self.number()?;
         self.cursor.literal(", ", false)?;
         let Imm64::Plain(bits) = self.plain()? else {

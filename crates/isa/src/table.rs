@@ -4,8 +4,8 @@
 //!
 //! Templates: `{f}` is field f; `{f/w}` a register or operand whose letter (`r` or
 //! `w`) field w tells; `{f/size}` one whose letter depends on the access size;
-//! `{f:mem}` an offset behind a base register, `{f:rel}` a jump's distance, and so on
-//! for the other kinds in [`crate::syntax`]. A row may have several templates, each with
+//! `{f:mem}` an offset behind a base register, `{f:rel}` a jump's distance (16 bits of
+//! it: `:rel16`), and so on for the other kinds in [`crate::syntax`]. A row may have several templates, each with
 //! the values of fields that it stands for; the first that can write a value does.
 
 use crate::insn::{Insn, Reg};
@@ -288,7 +288,7 @@ instructions! {
         /// Slots from the one after this.
         off: i32 as JaOff,
     } = 0x00, V1,
-        [long = Val::Bool(false)] "goto {off:rel}",
+        [long = Val::Bool(false)] "goto {off:rel16}",
         [long = Val::Bool(true)] "gotol {off:rel}";
 
     /// `call`.

@@ -1,4 +1,4 @@
-//! Shared by the tests: tables of bytes and text.
+//! What the tests share: tables of bytes and text.
 
 use bpfsim_isa::Insn;
 

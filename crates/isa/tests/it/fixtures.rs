@@ -1,12 +1,10 @@
 //! The listings that llvm-objdump 22 made of every fixture.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::{hex, none_wrong};
 use bpfsim_isa::{CallKind, Insn, Op, Style, assemble, decode};
-use common::{hex, none_wrong};
 
 /// One line of a listing: its slots, and its text without what stands in `<>`.
 struct Line {

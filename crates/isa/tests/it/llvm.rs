@@ -1,12 +1,10 @@
 //! What llvm-objdump 22 prints of instructions, and what we print and assemble.
 
-mod common;
-
+use crate::common::{hex, none_wrong, rows};
 use bpfsim_isa::{CallKind, Imm64, Insn, Op, Style, assemble, decode};
-use common::{hex, none_wrong, rows};
 
-const OBJDUMP: &str = include_str!("data/llvm-objdump-22.tsv");
-const NO_ALU32: &str = include_str!("data/llvm-objdump-22-no-alu32.tsv");
+const OBJDUMP: &str = include_str!("../data/llvm-objdump-22.tsv");
+const NO_ALU32: &str = include_str!("../data/llvm-objdump-22-no-alu32.tsv");
 
 #[test]
 fn disassembles_as_llvm_does() {

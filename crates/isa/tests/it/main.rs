@@ -1,0 +1,10 @@
+//! Tests of the instruction set against what LLVM and Linux said, recorded in
+//! tests/data and fixtures/.
+
+mod asm;
+mod common;
+mod fixtures;
+mod linux;
+mod llvm;
+mod query;
+mod round_trip;
