@@ -43,7 +43,7 @@ impl Sim {
         self.kernel.borrow_mut()
     }
 
-    /// Virtual time since the machine was made.
+    /// Virtual time since boot, as `bpf_ktime_get_ns` gives it. A machine is made one second after.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.kernel().now())
     }

@@ -1,6 +1,5 @@
 //! Helpers, by number. Each is a few lines over [`State`]; what needs more has its own module.
 
-use crate::asynch::timer::BOOT;
 use crate::asynch::{Callback, Slot};
 use crate::choose::Wait;
 use crate::ids::{MapId, TaskId};
@@ -172,7 +171,7 @@ pub(crate) fn call(st: &mut State, mem: &mut GuestMem, id: u32, a: &Args) -> Flo
 }
 
 fn ktime(st: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
-    Ok(Flow::Done(st.cpu().clock + BOOT))
+    Ok(Flow::Done(st.cpu().clock))
 }
 
 fn current_pid_tgid(st: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {

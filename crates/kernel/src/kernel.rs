@@ -78,6 +78,10 @@ pub(crate) struct Buffers {
     free: Vec<(u64, u64)>,
 }
 
+/// Virtual time at which a simulation begins, in ns since boot: never 0, which programs take for
+/// "not set".
+pub const BOOTED: u64 = 1_000_000_000;
+
 /// Room before and after a packet (`XDP_PACKET_HEADROOM`, and what `skb_put` may take).
 const HEADROOM: u64 = 256;
 
@@ -90,7 +94,7 @@ impl Kernel {
             maps: Vec::new(),
             progs: Vec::new(),
             tasks: Vec::new(),
-            cpus: (0..cpus).map(|_| CpuState::default()).collect(),
+            cpus: (0..cpus).map(|_| CpuState { clock: BOOTED, ..Default::default() }).collect(),
             timers: Default::default(),
             works: Default::default(),
             task_works: Default::default(),
@@ -166,7 +170,8 @@ impl Kernel {
         TaskId(cpu.0)
     }
 
-    /// Virtual time in ns since the simulation began: the furthest that any CPU has come.
+    /// Virtual time in ns since boot (`CLOCK_MONOTONIC`): the furthest that any CPU has come. A
+    /// simulation begins at [`BOOTED`].
     pub fn now(&self) -> u64 {
         self.st.now()
     }

@@ -41,7 +41,7 @@ pub use choose::{Choice, Chooser, Next, Offer, Starts, Usual, Wait, Waiting};
 pub use failure::{Failure, FailureKind, Place};
 pub use helper::runs as runs_helper;
 pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
-pub use kernel::{Config, Kernel, NewError};
+pub use kernel::{BOOTED, Config, Kernel, NewError};
 pub use load::{LoadError, Loaded};
 pub use map::{MapBtf, MapSpec, update};
 pub use prog::{ProgramInput, ProgramOutput};

@@ -33,7 +33,7 @@ pub(crate) struct State {
 /// One virtual CPU.
 #[derive(Default)]
 pub(crate) struct CpuState {
-    /// Virtual time in ns.
+    /// Virtual time in ns since boot: `CLOCK_MONOTONIC`.
     pub clock: u64,
     /// Armed timers of each clock base, by deadline and arming order.
     pub timers: [BTreeSet<(u64, u64, Handle)>; 2],

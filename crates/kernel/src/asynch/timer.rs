@@ -15,9 +15,6 @@ use bpfsim_vm::{Flow, GuestMem};
 const F_ABS: u64 = 1;
 /// `BPF_F_TIMER_CPU_PIN`
 const F_CPU_PIN: u64 = 2;
-/// Virtual time zero on the clocks that programs see, in ns: never 0, which programs take for
-/// "not set".
-pub(crate) const BOOT: u64 = 1_000_000_000;
 
 /// `struct bpf_hrtimer`
 pub(crate) struct Timer {
@@ -121,7 +118,7 @@ impl State {
         let now = self.cpu().clock;
         let deadline = match flags & F_ABS {
             0 => now.saturating_add(nsecs),
-            _ => nsecs.saturating_sub(BOOT),
+            _ => nsecs,
         };
         self.seq += 1;
         let (seq, ctx, here) = (self.seq, self.cur.child(), self.cur.cpu);

@@ -1,0 +1,67 @@
+//! Two increments of one counter, each a load, an add and a store.
+
+use bpfsim::{Cpu, Ebpf, ProgramInput, Seed, Sim};
+use std::collections::BTreeSet;
+
+const OBJECT: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
+
+/// What the counter is after `scene` in each of a hundred orders; every order is run twice and
+/// must be the same both times.
+fn outcomes(scene: fn(&Sim, &mut Ebpf) -> bpfsim::Result<()>) -> BTreeSet<u64> {
+    let run = |seed: u64| {
+        let sim = Sim::with(Default::default(), Seed(seed)).unwrap();
+        let mut bpf = Ebpf::load(&sim, OBJECT).unwrap();
+        scene(&sim, &mut bpf).unwrap();
+        sim.finish().unwrap();
+        let counter: [u64; 3] = bpf.map("counters").unwrap().get(&0u32).unwrap().unwrap();
+        (counter[0], sim.trace_hash())
+    };
+    let mut hashes = BTreeSet::new();
+    let counts = (0..100).map(|seed| {
+        let first = run(seed);
+        assert_eq!(first, run(seed), "seed {seed} is not one order");
+        hashes.insert(first.1);
+        first.0
+    });
+    let counts = counts.collect();
+    assert!(hashes.len() > 1, "all orders have one hash");
+    counts
+}
+
+#[test]
+fn two_cpus_lose_an_update() {
+    let seen = outcomes(|sim, bpf| {
+        sim.spawn_on(Cpu(0), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(1), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.run_until_idle()
+    });
+    assert_eq!(seen, BTreeSet::from([1, 2]));
+}
+
+#[test]
+fn two_cpus_lose_an_update_with_soft_interrupts_off_too() {
+    let seen = outcomes(|sim, bpf| {
+        let packet = ProgramInput::packet(&[0; 64]);
+        sim.spawn_on(Cpu(0), bpf.program("inc_tc")?, packet.clone())?;
+        sim.spawn_on(Cpu(1), bpf.program("inc_tc")?, packet)?;
+        sim.run_until_idle()
+    });
+    assert_eq!(seen, BTreeSet::from([1, 2]));
+}
+
+#[test]
+fn a_timer_over_a_syscall_program_loses_an_update() {
+    let seen = outcomes(|_, bpf| {
+        bpf.program_mut("arm_then_inc")?.test_run(ProgramInput::empty()).map(drop)
+    });
+    assert_eq!(seen, BTreeSet::from([1, 2]));
+}
+
+#[test]
+fn a_timer_waits_for_a_program_with_soft_interrupts_off() {
+    let seen = outcomes(|_, bpf| {
+        let packet = ProgramInput::packet(&[0; 64]);
+        bpf.program_mut("arm_then_inc_tc")?.test_run(packet).map(drop)
+    });
+    assert_eq!(seen, BTreeSet::from([2]));
+}
