@@ -14,6 +14,7 @@ mod version;
 
 pub mod ctx;
 pub mod helper;
+pub mod kfunc;
 pub mod map;
 pub mod prog;
 pub mod sections;

@@ -1,6 +1,7 @@
 //! The tables against what a 6.18 kernel answered (`tests/data`).
 use bpfsim_abi::ctx::{self, CtxShape, CtxValue};
 use bpfsim_abi::helper::{self, Caller};
+use bpfsim_abi::kfunc::{self, Filter};
 use bpfsim_abi::prog::fixup_attach_type;
 use bpfsim_abi::{AttachType, ProgType};
 use std::collections::BTreeSet;
@@ -138,4 +139,57 @@ fn any_attach(prog: ProgType) -> AttachType {
         ProgType::SkLookup => AttachType::SkLookup,
         _ => AttachType::CgroupInetIngress,
     }
+}
+
+#[test]
+fn kfuncs_are_those_that_linux_gives() {
+    let asked: Vec<&str> = rows(include_str!("data/kfuncs.csv"))
+        .flat_map(|row| {
+            row[0]
+                .split_terminator(' ')
+                .map(|p| p.split(':').next().unwrap_or(p))
+        })
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let mut differences = Vec::new();
+    for row in rows(include_str!("data/kfuncs.csv")) {
+        let [progs, kfuncs] = row[..] else {
+            panic!("{row:?}")
+        };
+        for kfunc in kfuncs
+            .split(' ')
+            .map(|n| kfunc::get(n).unwrap_or_else(|| panic!("no {n}")))
+        {
+            for prog in &asked {
+                let linux = progs.split(' ').find(|p| p.split(':').next() == Some(prog));
+                let prog = prog_type(prog);
+                for attach in attach_types("*") {
+                    // tracing was asked with these two only.
+                    if prog == ProgType::Tracing
+                        && !matches!(attach, AttachType::TraceRawTp | AttachType::TraceIter)
+                    {
+                        continue;
+                    }
+                    let loads = attach_loads(prog, attach);
+                    let linux = linux.is_some_and(|p| match p.split_once(':') {
+                        None => true,
+                        Some((_, list)) => list.split('+').any(|a| a == attach.name()),
+                    });
+                    let ours = kfunc.allowed(prog, attach, Some("tcp_congestion_ops"));
+                    if loads && linux != ours && kfunc.filter != Filter::DeviceBound {
+                        differences.push(format!("{prog}/{attach} {}: Linux {linux}", kfunc.name));
+                    }
+                }
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Whether Linux loads a program of this type with this expected attach type.
+fn attach_loads(prog: ProgType, attach: AttachType) -> bool {
+    rows(include_str!("data/attach.csv"))
+        .find(|row| row[0] == prog.name())
+        .is_none_or(|row| attach_types(row[1]).contains(&attach))
 }
