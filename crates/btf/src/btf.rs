@@ -91,7 +91,10 @@ impl Header {
         if version != raw::VERSION {
             return Err(at(2, E::UnsupportedVersion(version)));
         }
-        if header.hdr_len < raw::HEADER_LEN || header.hdr_len > header.total {
+        if header.hdr_len > header.total {
+            return Err(at(4, E::HeaderNotFound));
+        }
+        if header.hdr_len < raw::HEADER_LEN {
             return Err(at(4, E::UnsupportedHeader(header.hdr_len)));
         }
         let rest = &bytes[raw::HEADER_LEN as usize..header.hdr_len as usize];
@@ -139,8 +142,41 @@ impl Btf {
     }
 
     fn parse_with(bytes: &[u8], base: Option<Arc<Btf>>) -> Result<Btf> {
-        use BtfErrorKind as E;
         let header = Header::parse(bytes)?;
+        let (btf, broken) = Btf::assemble(bytes, header, base)?;
+        match broken {
+            Some(error) => Err(error),
+            None => btf.check_references().map(|()| btf),
+        }
+    }
+
+    /// Reads a BTF as `BPF_BTF_LOAD` does: as [`Btf::parse`] and then [`Btf::check_as_kernel`], but of
+    /// several lies it names the one that Linux meets first. `kernel` is needed to hold kptrs to the
+    /// kernel's types.
+    ///
+    /// # Errors
+    /// What Linux refuses, with the text that it logs; [`BtfError::errno`] is what it returns. Names in
+    /// Latin-1, which Linux takes, are refused too.
+    pub fn load_as_kernel(bytes: &[u8], kernel: Option<&Btf>) -> Result<Btf> {
+        let header = Header::parse(bytes)?;
+        header.check_as_kernel(true)?;
+        let (btf, broken) = Btf::assemble(bytes, header, None)?;
+        btf.check_metas()?;
+        if let Some(error) = broken {
+            return Err(error);
+        }
+        btf.check_types_as_kernel(kernel)?;
+        btf.check_references()?;
+        Ok(btf)
+    }
+
+    /// Cuts the blob up, without following references. Types end where the error is, if there is one.
+    fn assemble(
+        bytes: &[u8],
+        header: Header,
+        base: Option<Arc<Btf>>,
+    ) -> Result<(Btf, Option<BtfError>)> {
+        use BtfErrorKind as E;
         let (types, strings) = header.sections(bytes)?;
         let str_at = header.hdr_len + header.str_off;
         let starts_well = base.is_some() || strings.first() == Some(&0);
@@ -164,19 +200,18 @@ impl Btf {
             header,
             names: OnceLock::new(),
         };
-        btf.offsets = btf.cut_types()?;
-        btf.check_references()?;
-        Ok(btf)
+        let broken = btf.cut_types().err();
+        Ok((btf, broken))
     }
 
     /// Finds where each type starts.
-    fn cut_types(&self) -> Result<Vec<u32>> {
+    fn cut_types(&mut self) -> Result<()> {
         use BtfErrorKind as E;
-        let mut offsets = Vec::with_capacity(self.types.len() / 24);
+        self.offsets = Vec::with_capacity(self.types.len() / 24);
         let mut pos = 0usize;
         while pos < self.types.len() {
             let left = self.types.len() - pos;
-            let id = self.start_id as usize + offsets.len();
+            let id = self.start_id as usize + self.offsets.len();
             let err = |what| BtfError {
                 type_id: Some(TypeId(id as u32)),
                 offset: self.types_start() + pos as u32,
@@ -185,22 +220,26 @@ impl Btf {
             if id > raw::MAX_TYPE as usize {
                 return Err(err(E::TooManyTypes));
             }
-            let truncated = |needed: usize| E::TruncatedType {
+            let truncated = |left: usize, needed: usize| E::TruncatedType {
                 left: left as u32,
                 needed: needed as u32,
             };
-            let info = raw::u32_at(&self.types, pos + 4).map(Info);
-            let info = info.ok_or_else(|| err(truncated(raw::TYPE_LEN as usize)))?;
-            let tail = raw::tail_len(info).filter(|_| info.kind() != kind::VOID);
-            let tail = tail.ok_or_else(|| err(E::InvalidKind(info.kind())))?;
-            let len = raw::TYPE_LEN as usize + tail;
-            if len > left {
-                return Err(err(truncated(len)));
+            let fixed = raw::TYPE_LEN as usize;
+            if left < fixed {
+                return Err(err(truncated(left, fixed)));
             }
-            offsets.push(pos as u32);
-            pos += len;
+            let info = Info(self.word(pos + 4));
+            let tail = raw::tail_len(info).filter(|_| info.kind() != kind::VOID);
+            let tail = match tail {
+                Some(tail) if tail <= left - fixed => tail,
+                _ if info.has_unknown_bits() => return Err(err(E::InvalidInfo(info.0))),
+                None => return Err(err(E::InvalidKind(info.kind()))),
+                Some(tail) => return Err(err(truncated(left - fixed, tail))),
+            };
+            self.offsets.push(pos as u32);
+            pos += fixed + tail;
         }
-        Ok(offsets)
+        Ok(())
     }
 
     /// Every id and every name offset leads somewhere (`btf_validate_type` of libbpf).

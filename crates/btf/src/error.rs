@@ -70,7 +70,7 @@ pub enum BtfErrorKind {
     #[error("the base of a split BTF must not be split more than {0} deep")]
     BaseTooDeep(u32),
     // One type by itself (btf_check_meta).
-    #[error("{left} bytes left of {needed} for the type")]
+    #[error("meta_left:{left} meta_needed:{needed}")]
     TruncatedType { left: u32, needed: u32 },
     #[error("Invalid btf_info:{0:x}")]
     InvalidInfo(u32),

@@ -218,9 +218,12 @@ pub enum FieldsError {
         /// The kernel's struct.
         name: String,
     },
-    /// `__contains(type, node)` is missing, doubled or malformed, or names what is not there.
+    /// `__contains(type, node)` is missing, doubled or malformed, or the member is no node.
     #[error("list or tree at offset {0} without a valid 'contains:' tag")]
     Contains(u32),
+    /// `__contains(type, node)` names a struct or a member that is not there.
+    #[error("'contains:' tag of the list or tree at offset {0} names what is not there")]
+    ContainsNothing(u32),
     /// A field that reaches into the next, or beyond the value.
     #[error("{0} overlaps another field or the end of the value")]
     Overlap(&'static str),
@@ -259,7 +262,7 @@ impl FieldsError {
             | FieldsError::TooMuchWork => 7,
             FieldsError::UptrSize { size, .. } if *size > PAGE_SIZE => 7,
             FieldsError::OwnershipCycle(_) => 40,
-            FieldsError::NoDestructor { .. } => 2,
+            FieldsError::NoDestructor { .. } | FieldsError::ContainsNothing(_) => 2,
             FieldsError::Overlap(_) => 17,
             _ => 22,
         }
@@ -560,7 +563,8 @@ impl Search<'_> {
             return Err(bad());
         };
         let (value, node) = tag.split_once(':').ok_or_else(bad)?;
-        let to = self.btf.find(value, Kind::Struct).ok_or_else(bad)?;
+        let to = self.btf.find(value, Kind::Struct);
+        let to = to.ok_or(FieldsError::ContainsNothing(place.offset))?;
         match node {
             "" => Err(bad()),
             node => Ok(Hit {
@@ -745,8 +749,10 @@ fn target(btf: &Btf, hit: &Hit) -> Result<FieldTarget, FieldsError> {
     let bad = || FieldsError::Contains(hit.offset);
     let value = btf.ty(hit.to).and_then(|t| t.composite()).ok_or_else(bad)?;
     let mut nodes = value.members.iter().filter(|m| m.name == hit.node);
-    let (Some(node), None) = (nodes.next(), nodes.next()) else {
-        return Err(bad());
+    let node = match (nodes.next(), nodes.next()) {
+        (Some(node), None) => node,
+        (None, _) => return Err(FieldsError::ContainsNothing(hit.offset)),
+        _ => return Err(bad()),
     };
     let is_node = match btf.get(node.ty)? {
         Type::Struct(c) => c.name == node_kind.name(),

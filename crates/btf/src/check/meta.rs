@@ -61,6 +61,11 @@ fn rules(kind: u8) -> Rules {
     Rules { kflag, vlen, name }
 }
 
+/// `BTF_TYPE_ID_VALID`, and not `void`.
+fn is_reference(id: TypeId) -> bool {
+    id != TypeId::VOID && id.0 <= raw::MAX_TYPE
+}
+
 /// `btf_name_valid_identifier`.
 pub(super) fn is_identifier(name: &str) -> bool {
     let ok = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b'.';
@@ -85,12 +90,17 @@ impl Meta<'_> {
         self.btf.str_at(self.raw.name_off)
     }
 
+    /// `btf_name_offset_valid`.
+    fn may_name(&self, off: u32) -> bool {
+        off <= raw::MAX_NAME_OFFSET && self.btf.has_string(off)
+    }
+
     fn check(&self, ty: &Type<'_>) -> Result<()> {
         let info = self.raw.info;
         if info.has_unknown_bits() {
             return self.err(E::InvalidInfo(info.0));
         }
-        if self.raw.name_off > raw::MAX_NAME_OFFSET {
+        if !self.may_name(self.raw.name_off) {
             return self.err(E::InvalidNameOffset(self.raw.name_off));
         }
         let rules = rules(info.kind());
@@ -111,6 +121,17 @@ impl Meta<'_> {
             return self.err(E::InvalidName);
         }
         match *ty {
+            Type::Ptr { to }
+            | Type::Typedef { to, .. }
+            | Type::Volatile { to }
+            | Type::Const { to }
+            | Type::Restrict { to }
+            | Type::TypeTag { to, .. }
+            | Type::Var { ty: to, .. }
+                if to.0 > raw::MAX_TYPE =>
+            {
+                self.err(E::InvalidTypeId)
+            }
             Type::Int(int) => self.int(int),
             Type::Float { size, .. } if ![2, 4, 8, 12, 16].contains(&size) => {
                 self.err(E::InvalidTypeSize)
@@ -163,12 +184,12 @@ impl Meta<'_> {
         if self.raw.size_or_type != 0 {
             return self.err(E::SizeNotZero);
         }
-        if array.elem == TypeId::VOID {
+        if !is_reference(array.elem) {
             return self.err(E::InvalidElem);
         }
-        match array.index {
-            TypeId::VOID => self.err(E::InvalidIndex),
-            _ => Ok(()),
+        match is_reference(array.index) {
+            true => Ok(()),
+            false => self.err(E::InvalidIndex),
         }
     }
 
@@ -177,13 +198,13 @@ impl Meta<'_> {
         for (i, m) in c.members.iter().enumerate() {
             let index = i as u32;
             let name_off = raw::u32_at(self.raw.tail, 12 * i).unwrap_or(0);
-            if name_off > raw::MAX_NAME_OFFSET {
+            if !self.may_name(name_off) {
                 return self.err(E::InvalidMemberNameOffset(name_off));
             }
             if name_off != 0 && !is_identifier(m.name) {
                 return self.err(E::InvalidMemberName(index));
             }
-            if m.ty == TypeId::VOID {
+            if !is_reference(m.ty) {
                 return self.err(E::InvalidMemberTypeId(index));
             }
             if is_union && m.bit_offset != 0 || last > m.bit_offset {
@@ -201,10 +222,17 @@ impl Meta<'_> {
         if e.size > 8 || !e.size.is_power_of_two() {
             return self.err(E::UnexpectedSize);
         }
-        match e.values.iter().all(|v| is_identifier(v.name)) {
-            true => Ok(()),
-            false => self.err(E::InvalidName),
+        let stride = self.raw.tail.len() / e.values.len().max(1);
+        for (i, value) in e.values.iter().enumerate() {
+            let name_off = raw::u32_at(self.raw.tail, stride * i).unwrap_or(0);
+            if !self.may_name(name_off) {
+                return self.err(E::InvalidNameOffset(name_off));
+            }
+            if !is_identifier(value.name) {
+                return self.err(E::InvalidName);
+            }
         }
+        Ok(())
     }
 
     fn datasec(&self, d: Datasec<'_>) -> Result<()> {
@@ -217,7 +245,7 @@ impl Meta<'_> {
         let mut end = 0u64;
         for (i, var) in d.vars.iter().enumerate() {
             let i = i as u32;
-            if var.ty == TypeId::VOID {
+            if !is_reference(var.ty) {
                 return self.err(E::InvalidVarTypeId(i));
             }
             if u64::from(var.offset) < end || var.offset >= d.size {

@@ -8,7 +8,7 @@ mod member;
 mod meta;
 mod resolve;
 
-use crate::btf::{Btf, at};
+use crate::btf::{Btf, Header, at};
 use crate::error::{BtfError, BtfErrorKind as E, Result};
 use crate::fields::{self, FieldMask};
 use crate::raw::{self, kind};
@@ -32,60 +32,21 @@ impl Btf {
     /// # Errors
     /// What Linux would refuse, with the text that it logs; [`BtfError::errno`] is what it returns.
     pub fn check_as_kernel(&self) -> Result<()> {
-        self.check_header()?;
-        meta::check_all(self)?;
-        resolve::check_all(self)?;
-        self.check_type_tags()?;
-        self.check_struct_metas()
+        self.header().check_as_kernel(self.base().is_none())?;
+        self.check_metas()?;
+        self.check_types_as_kernel(None)
     }
 
-    /// `btf_parse_hdr`, `btf_check_sec_info`, `btf_parse_str_sec`, `btf_parse_type_sec`.
-    fn check_header(&self) -> Result<()> {
-        let header = self.header();
-        if !header.rest_is_zero {
-            return Err(at(raw::HEADER_LEN, E::UnsupportedHeader(header.hdr_len)));
-        }
-        if header.flags != 0 {
-            return Err(at(3, E::UnsupportedFlags(header.flags)));
-        }
-        let alone = self.base().is_none();
-        if alone && header.total == header.hdr_len {
-            return Err(at(4, E::NoData));
-        }
-        let expected = header.total - header.hdr_len;
-        let mut sections = [
-            (header.type_off, header.type_len, 8),
-            (header.str_off, header.str_len, 16),
-        ];
-        sections.sort_unstable();
-        let mut total = 0;
-        for (off, len, place) in sections {
-            let what = match off {
-                _ if expected < off => E::InvalidSectionOffset,
-                _ if total < off => E::UnsupportedSection,
-                _ if total > off => E::SectionOverlap,
-                _ if expected - total < len => E::SectionTooLong,
-                _ => {
-                    total += len;
-                    continue;
-                }
-            };
-            return Err(at(place, what));
-        }
-        if expected != total {
-            return Err(at(16, E::UnsupportedSection));
-        }
-        if header.str_off + header.str_len != expected {
-            return Err(at(16, E::StringsNotAtEnd));
-        }
-        let bad_len = header.str_len == 0 || header.str_len - 1 > raw::MAX_NAME_OFFSET;
-        if bad_len && (alone || header.str_len != 0) {
-            return Err(at(20, E::InvalidStrings));
-        }
-        match alone && header.type_len == 0 {
-            true => Err(at(12, E::NoTypeFound)),
-            false => Ok(()),
-        }
+    /// Each type by itself.
+    pub(crate) fn check_metas(&self) -> Result<()> {
+        meta::check_all(self)
+    }
+
+    /// What types refer to; each by itself has been checked.
+    pub(crate) fn check_types_as_kernel(&self, kernel: Option<&Btf>) -> Result<()> {
+        resolve::check_all(self)?;
+        self.check_type_tags()?;
+        self.check_struct_metas(kernel)
     }
 
     /// `btf_check_type_tags`: tags come before all other modifiers.
@@ -127,7 +88,7 @@ impl Btf {
     }
 
     /// `btf_parse_struct_metas`: structs with special fields must be consistent.
-    fn check_struct_metas(&self) -> Result<()> {
+    fn check_struct_metas(&self, kernel: Option<&Btf>) -> Result<()> {
         let named = ALLOC_OBJ_FIELDS.iter();
         let mut special: Vec<TypeId> = named.filter_map(|n| self.find(n, Kind::Struct)).collect();
         let pointers = self.iter().map(|(id, _)| id);
@@ -149,7 +110,7 @@ impl Btf {
                 continue;
             }
             let broken = |e| self.error(id, E::SpecialFields(Box::new(e)));
-            let found = fields::search(self, id, FieldMask::ALLOCATED, None, &mut work);
+            let found = fields::search(self, id, FieldMask::ALLOCATED, kernel, &mut work);
             let found = found.map_err(broken)?;
             if found.is_empty() {
                 return Err(self.error(id, E::NoSpecialFields));
@@ -157,6 +118,58 @@ impl Btf {
             fields::check_ownership(self, &found).map_err(broken)?;
         }
         Ok(())
+    }
+}
+
+impl Header {
+    /// `btf_parse_hdr`, `btf_check_sec_info`, `btf_parse_str_sec`, `btf_parse_type_sec`, of a BTF that
+    /// stands `alone` or on a base.
+    pub(crate) fn check_as_kernel(&self, alone: bool) -> Result<()> {
+        if !self.rest_is_zero {
+            return Err(at(raw::HEADER_LEN, E::UnsupportedHeader(self.hdr_len)));
+        }
+        if self.flags != 0 {
+            return Err(at(3, E::UnsupportedFlags(self.flags)));
+        }
+        if alone && self.total == self.hdr_len {
+            return Err(at(4, E::NoData));
+        }
+        let expected = self.total - self.hdr_len;
+        let mut sections = [
+            (self.type_off, self.type_len, 8),
+            (self.str_off, self.str_len, 16),
+        ];
+        // As the kernel compares them: by the sign of a difference that may wrap.
+        let order = |a: u32, b: u32| (a.wrapping_sub(b) as i32).cmp(&0);
+        sections.sort_by(|x, y| order(x.0, y.0).then(order(x.1, y.1)));
+        let mut total = 0;
+        for (off, len, place) in sections {
+            let what = match off {
+                _ if expected < off => E::InvalidSectionOffset,
+                _ if total < off => E::UnsupportedSection,
+                _ if total > off => E::SectionOverlap,
+                _ if expected - total < len => E::SectionTooLong,
+                _ => {
+                    total += len;
+                    continue;
+                }
+            };
+            return Err(at(place, what));
+        }
+        if expected != total {
+            return Err(at(16, E::UnsupportedSection));
+        }
+        if self.str_off + self.str_len != expected {
+            return Err(at(16, E::StringsNotAtEnd));
+        }
+        let bad_len = self.str_len == 0 || self.str_len - 1 > raw::MAX_NAME_OFFSET;
+        if bad_len && (alone || self.str_len != 0) {
+            return Err(at(20, E::InvalidStrings));
+        }
+        match alone && self.type_len == 0 {
+            true => Err(at(12, E::NoTypeFound)),
+            false => Ok(()),
+        }
     }
 }
 

@@ -40,6 +40,14 @@ struct Resolver<'a> {
     mode: Mode,
 }
 
+/// Stands for an id that leads nowhere: like a tag, nothing may refer to it.
+const MISSING: Type<'static> = Type::DeclTag {
+    name: "",
+    ty: TypeId::VOID,
+    component_idx: -1,
+    is_attr: false,
+};
+
 /// How a step of the search ends: resolved, or something else has to be first.
 enum Step {
     Done(TypeId, u32),
@@ -117,8 +125,7 @@ fn own_size(ty: &Type<'_>) -> Option<u32> {
 
 impl<'a> Resolver<'a> {
     fn ty(&self, id: TypeId) -> Type<'a> {
-        // Ids were checked when the blob was parsed.
-        self.btf.ty(id).unwrap_or(Type::Void)
+        self.btf.ty(id).unwrap_or(MISSING)
     }
 
     fn kind(&self, id: TypeId) -> Kind {
@@ -449,14 +456,21 @@ impl<'a> Resolver<'a> {
         Ok(Step::Done(to, 0))
     }
 
+    /// String offsets: one that leads to an empty string is a name, and a bad one.
+    fn param_names(&self, proto: TypeId) -> impl Iterator<Item = u32> + use<'a> {
+        let tail = self.btf.raw_type(proto).map_or(&[][..], |raw| raw.tail);
+        (0..tail.len() / 8).filter_map(|i| crate::raw::u32_at(tail, 8 * i))
+    }
+
     /// `btf_func_check`: a prototype whose arguments all have names.
     fn func(&mut self, proto: TypeId) -> Stepped {
         let Type::FuncProto(FuncProto { params, .. }) = self.ty(proto) else {
             return Err(E::InvalidTypeId);
         };
-        let mut unnamed = params.iter().enumerate();
-        match unnamed.find(|(_, p)| p.name.is_empty() && p.ty != TypeId::VOID) {
-            Some((i, _)) => Err(E::InvalidArg(i as u32 + 1)),
+        let names = self.param_names(proto);
+        let mut unnamed = params.iter().zip(names);
+        match unnamed.position(|(p, name)| name == 0 && p.ty != TypeId::VOID) {
+            Some(i) => Err(E::InvalidArg(i as u32 + 1)),
             None => Ok(Step::Done(proto, 0)),
         }
     }
@@ -469,15 +483,16 @@ impl<'a> Resolver<'a> {
         }
         let mut count = proto.params.len();
         let last = count.checked_sub(1).and_then(|i| proto.params.get(i));
-        if let Some(last) = last.filter(|p| p.ty == TypeId::VOID) {
-            if !last.name.is_empty() {
+        let names: Vec<u32> = self.param_names(id).collect();
+        if last.is_some_and(|p| p.ty == TypeId::VOID) {
+            if names.last() != Some(&0) {
                 return Err(self.btf.error(id, E::InvalidArg(count as u32)));
             }
             count -= 1;
         }
-        for (i, param) in proto.params.iter().take(count).enumerate() {
+        for (i, (param, name)) in proto.params.iter().zip(names).take(count).enumerate() {
             let bad = self.btf.error(id, E::InvalidArg(i as u32 + 1));
-            if !param.name.is_empty() && !super::meta::is_identifier(param.name) {
+            if name != 0 && !super::meta::is_identifier(param.name) {
                 return Err(bad);
             }
             self.sized(param.ty, bad)?;
