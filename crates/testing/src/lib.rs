@@ -1,1 +1,4 @@
 //! Generators and oracles shared by bpfsim's tests
+
+pub mod linux;
+pub mod programs;
