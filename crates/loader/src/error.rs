@@ -84,8 +84,13 @@ pub enum LoadErrorKind {
     BadArena(&'static str),
     /// A struct_ops variable that libbpf would not take.
     BadStructOps(String),
-    /// An extern without a type in BTF, or of a section that is neither `.ksyms` nor `.kconfig`.
+    /// An extern in an object without BTF.
+    ExternNeedsBtf,
+    /// An extern that BTF does not declare, or not in a section, or with a broken type.
     BadExtern(String),
+    /// An extern of a section that is neither `.ksyms` nor `.kconfig`, or of a type that `.kconfig`
+    /// does not have.
+    UnsupportedExtern(&'static str),
     /// A value for a `.kconfig` variable that its type does not hold.
     BadKconfig(String),
     /// An extern that is not weak and that nothing provides.
@@ -154,10 +159,12 @@ impl LoadError {
             K::ManySymbolTables | K::ProgramOutOfSection { .. } => Errno::Format,
             K::NoSymbols | K::NoBtf | K::NoDatasec => Errno::Enoent,
             K::TooLarge { .. } | K::Overlapping => Errno::E2big,
-            K::LegacyMaps | K::StaticProgram | K::UnsupportedMap(_) => Errno::Eopnotsupp,
+            K::LegacyMaps | K::StaticProgram | K::UnsupportedMap(_) | K::UnsupportedExtern(_) => {
+                Errno::Eopnotsupp
+            }
             K::BadReloc(_) | K::UnsupportedReloc(_) | K::NoSubprog { .. } => Errno::Reloc,
-            K::BadExtern(_) | K::UnresolvedExtern(_) => Errno::Esrch,
-            K::MissingInfo(_) | K::NoGlobal(_) => Errno::Enoent,
+            K::ExternNeedsBtf | K::UnresolvedExtern(_) => Errno::Esrch,
+            K::BadExtern(_) | K::MissingInfo(_) | K::NoGlobal(_) => Errno::Enoent,
             K::CorruptedProgram { .. }
             | K::BadBtf(_)
             | K::BadDatasec(_)
@@ -232,6 +239,8 @@ impl fmt::Display for LoadErrorKind {
             K::StaticProgram => f.write_str("an entry program cannot be static"),
             K::NoBtf => f.write_str("BTF is required but missing"),
             K::BadBtf(why) => write!(f, "BTF is required but broken: {why}"),
+            K::ExternNeedsBtf => f.write_str("an extern needs BTF, and there is none"),
+            K::UnsupportedExtern(why) => f.write_str(why),
             K::NoDatasec => f.write_str("BTF has no DATASEC for it"),
             K::BadDatasec(why) => write!(f, "BTF's DATASEC does not fit: {why}"),
             K::BadMap(why) | K::UnsupportedMap(why) | K::BadStructOps(why) | K::BadExtern(why) => f.write_str(why),

@@ -67,7 +67,7 @@ impl Open<'_> {
             }
             let why = |why: &str| K::BadExtern(why.to_owned()).err().symbol(name);
             let Some((btf, declared)) = &declared else {
-                return Err(why("an extern needs BTF, and there is none"));
+                return Err(K::ExternNeedsBtf.err().symbol(name));
             };
             let id = declared.by_name.get(name).copied();
             let id = id.ok_or_else(|| why("BTF does not declare this extern"))?;
@@ -124,10 +124,19 @@ fn sort_key(ext: &Extern) -> (u8, u32, u32, &str) {
 
 fn extern_kind(btf: &Btf, id: TypeId, section: &str) -> Result<ExternKind, LoadError> {
     let why = |why: &str| K::BadExtern(why.to_owned()).err();
+    let unsupported = |why| K::UnsupportedExtern(why).err();
     let broken = |e: bpfsim_btf::BtfError| K::BadExtern(e.to_string()).err();
     let (ty, is_func) = match btf.ty(id) {
-        Some(Type::Var { ty, linkage, .. }) if linkage == Linkage::Extern => (ty, false),
-        Some(Type::Func { proto, linkage, .. }) if linkage == Linkage::Extern => (proto, true),
+        Some(Type::Var {
+            ty,
+            linkage: Linkage::Extern,
+            ..
+        }) => (ty, false),
+        Some(Type::Func {
+            proto,
+            linkage: Linkage::Extern,
+            ..
+        }) => (proto, true),
         _ => {
             return Err(K::BadType {
                 id,
@@ -137,7 +146,7 @@ fn extern_kind(btf: &Btf, id: TypeId, section: &str) -> Result<ExternKind, LoadE
         }
     };
     match (section, is_func) {
-        (KCONFIG, true) => Err(why("a function cannot be in .kconfig")),
+        (KCONFIG, true) => Err(unsupported("a function cannot be in .kconfig")),
         (KCONFIG, false) => {
             let size = btf.size_of(ty).map_err(broken)?;
             let align = btf.align_of(ty).map_err(broken)?;
@@ -145,7 +154,9 @@ fn extern_kind(btf: &Btf, id: TypeId, section: &str) -> Result<ExternKind, LoadE
                 return Err(why("a .kconfig value without a size"));
             }
             let (ty, signed) = kconfig_type(btf, ty).map_err(broken)?.ok_or_else(|| {
-                why("a .kconfig value must be an integer, bool, libbpf_tristate or char array")
+                unsupported(
+                    "a .kconfig value must be an integer, bool, libbpf_tristate or char array",
+                )
             })?;
             let off = 0;
             Ok(ExternKind::Kconfig {
@@ -162,7 +173,7 @@ fn extern_kind(btf: &Btf, id: TypeId, section: &str) -> Result<ExternKind, LoadE
             let ty = (ty != TypeId::VOID).then_some(ty);
             Ok(ExternKind::Ksym { ty })
         }
-        _ => Err(why(
+        _ => Err(unsupported(
             "an extern in a section that is neither .ksyms nor .kconfig",
         )),
     }

@@ -329,13 +329,12 @@ impl<'o, 'a> Linker<'o, 'a> {
                 .filter(|r| r.insn == insn)
                 .map(|r| r.kind);
             let slots = &mut linked.insns[start + insn..];
-            if let Some(kind) = reloc
-                && let Some(kind) = apply(slots, self.resolve(kind))
-            {
-                linked.relocs.push(Reloc {
-                    insn: start + insn,
-                    kind,
-                });
+            if let Some(kind) = reloc {
+                let kind = self.resolve(slots, kind);
+                let at = start + insn;
+                linked
+                    .relocs
+                    .extend(apply(slots, kind).map(|kind| Reloc { insn: at, kind }));
             }
             let Some(target) = target(func, insn, slots[0], reloc)? else {
                 continue;
@@ -370,7 +369,11 @@ impl<'o, 'a> Linker<'o, 'a> {
 
 impl Linker<'_, '_> {
     /// A `.kconfig` extern is a variable in the map of its section.
-    fn resolve(&self, kind: RawKind) -> RawKind {
+    fn resolve(&self, slots: &mut [Insn], kind: RawKind) -> RawKind {
+        // What the compiler added to an extern's address is lost, as it is in libbpf.
+        if let (RawKind::ExternVar(_), Some(first)) = (kind, slots.first_mut()) {
+            first.imm = 0;
+        }
         match (kind, self.kconfig_map) {
             (RawKind::ExternVar(ext), Some(map)) => match self.open.externs[ext].kind {
                 ExternKind::Kconfig { off, .. } => RawKind::Data(map, off.into()),

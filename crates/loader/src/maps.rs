@@ -294,7 +294,7 @@ fn user_map(name: String, def: &BtfMapDef) -> MapDef {
 /// `adjust_ringbuf_sz`: up to a power of two of pages; 0 and what is too large stay for the kernel
 /// to refuse.
 fn ringbuf_size(size: u32) -> u32 {
-    if size == 0 || size % PAGE_SIZE == 0 && (size / PAGE_SIZE).is_power_of_two() {
+    if size == 0 || size.is_multiple_of(PAGE_SIZE) && (size / PAGE_SIZE).is_power_of_two() {
         return size;
     }
     let mut pages = 1u32;

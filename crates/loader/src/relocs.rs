@@ -168,7 +168,7 @@ impl Open<'_> {
             ));
         }
         if self.is_subprog_symbol(symbol) {
-            return match symbol.value % 8 == 0 && insn.imm % 8 == 0 {
+            return match symbol.value.is_multiple_of(8) && insn.imm % 8 == 0 {
                 true => Ok(RawKind::SubprogAddr(symbol.value)),
                 false => Err(bad("against a function, but not at an instruction")),
             };

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command of its own, for people to read
 
 mod fixtures;
+mod libbpf_compare;
 
 use std::process::ExitCode;
 
@@ -10,11 +11,18 @@ use std::process::ExitCode;
 type Chore = fn(&[String]) -> Result<(), String>;
 
 /// Every chore: name, what `cargo xtask` prints of it, what runs it.
-const CHORES: &[(&str, &str, Chore)] = &[(
-    "fixtures",
-    "[--check] [PATH...]  build the objects of fixtures/ again; --check compares instead",
-    fixtures::main,
-)];
+const CHORES: &[(&str, &str, Chore)] = &[
+    (
+        "fixtures",
+        "[--check] [PATH...]  build the objects of fixtures/ again; --check compares instead",
+        fixtures::main,
+    ),
+    (
+        "libbpf-compare",
+        "DIR|OBJECT... [--libbpf DIR]  hold the loader against libbpf",
+        libbpf_compare::main,
+    ),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,0 +1,409 @@
+//! Holds the loader against libbpf: same maps, programs and linked instructions of every object.
+//!
+//! `libbpf_view.c` is built against a libbpf and says what that makes of the objects; it asks the
+//! kernel for nothing. CO-RE is not part of it: libbpf leaves that to the generated loader.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bpfsim_loader::{LoadError, LoadOptions, MapDef, Object, Program, RelocKind};
+
+const USAGE: &str = "usage: cargo xtask libbpf-compare DIR|OBJECT... [--libbpf DIR]\n  \
+    --libbpf  where libbpf.a lies, with its headers below include/ (default: the system's)";
+/// `BPF_PSEUDO_MAP_IDX` and `BPF_PSEUDO_MAP_IDX_VALUE`: libbpf's generator numbers maps as we do.
+const PSEUDO_MAP_IDX: u8 = 5;
+const PSEUDO_MAP_IDX_VALUE: u8 = 6;
+/// Differences that are printed in full.
+const SHOWN: usize = 40;
+
+/// What one side makes of an object: a line for each map and program, or an errno.
+#[derive(Debug, PartialEq, Eq)]
+enum View {
+    Lines(Vec<Line>),
+    Refused { errno: i32, why: String },
+}
+
+/// A map or a program. `fields` must agree; of programs, `code` too.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    name: String,
+    fields: String,
+    /// Linked instructions; none where linking failed.
+    code: Option<Vec<[u8; 8]>>,
+    /// Instructions whose value only a kernel knows.
+    externs: Vec<usize>,
+    why: String,
+}
+
+/// Runs the comparison over all objects that the arguments name.
+pub fn main(args: &[String]) -> Result<(), String> {
+    let (mut inputs, mut libbpf) = (Vec::new(), None);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--libbpf" => libbpf = Some(PathBuf::from(args.next().ok_or(USAGE)?)),
+            _ => inputs.push(PathBuf::from(arg)),
+        }
+    }
+    if inputs.is_empty() {
+        return Err(USAGE.into());
+    }
+    let objects = objects(&inputs)?;
+    let theirs = libbpf_views(&objects, libbpf.as_deref())?;
+    let mut count = Count::default();
+    for (path, theirs) in objects.iter().zip(&theirs) {
+        let ours = our_view(path)?;
+        count.compare(path, &ours, theirs);
+    }
+    println!(
+        "{} objects ({} refused by both), {} maps, {} programs, {} instructions: {} differences",
+        objects.len(),
+        count.refused,
+        count.maps,
+        count.programs,
+        count.insns,
+        count.differences
+    );
+    match count.differences {
+        0 => Ok(()),
+        n => Err(format!("{n} differences from libbpf")),
+    }
+}
+
+/// Directories stand for the objects in them.
+fn objects(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    for input in inputs {
+        if !input.is_dir() {
+            found.push(input.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(input).map_err(|e| format!("{}: {e}", input.display()))?;
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        found.extend(paths.filter(|path| path.extension().is_some_and(|e| e == "o")));
+    }
+    found.sort();
+    match found.is_empty() {
+        true => Err("no objects".into()),
+        false => Ok(found),
+    }
+}
+
+/// Builds and runs `libbpf_view.c`.
+fn libbpf_views(objects: &[PathBuf], libbpf: Option<&Path>) -> Result<Vec<View>, String> {
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let (source, binary) = (
+        dir.path().join("libbpf_view.c"),
+        dir.path().join("libbpf_view"),
+    );
+    std::fs::write(&source, include_str!("libbpf_view.c")).map_err(|e| e.to_string())?;
+    let mut gcc = Command::new("gcc");
+    gcc.arg("-O1").arg(&source).arg("-o").arg(&binary);
+    match libbpf {
+        Some(dir) => gcc
+            .arg("-I")
+            .arg(dir.join("include"))
+            .arg(dir.join("libbpf.a")),
+        None => gcc.arg("-lbpf"),
+    };
+    gcc.args(["-lelf", "-lz"]);
+    let status = gcc.status().map_err(|e| format!("gcc: {e}"))?;
+    if !status.success() {
+        return Err("gcc cannot build against libbpf (libbpf-dev, libelf-dev?)".into());
+    }
+    let mut views = Vec::with_capacity(objects.len());
+    // One process for many objects, but a few, since a command line has its limits.
+    for some in objects.chunks(256) {
+        let output = Command::new(&binary)
+            .args(some)
+            .output()
+            .map_err(|e| e.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let parsed = parse(&text)?;
+        if !output.status.success() || parsed.len() != some.len() {
+            return Err(format!(
+                "libbpf_view died at {:?}",
+                some.get(parsed.len().saturating_sub(1))
+            ));
+        }
+        views.extend(parsed);
+    }
+    Ok(views)
+}
+
+fn parse(text: &str) -> Result<Vec<View>, String> {
+    let mut views = Vec::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match (fields.as_slice(), views.last_mut()) {
+            (["libbpf", version], _) => println!("libbpf {version}"),
+            (["object", _], _) => views.push(View::Lines(Vec::new())),
+            (["error", errno, why], Some(view)) => {
+                let errno = errno.parse().map_err(|_| format!("errno {errno}"))?;
+                *view = View::Refused {
+                    errno,
+                    why: (*why).to_owned(),
+                };
+            }
+            ([what @ ("map" | "inner"), name, rest @ ..], Some(View::Lines(lines))) => {
+                let fields = format!("{what} {}", rest.join(" "));
+                lines.push(Line {
+                    fields,
+                    ..Line::new(name)
+                });
+            }
+            (
+                [
+                    "prog",
+                    name,
+                    section,
+                    prog_type,
+                    attach,
+                    _flags,
+                    autoload,
+                    _errno,
+                    why,
+                    hex,
+                ],
+                Some(View::Lines(lines)),
+            ) => {
+                let fields = format!("prog {section} {prog_type} {attach} {autoload}");
+                let linked = !why.contains("relocat") && !why.contains("relo #");
+                let code = linked.then(|| unhex(hex)).flatten();
+                let why = (*why).to_owned();
+                lines.push(Line {
+                    fields,
+                    code,
+                    why,
+                    ..Line::new(name)
+                });
+            }
+            _ => return Err(format!("libbpf_view printed {line:?}")),
+        }
+    }
+    Ok(views)
+}
+
+fn unhex(text: &str) -> Option<Vec<[u8; 8]>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
+    let bytes = bytes?;
+    let (slots, rest) = bytes.as_chunks::<8>();
+    rest.is_empty().then(|| slots.to_vec())
+}
+
+impl Line {
+    fn new(name: &str) -> Line {
+        Line {
+            name: name.to_owned(),
+            fields: String::new(),
+            code: None,
+            externs: Vec::new(),
+            why: String::new(),
+        }
+    }
+}
+
+fn our_view(path: &Path) -> Result<View, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = file.chars().take(15).collect();
+    let name = name.split('.').next().unwrap_or_default().to_owned();
+    let options = LoadOptions {
+        name,
+        ..LoadOptions::default()
+    };
+    Ok(match bpfsim_loader::load_with(&bytes, &options) {
+        Ok(object) => View::Lines(lines(&object)),
+        Err(e) => refused(&e),
+    })
+}
+
+fn refused(e: &LoadError) -> View {
+    View::Refused {
+        errno: e.errno() as i32,
+        why: e.to_string(),
+    }
+}
+
+fn lines(object: &Object) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for map in &object.maps {
+        lines.push(map_line("map", map));
+        lines.extend(map.inner.as_deref().map(|inner| map_line("inner", inner)));
+    }
+    lines.extend(object.programs.iter().map(prog_line));
+    lines
+}
+
+fn map_line(what: &str, map: &MapDef) -> Line {
+    let id = |id: Option<bpfsim_btf::TypeId>| id.map_or(0, |id| id.0);
+    let alternate = |n: u64| {
+        if n == 0 {
+            "0".to_owned()
+        } else {
+            format!("{n:#x}")
+        }
+    };
+    // A struct_ops map's value type is of the kernel's BTF; its own is not shown by libbpf either way.
+    let mut fields = format!(
+        "{what} {} {} {} {} {} {} {} {} {} {} {} ",
+        map.map_type,
+        map.key_size,
+        map.value_size,
+        map.max_entries,
+        alternate(map.map_flags.into()),
+        alternate(map.map_extra),
+        map.numa_node,
+        id(map.key_type),
+        id(map.value_type),
+        i32::from(map.pin_by_name),
+        // libbpf leaves an inner map's flag unset.
+        i32::from(map.autocreate && what == "map"),
+    );
+    if map.kind.is_internal() {
+        let end = map
+            .data
+            .iter()
+            .rposition(|&b| b != 0)
+            .map_or(0, |last| last + 1);
+        for byte in &map.data[..end] {
+            let _ = write!(fields, "{byte:02x}");
+        }
+    }
+    Line {
+        fields,
+        ..Line::new(&map.name)
+    }
+}
+
+fn prog_line(program: &Program) -> Line {
+    let mut insns = program.insns.clone();
+    let mut externs = Vec::new();
+    for reloc in &program.relocs {
+        match reloc.kind {
+            RelocKind::MapFd { .. } => insns[reloc.insn].set_src(PSEUDO_MAP_IDX),
+            RelocKind::MapValue { .. } => insns[reloc.insn].set_src(PSEUDO_MAP_IDX_VALUE),
+            RelocKind::ExternVar { .. } => externs.extend([reloc.insn, reloc.insn + 1]),
+            RelocKind::ExternCall { .. } => externs.push(reloc.insn),
+            RelocKind::Func { .. } | RelocKind::Call { .. } => {}
+        }
+    }
+    let code = insns.iter().map(|insn| insn.to_le_bytes()).collect();
+    let spec = &program.spec;
+    Line {
+        fields: format!(
+            "prog {} {} {} {}",
+            program.section,
+            spec.prog_type.number(),
+            spec.attach_type.map_or(0, |t| t.number()),
+            i32::from(program.autoload)
+        ),
+        code: program.link_error.is_none().then_some(code),
+        externs,
+        why: program
+            .link_error
+            .as_ref()
+            .map(|e| e.to_string())
+            .unwrap_or_default(),
+        ..Line::new(&program.name)
+    }
+}
+
+#[derive(Default)]
+struct Count {
+    refused: usize,
+    maps: usize,
+    programs: usize,
+    insns: usize,
+    differences: usize,
+}
+
+impl Count {
+    fn compare(&mut self, path: &Path, ours: &View, theirs: &View) {
+        let path = path.display();
+        match (ours, theirs) {
+            (
+                View::Refused {
+                    errno: a,
+                    why: ours,
+                },
+                View::Refused {
+                    errno: b,
+                    why: theirs,
+                },
+            ) => {
+                self.refused += 1;
+                if a != b {
+                    self.differ(format!("{path}: errno {a} ({ours}), libbpf {b} ({theirs})"));
+                }
+            }
+            (View::Refused { why, .. }, View::Lines(_)) => {
+                self.differ(format!("{path}: refused ({why}), libbpf takes it"));
+            }
+            (View::Lines(_), View::Refused { why, .. }) => {
+                self.differ(format!("{path}: taken, libbpf refuses it ({why})"));
+            }
+            (View::Lines(ours), View::Lines(theirs)) => {
+                if ours.len() != theirs.len() {
+                    let (a, b) = (ours.len(), theirs.len());
+                    self.differ(format!("{path}: {a} maps and programs, libbpf {b}"));
+                }
+                for (ours, theirs) in ours.iter().zip(theirs) {
+                    self.compare_lines(&path.to_string(), ours, theirs);
+                }
+            }
+        }
+    }
+
+    fn compare_lines(&mut self, path: &str, ours: &Line, theirs: &Line) {
+        match ours.fields.starts_with("prog") {
+            true => self.programs += 1,
+            false => self.maps += 1,
+        }
+        let who = format!("{path}: {}", ours.name);
+        if ours.name != theirs.name || ours.fields != theirs.fields {
+            self.differ(format!(
+                "{who}: {}\n    libbpf {}: {}",
+                ours.fields, theirs.name, theirs.fields
+            ));
+        }
+        match (&ours.code, &theirs.code) {
+            (Some(a), Some(b)) => {
+                self.insns += a.len();
+                if a.len() != b.len() {
+                    self.differ(format!(
+                        "{who}: {} instructions, libbpf {}",
+                        a.len(),
+                        b.len()
+                    ));
+                } else if let Some(at) = first_difference(a, b, &ours.externs) {
+                    let (a, b) = (a[at], b[at]);
+                    self.differ(format!(
+                        "{who}: instruction {at} is {a:02x?}, libbpf {b:02x?}"
+                    ));
+                }
+            }
+            (None, Some(_)) => self.differ(format!("{who}: {}, libbpf links it", ours.why)),
+            (Some(_), None) => self.differ(format!("{who}: linked, libbpf says {}", theirs.why)),
+            (None, None) => {}
+        }
+    }
+
+    fn differ(&mut self, what: String) {
+        self.differences += 1;
+        if self.differences <= SHOWN {
+            println!("{what}");
+        }
+    }
+}
+
+/// Of externs only code and registers that no kernel changes are compared.
+fn first_difference(a: &[[u8; 8]], b: &[[u8; 8]], externs: &[usize]) -> Option<usize> {
+    let mask = |at: usize, insn: [u8; 8]| match externs.contains(&at) {
+        true => [insn[0], insn[1] & 0x0f, 0, 0, 0, 0, 0, 0],
+        false => insn,
+    };
+    (0..a.len()).find(|&i| mask(i, a[i]) != mask(i, b[i]))
+}

@@ -1,0 +1,144 @@
+/* What libbpf makes of BPF objects, for `cargo xtask libbpf-compare`.
+ *
+ *   libbpf_view OBJECT...
+ *
+ * Prints lines of tab-separated fields: `object`, then its `map`s, `inner` maps and `prog`s, or an
+ * `error`. Nothing reaches the kernel: programs are linked by libbpf's generator of loader programs,
+ * one at a time, so that one that cannot be linked does not hide the others.
+ */
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char reason[512];
+
+/* Keeps the first warning: it says why, those after it only that. */
+static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
+{
+	char line[512];
+	int n = vsnprintf(line, sizeof(line), format, args);
+	int is_cause = level == LIBBPF_WARN && !strstr(line, "failed to load object");
+
+	if (is_cause && !reason[0]) {
+		for (char *c = line; *c; c++)
+			if (*c == '\n' || *c == '\t')
+				*c = ' ';
+		strcpy(reason, line);
+	}
+	return n;
+}
+
+static void put_hex(const void *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		printf("%02x", ((const unsigned char *)bytes)[i]);
+}
+
+static void put_map(const char *what, struct bpf_map *map)
+{
+	size_t size = 0;
+	void *data = bpf_map__initial_value(map, &size);
+	int pinned = bpf_map__pin_path(map) != NULL;
+
+	printf("%s\t%s\t%d\t%u\t%u\t%u\t%#x\t%#llx\t%u\t%u\t%u\t%d\t%d\t", what, bpf_map__name(map),
+	       bpf_map__type(map), bpf_map__key_size(map), bpf_map__value_size(map),
+	       bpf_map__max_entries(map), bpf_map__map_flags(map),
+	       (unsigned long long)bpf_map__map_extra(map), bpf_map__numa_node(map),
+	       bpf_map__btf_key_type_id(map), bpf_map__btf_value_type_id(map), pinned,
+	       bpf_map__autocreate(map));
+	/* A struct_ops value holds pointers of this process, and an arena's is shorter than said.
+	 * Zeros at the end say nothing. */
+	if (data && bpf_map__is_internal(map)) {
+		while (size && !((const char *)data)[size - 1])
+			size--;
+		put_hex(data, size);
+	}
+	printf("\n");
+	if (bpf_map__inner_map(map))
+		put_map("inner", bpf_map__inner_map(map));
+}
+
+static struct bpf_object *open_object(const char *path)
+{
+	reason[0] = '\0';
+	return bpf_object__open_file(path, NULL);
+}
+
+/* Links the program of this number alone and prints its instructions. */
+static void put_prog(const char *path, int number)
+{
+	LIBBPF_OPTS(gen_loader_opts, gen);
+	struct bpf_object *obj = open_object(path);
+	struct bpf_program *prog, *wanted = NULL;
+	struct bpf_map *map;
+	int i = 0, autoload, type, attach, flags, err;
+
+	if (!obj)
+		return;
+	bpf_object__for_each_program(prog, obj) {
+		if (i++ == number)
+			wanted = prog;
+		else
+			bpf_program__set_autoload(prog, false);
+	}
+	autoload = bpf_program__autoload(wanted);
+	type = bpf_program__type(wanted);
+	attach = bpf_program__expected_attach_type(wanted);
+	flags = bpf_program__flags(wanted);
+	printf("prog\t%s\t%s\t%d\t%d\t%d\t%d\t", bpf_program__name(wanted),
+	       bpf_program__section_name(wanted), type, attach, flags, autoload);
+	bpf_program__set_autoload(wanted, true);
+	/* Struct_ops values are filled from a running kernel's BTF, which is no business of linking;
+	 * a program of another type loads without one. */
+	if (type == BPF_PROG_TYPE_STRUCT_OPS || type == BPF_PROG_TYPE_UNSPEC)
+		bpf_program__set_type(wanted, BPF_PROG_TYPE_SOCKET_FILTER);
+	/* An arena would be mapped from the file descriptor that it does not have. */
+	bpf_object__for_each_map(map, obj) {
+		const char *map_type = libbpf_bpf_map_type_str(bpf_map__type(map));
+
+		if (map_type && (!strcmp(map_type, "struct_ops") || !strcmp(map_type, "arena")))
+			bpf_map__set_autocreate(map, false);
+	}
+	reason[0] = '\0';
+	err = bpf_object__gen_loader(obj, &gen);
+	if (!err)
+		err = bpf_object__load(obj);
+	printf("%d\t%s\t", err, reason);
+	put_hex(bpf_program__insns(wanted), bpf_program__insn_cnt(wanted) * 8);
+	printf("\n");
+	bpf_object__close(obj);
+}
+
+static void put_object(const char *path)
+{
+	struct bpf_object *obj = open_object(path);
+	struct bpf_program *prog;
+	struct bpf_map *map;
+	int err = errno, progs = 0;
+
+	printf("object\t%s\n", path);
+	if (!obj) {
+		printf("error\t%d\t%s\n", err, reason);
+		return;
+	}
+	bpf_object__for_each_map(map, obj)
+		put_map("map", map);
+	bpf_object__for_each_program(prog, obj)
+		progs++;
+	bpf_object__close(obj);
+	for (int i = 0; i < progs; i++)
+		put_prog(path, i);
+}
+
+int main(int argc, char **argv)
+{
+	libbpf_set_print(keep_warning);
+	printf("libbpf\t%s\n", libbpf_version_string());
+	for (int i = 1; i < argc; i++)
+		put_object(argv[i]);
+	return 0;
+}
