@@ -209,6 +209,15 @@ pub enum BtfErrorKind {
     Ext(&'static str, &'static str),
     #[error("unknown CO-RE relocation kind {0}")]
     CoreKind(u32),
+    // Printing.
+    #[error("a value takes {needed} bytes, there are {len}")]
+    ValueTooShort { needed: u32, len: usize },
+    #[error("more than {0} values in one")]
+    TooManyValues(u32),
+    #[error("the type's text is longer than {0} bytes")]
+    TextTooLong(usize),
+    #[error("{0} type has no C declaration")]
+    NoDeclaration(crate::types::Kind),
     // Writing.
     #[error("a list of {0} entries is longer than 65535")]
     ListTooLong(usize),

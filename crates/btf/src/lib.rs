@@ -4,6 +4,7 @@ mod btf;
 mod builder;
 mod check;
 pub mod core;
+pub mod display;
 mod error;
 mod ext;
 pub mod fields;

@@ -130,7 +130,12 @@ impl Btf {
     /// # Errors
     /// Types without an alignment, and nesting that is too deep or bites its tail.
     pub fn align_of(&self, id: TypeId) -> Result<u32> {
-        self.align_at(id, MAX_NESTING, &mut HashMap::new())
+        self.align_in(id, &mut HashMap::new())
+    }
+
+    /// As [`Btf::align_of`], remembering what it has worked out in `known`.
+    pub(crate) fn align_in(&self, id: TypeId, known: &mut HashMap<TypeId, u32>) -> Result<u32> {
+        self.align_at(id, MAX_NESTING, known)
     }
 
     /// `known` keeps shared members from being looked at once per path to them.
