@@ -2,8 +2,9 @@
 use bpfsim_abi::ctx::{self, CtxShape, CtxValue};
 use bpfsim_abi::helper::{self, Caller};
 use bpfsim_abi::kfunc::{self, Filter};
+use bpfsim_abi::map::{Entries, FIELD_KINDS, Fields, MapFlags, Size};
 use bpfsim_abi::prog::fixup_attach_type;
-use bpfsim_abi::{AttachType, ProgType};
+use bpfsim_abi::{AttachType, MapType, ProgType};
 use std::collections::BTreeSet;
 
 /// Helpers that the asked kernel withholds for reasons of its own, not of the program's type.
@@ -192,4 +193,70 @@ fn attach_loads(prog: ProgType, attach: AttachType) -> bool {
     rows(include_str!("data/attach.csv"))
         .find(|row| row[0] == prog.name())
         .is_none_or(|row| attach_types(row[1]).contains(&attach))
+}
+
+#[test]
+fn maps_are_created_as_linux_creates_them() {
+    let mut differences = Vec::new();
+    for row in rows(include_str!("data/maps.csv")) {
+        let [name, required, flags, keys, values, entries, fields] = row[..] else {
+            panic!("{row:?}")
+        };
+        let rule = MapType::from_name(name)
+            .and_then(MapType::rule)
+            .unwrap_or_else(|| panic!("{name}"));
+        let ours = |f: MapFlags| {
+            let mut names: Vec<String> = f.iter_names().map(|(n, _)| n.to_lowercase()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        let sorted = |list: &str| {
+            let mut names: Vec<&str> = list.split_terminator(' ').collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        let sizes = |asked: &[u32], size: Size, list: &str| {
+            let permitted = asked.iter().filter(|s| size.permits(**s));
+            list == "-" || list == permitted.map(u32::to_string).collect::<Vec<_>>().join(" ")
+        };
+        const KEYS: &[u32] = &[
+            0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 256, 260, 261, 511, 512, 513,
+        ];
+        const VALUES: &[u32] = &[
+            0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 24, 36, 1016, 1024, 4096, 32768, 32769, 65536,
+        ];
+        let ours_entries: Vec<&str> = ["0", "1", "2", "3", "4096", "5000", "8192"]
+            .into_iter()
+            .filter(|n| match (rule.entries, *n) {
+                (Entries::Zero, n) => n == "0",
+                (Entries::PowerOfTwoPages, n) => matches!(n, "4096" | "8192"),
+                (Entries::AtLeastOne, n) => n != "0",
+                (Entries::Cpus, n) => !matches!(n, "0" | "4096" | "5000" | "8192"),
+            })
+            .collect();
+        let ours_fields: Vec<&str> = FIELD_KINDS
+            .iter()
+            .filter(|k| rule.fields.contains(k.field) && !Fields::GRAPH_ROOT.contains(k.field))
+            .map(|k| k.name)
+            .collect();
+        let mut ours_fields = ours_fields;
+        ours_fields.sort_unstable();
+        // Legacy cgroup storage was not asked with fields.
+        let legacy = rule.map_type == MapType::CgroupStorage;
+        for (what, same) in [
+            ("required flags", ours(rule.required) == sorted(required)),
+            ("flags", ours(rule.flags) == sorted(flags)),
+            ("key sizes", sizes(KEYS, rule.key, keys)),
+            ("value sizes", sizes(VALUES, rule.value, values)),
+            ("max_entries", ours_entries.join(" ") == entries),
+            ("fields", legacy || ours_fields.join(" ") == sorted(fields)),
+        ] {
+            if !same {
+                differences.push(format!(
+                    "{name}: {what}: Linux has {row:?}, the table {rule:?}"
+                ));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
