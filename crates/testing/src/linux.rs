@@ -7,6 +7,8 @@
 mod map;
 #[cfg(feature = "objects")]
 pub mod object;
+#[cfg(feature = "objects")]
+mod observe;
 mod prog;
 mod sys;
 

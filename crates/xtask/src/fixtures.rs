@@ -129,7 +129,8 @@ fn report(tally: &Tally, check: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn fixtures_dir() -> PathBuf {
+/// Where the fixtures are.
+pub fn fixtures_dir() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap_or(here).join("fixtures")
 }

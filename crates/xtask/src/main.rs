@@ -4,6 +4,7 @@
 
 mod fixtures;
 mod libbpf_compare;
+mod record;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,11 @@ const CHORES: &[(&str, &str, Chore)] = &[
         "libbpf-compare",
         "DIR|OBJECT... [--libbpf DIR]  hold the loader against libbpf",
         libbpf_compare::main,
+    ),
+    (
+        "record",
+        "[--runs N] [NAME...]  ask the running Linux again what fixtures/*.linux.json say",
+        record::main,
     ),
 ];
 

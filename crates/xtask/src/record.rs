@@ -1,0 +1,112 @@
+//! `cargo xtask record`: asks the running Linux again what the fixtures' recordings say.
+//!
+//! A recording names its own programs, packets and maps, so a new one starts as a `.linux.json`
+//! whose programs have no runs and no outcomes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bpfsim_loader::{LoadOptions, Object, load_with};
+use bpfsim_testing::linux::object::KernelFacts;
+use bpfsim_testing::linux::{Linux, stay_on_cpu};
+use bpfsim_testing::recording::{RecordedProgram, Recording};
+
+/// Runs of each program where the arguments do not say.
+const RUNS: u32 = 20;
+
+/// Runs the chore: `[--runs N] [NAME...]`.
+pub fn main(args: &[String]) -> Result<(), String> {
+    let mut runs = RUNS;
+    let mut wanted = Vec::new();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--runs" => {
+                let number = args.next().and_then(|n| n.parse().ok());
+                runs = number.ok_or("record: --runs takes a number")?;
+            }
+            flag if flag.starts_with('-') => return Err(format!("record: unknown option {flag}")),
+            name => wanted.push(name),
+        }
+    }
+    let linux = Linux::detect().map_err(|why| format!("record: {why}"))?;
+    let facts = KernelFacts::of_this_machine(&linux).map_err(|e| format!("record: {e}"))?;
+    if !stay_on_cpu(0) {
+        return Err("record: CPU 0 is not to be had".into());
+    }
+    for path in recordings()? {
+        let stem = stem(&path);
+        if wanted.is_empty() || wanted.contains(&stem.as_str()) {
+            record(&linux, &facts, &path, &stem, runs)?;
+        }
+    }
+    Ok(())
+}
+
+fn recordings() -> Result<Vec<PathBuf>, String> {
+    let root = crate::fixtures::fixtures_dir();
+    let mut paths = Vec::new();
+    for folder in [root.clone(), root.join("matrix")] {
+        let listing =
+            std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        paths.extend(listing.filter_map(|entry| Some(entry.ok()?.path())));
+    }
+    paths.retain(|path| path.to_string_lossy().ends_with(".linux.json"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_end_matches(".linux.json").to_string()
+}
+
+fn record(
+    linux: &Linux,
+    facts: &KernelFacts,
+    path: &Path,
+    stem: &str,
+    runs: u32,
+) -> Result<(), String> {
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let json = std::fs::read_to_string(path).map_err(|e| at(&e))?;
+    let old = Recording::parse(&json).map_err(|e| at(&e))?;
+    let object = object(&path.with_file_name(format!("{stem}.bpf.o")), stem)?;
+
+    let mut new = old.clone();
+    new.kernel = linux
+        .release()
+        .split('-')
+        .next()
+        .unwrap_or_default()
+        .to_string();
+    let settle = Duration::from_millis(old.settle_ms);
+    for (name, program) in &mut new.programs {
+        let data_in = program.data_in.take();
+        *program = RecordedProgram {
+            data_in,
+            runs: 0,
+            outcomes: Vec::new(),
+        };
+        for _ in 0..runs {
+            let seen = linux.observe(facts, &object, name, program, &old.maps, settle);
+            let (value, maps) = seen.map_err(|e| at(&e))?;
+            program.add(value, maps);
+        }
+        println!(
+            "{stem} {name}: {} outcomes in {runs} runs",
+            program.outcomes.len()
+        );
+    }
+    std::fs::write(path, new.to_json()).map_err(|e| at(&e))
+}
+
+fn object(path: &Path, name: &str) -> Result<Object, String> {
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(path).map_err(|e| at(&e))?;
+    let options = LoadOptions {
+        name: name.to_string(),
+        ..LoadOptions::default()
+    };
+    load_with(&bytes, &options).map_err(|e| at(&e))
+}
