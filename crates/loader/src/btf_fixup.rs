@@ -53,7 +53,7 @@ impl Open<'_> {
     fn variables(&self) -> HashMap<&str, Symbol> {
         let mut variables = HashMap::new();
         for symbol in self.elf.symbols() {
-            if symbol.kind == object::elf::STT_OBJECT
+            if symbol.kind == crate::elf::STT_OBJECT
                 && symbol.is_global()
                 && let Ok(name) = self.elf.symbol_name(&symbol)
             {

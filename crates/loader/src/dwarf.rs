@@ -95,10 +95,10 @@ fn relocated(elf: &Elf<'_>, name: &str) -> Option<Vec<u8>> {
             continue;
         };
         let offset = usize::try_from(rel.offset).unwrap_or(usize::MAX);
-        // R_BPF_64_64 and R_BPF_64_ABS64; R_BPF_64_ABS32, R_BPF_64_NODYLD32 and R_BPF_64_32.
+        // LLVM's R_BPF_64_64, ABS64, ABS32, NODYLD32 and 64_32; GNU's R_BPF_DATA_64 and DATA_32.
         let (len, base) = match rel.kind {
-            1 | 2 => (8, (symbol.section as u64) << SECTION_SHIFT),
-            3 | 4 | 10 => (4, 0),
+            1 | 2 | 12 => (8, (symbol.section as u64) << SECTION_SHIFT),
+            3 | 4 | 10 | 11 => (4, 0),
             _ => continue,
         };
         let Some(place) = offset

@@ -11,6 +11,25 @@ use object::{LittleEndian, ReadRef};
 
 use crate::error::{LoadError, LoadErrorKind as K};
 
+macro_rules! numbers {
+    ($($ty:ident: $($name:ident),* ;)*) => {
+        $($(#[doc = concat!("`", stringify!($name), "`")] pub const $name: $ty = elf::$name.0;)*)*
+    };
+}
+
+numbers! {
+    u32: SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS, SHT_REL;
+    u64: SHF_EXECINSTR;
+    u8: STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE;
+    u8: STB_LOCAL, STB_GLOBAL, STB_WEAK;
+    u8: STV_INTERNAL, STV_HIDDEN;
+}
+
+/// LLVM's list of symbols whose address matters.
+pub const SHT_LLVM_ADDRSIG: u32 = 0x6fff_4c03;
+/// First of the section numbers that stand for no section.
+pub const SHN_LORESERVE: usize = 0xff00;
+
 type Header = elf::FileHeader64<LittleEndian>;
 type Shdr = elf::SectionHeader64<LittleEndian>;
 
@@ -20,7 +39,7 @@ const MAX_NAME_LEN: usize = 4096;
 const MAX_SECTIONS: usize = 1 << 20;
 
 /// A parsed file.
-pub(crate) struct Elf<'a> {
+pub struct Elf<'a> {
     bytes: &'a [u8],
     sections: &'a [Shdr],
     /// Contents of the table of sections' names.
@@ -28,71 +47,90 @@ pub(crate) struct Elf<'a> {
     symbols: &'a [elf::Sym64<LittleEndian>],
     symbol_names: &'a [u8],
     /// Index of the symbol table.
-    pub(crate) symtab: usize,
+    pub symtab: usize,
     /// First section of each name.
     by_name: HashMap<&'a str, usize>,
 }
 
 /// A symbol.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Symbol {
-    pub(crate) name: u32,
+pub struct Symbol {
+    /// Offset of its name in the table of symbols' names.
+    pub name: u32,
     /// `st_shndx`, reserved numbers included.
-    pub(crate) section: usize,
-    pub(crate) value: u64,
-    pub(crate) size: u64,
-    pub(crate) kind: elf::SymbolType,
-    pub(crate) bind: elf::SymbolBind,
-    pub(crate) visibility: elf::SymbolVisibility,
+    pub section: usize,
+    /// `st_value`: bytes from the start of its section.
+    pub value: u64,
+    /// `st_size`.
+    pub size: u64,
+    /// `STT_*`.
+    pub kind: u8,
+    /// `STB_*`.
+    pub bind: u8,
+    /// `STV_*`.
+    pub visibility: u8,
 }
 
 impl Symbol {
     /// `sym_is_extern`.
-    pub(crate) fn is_extern(&self) -> bool {
-        self.section == 0 && self.is_global() && self.kind == elf::STT_NOTYPE
+    pub fn is_extern(&self) -> bool {
+        self.section == 0 && self.is_global() && self.kind == STT_NOTYPE
     }
 
     /// `STB_GLOBAL` or `STB_WEAK`.
-    pub(crate) fn is_global(&self) -> bool {
-        self.bind == elf::STB_GLOBAL || self.bind == elf::STB_WEAK
+    pub fn is_global(&self) -> bool {
+        self.bind == STB_GLOBAL || self.bind == STB_WEAK
     }
 
     /// `STV_HIDDEN` or `STV_INTERNAL`: libbpf then treats the symbol as static.
-    pub(crate) fn is_hidden(&self) -> bool {
-        self.visibility == elf::STV_HIDDEN || self.visibility == elf::STV_INTERNAL
+    pub fn is_hidden(&self) -> bool {
+        self.visibility == STV_HIDDEN || self.visibility == STV_INTERNAL
     }
 }
 
 /// One entry of a `SHT_REL` section.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rel {
-    pub(crate) offset: u64,
-    pub(crate) symbol: usize,
-    pub(crate) kind: u32,
+pub struct Rel {
+    /// Bytes from the start of the section that it changes.
+    pub offset: u64,
+    /// Index of the symbol.
+    pub symbol: usize,
+    /// `R_BPF_*`.
+    pub kind: u32,
 }
 
 /// A section's header.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Section<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) kind: elf::SectionType,
-    pub(crate) flags: elf::SectionFlags,
-    pub(crate) size: u64,
-    pub(crate) link: usize,
-    pub(crate) info: usize,
-    pub(crate) entsize: u64,
+pub struct Section<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// `SHT_*`.
+    pub kind: u32,
+    /// `SHF_*`.
+    pub flags: u64,
+    /// Bytes that it takes, or claims to take.
+    pub size: u64,
+    /// `sh_link`.
+    pub link: usize,
+    /// `sh_info`: of relocations, the section that they change.
+    pub info: usize,
+    /// Bytes of an entry.
+    pub entsize: u64,
 }
 
 impl Section<'_> {
     /// Whether it holds instructions.
-    pub(crate) fn is_code(&self) -> bool {
-        self.flags.0 & elf::SHF_EXECINSTR.0 != 0
+    pub fn is_code(&self) -> bool {
+        self.flags & SHF_EXECINSTR != 0
     }
 }
 
 impl<'a> Elf<'a> {
     /// Reads the header, section headers, names' table and symbol table.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Elf<'a>, LoadError> {
+    ///
+    /// # Errors
+    /// What is wrong with the file there.
+    pub fn parse(bytes: &'a [u8]) -> Result<Elf<'a>, LoadError> {
         let header = check_header(bytes)?;
         let endian = LittleEndian;
         let not_elf = |e: object::Error| K::NotElf(e.to_string()).err();
@@ -128,7 +166,7 @@ impl<'a> Elf<'a> {
     }
 
     fn find_symbols(&mut self) -> Result<(), LoadError> {
-        let mut tables = (1..self.sections.len()).filter(|&i| self.kind(i) == elf::SHT_SYMTAB);
+        let mut tables = (1..self.sections.len()).filter(|&i| self.kind(i) == SHT_SYMTAB);
         let symtab = tables.next().ok_or(K::NoSymbols.err())?;
         if tables.next().is_some() {
             return Err(K::ManySymbolTables.err());
@@ -152,12 +190,12 @@ impl<'a> Elf<'a> {
         Ok(())
     }
 
-    fn kind(&self, index: usize) -> elf::SectionType {
-        self.sections[index].sh_type(LittleEndian)
+    fn kind(&self, index: usize) -> u32 {
+        self.sections[index].sh_type(LittleEndian).0
     }
 
     /// How many sections there are, the null one included.
-    pub(crate) fn section_count(&self) -> usize {
+    pub fn section_count(&self) -> usize {
         self.sections.len()
     }
 
@@ -167,7 +205,10 @@ impl<'a> Elf<'a> {
     }
 
     /// A section's header.
-    pub(crate) fn section(&self, index: usize) -> Result<Section<'a>, LoadError> {
+    ///
+    /// # Errors
+    /// What is wrong with the file there.
+    pub fn section(&self, index: usize) -> Result<Section<'a>, LoadError> {
         let header = self
             .sections
             .get(index)
@@ -175,8 +216,8 @@ impl<'a> Elf<'a> {
         let e = LittleEndian;
         Ok(Section {
             name: self.section_name(index)?,
-            kind: header.sh_type(e),
-            flags: header.sh_flags(e),
+            kind: header.sh_type(e).0,
+            flags: header.sh_flags(e).0,
             size: header.sh_size(e),
             link: header.sh_link(e) as usize,
             info: header.sh_info(e) as usize,
@@ -185,7 +226,7 @@ impl<'a> Elf<'a> {
     }
 
     /// A section's name, or `<?>`.
-    pub(crate) fn name_or_mark(&self, index: usize) -> &'a str {
+    pub fn name_or_mark(&self, index: usize) -> &'a str {
         match index < self.sections.len() {
             true => self.section_name(index).unwrap_or("<?>"),
             false => "<?>",
@@ -193,24 +234,27 @@ impl<'a> Elf<'a> {
     }
 
     /// The first section of this name.
-    pub(crate) fn find_section(&self, name: &str) -> Option<usize> {
+    pub fn find_section(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
     /// A section's bytes; none for `SHT_NOBITS`.
-    pub(crate) fn data(&self, index: usize) -> Result<&'a [u8], LoadError> {
+    ///
+    /// # Errors
+    /// What is wrong with the file there.
+    pub fn data(&self, index: usize) -> Result<&'a [u8], LoadError> {
         content(self.bytes, self.sections, index).ok_or_else(|| {
             K::Malformed("its contents lie outside the file").in_section(self.name_or_mark(index))
         })
     }
 
     /// How many symbols there are, the null one included.
-    pub(crate) fn symbol_count(&self) -> usize {
+    pub fn symbol_count(&self) -> usize {
         self.symbols.len()
     }
 
     /// One symbol.
-    pub(crate) fn symbol(&self, index: usize) -> Option<Symbol> {
+    pub fn symbol(&self, index: usize) -> Option<Symbol> {
         let sym = self.symbols.get(index)?;
         let e = LittleEndian;
         Some(Symbol {
@@ -218,32 +262,38 @@ impl<'a> Elf<'a> {
             section: usize::from(sym.st_shndx(e).0),
             value: sym.st_value(e),
             size: sym.st_size(e),
-            kind: sym.st_type(),
-            bind: sym.st_bind(),
-            visibility: sym.st_visibility(),
+            kind: sym.st_type().0,
+            bind: sym.st_bind().0,
+            visibility: sym.st_visibility().0,
         })
     }
 
     /// All symbols, the null one included.
-    pub(crate) fn symbols(&self) -> impl Iterator<Item = Symbol> + '_ {
+    pub fn symbols(&self) -> impl Iterator<Item = Symbol> + '_ {
         (0..self.symbols.len()).filter_map(|i| self.symbol(i))
     }
 
     /// A symbol's name.
-    pub(crate) fn symbol_name(&self, symbol: &Symbol) -> Result<&'a str, LoadError> {
+    ///
+    /// # Errors
+    /// What is wrong with the file there.
+    pub fn symbol_name(&self, symbol: &Symbol) -> Result<&'a str, LoadError> {
         name_at(self.symbol_names, symbol.name)
     }
 
     /// What to call a symbol in a message: its name, or its section's.
-    pub(crate) fn describe(&self, symbol: &Symbol) -> &'a str {
-        match symbol.kind == elf::STT_SECTION && symbol.name == 0 {
+    pub fn describe(&self, symbol: &Symbol) -> &'a str {
+        match symbol.kind == STT_SECTION && symbol.name == 0 {
             true => self.name_or_mark(symbol.section),
             false => self.symbol_name(symbol).unwrap_or("<?>"),
         }
     }
 
     /// Entries of a `SHT_REL` section.
-    pub(crate) fn rels(
+    ///
+    /// # Errors
+    /// What is wrong with the file there.
+    pub fn rels(
         &self,
         index: usize,
     ) -> Result<impl ExactSizeIterator<Item = Rel> + 'a, LoadError> {

@@ -75,7 +75,7 @@ impl Open<'_> {
             let section = section.ok_or_else(|| why("BTF does not say which section it is in"))?;
             let kind = extern_kind(btf, id, section).map_err(|e| e.symbol(name))?;
             let name = self.budget.name(name)?;
-            let weak = symbol.bind == object::elf::STB_WEAK;
+            let weak = symbol.bind == crate::elf::STB_WEAK;
             let btf_id = id;
             found.push((
                 index,

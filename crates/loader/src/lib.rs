@@ -11,9 +11,10 @@
 
 mod btf_edit;
 mod btf_fixup;
+mod code;
 mod core_relocs;
 mod dwarf;
-mod elf;
+pub mod elf;
 mod error;
 mod externs;
 mod globals;
@@ -27,6 +28,7 @@ mod open;
 mod relocs;
 mod struct_ops;
 
+pub use crate::code::{CodeReloc, CodeSection, Label, code_sections};
 pub use crate::core_relocs::{CoreOutcome, CoreReport};
 pub use crate::error::{Errno, LoadError, LoadErrorKind};
 pub use crate::externs::{ExternValue, POISON_CALL_KFUNC_BASE, POISON_LDIMM64_MAP_BASE};

@@ -36,6 +36,19 @@ pub(crate) struct LineRecord {
     pub(crate) col: u32,
 }
 
+impl LineRecord {
+    /// A record of `.BTF.ext`; its instruction counts from the section's start.
+    pub(crate) fn of(info: &bpfsim_btf::LineInfo) -> LineRecord {
+        LineRecord {
+            insn: info.insn_off / bpfsim_isa::Insn::SIZE as u32,
+            file: info.file_name_off,
+            text: info.line_off,
+            line: info.line,
+            col: info.col,
+        }
+    }
+}
+
 /// A line of C, from this instruction to that of the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineInfo<'a> {

@@ -273,12 +273,10 @@ impl<'o, 'a> Linker<'o, 'a> {
                     "linked records",
                     MAX_LINKED_RECORDS,
                 )?;
-                linked.lines.extend(found.iter().map(|r| LineRecord {
-                    insn: shift(r.insn_off as usize / Insn::SIZE),
-                    file: r.file_name_off,
-                    text: r.line_off,
-                    line: r.line,
-                    col: r.col,
+                linked.lines.extend(found.iter().map(|r| {
+                    let record = LineRecord::of(r);
+                    let insn = shift(record.insn as usize);
+                    LineRecord { insn, ..record }
                 }));
                 if !is_main && linked.lines.len() == before {
                     return Err(K::MissingInfo("line").err().symbol(func.name));

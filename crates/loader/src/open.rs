@@ -5,19 +5,15 @@ use std::sync::Arc;
 
 use bpfsim_btf::{Btf, BtfExt};
 use bpfsim_isa::Insn;
-use object::elf;
 
 use crate::LoadOptions;
-use crate::elf::{Elf, Section};
+use crate::elf::{self, Elf, Section};
 use crate::error::{LoadError, LoadErrorKind as K};
 use crate::object::{Extern, MapDef};
 use crate::relocs::RawReloc;
 
 /// Instructions in executable sections: the kernel takes a million a program.
 pub(crate) const MAX_SECTION_INSNS: usize = 8 << 20;
-
-/// LLVM's list of symbols whose address matters; 0x6fff4c03 in `elf.h`.
-const SHT_LLVM_ADDRSIG: elf::SectionType = elf::SectionType(0x6fff_4c03);
 
 /// What libbpf uses a section for (`enum sec_type`, and the indices beside it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +94,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    fn new(file: usize) -> Budget {
+    /// What a file of this many bytes may ask for.
+    pub(crate) fn new(file: usize) -> Budget {
         Budget {
             names: file.saturating_mul(4).saturating_add(1 << 20),
             data: file,
@@ -363,7 +360,7 @@ fn is_ignored(section: &Section<'_>) -> bool {
         .strip_prefix(".rel")
         .is_some_and(|target| is_dwarf(target) || target == ".BTF" || target == ".BTF.ext");
     section.kind == elf::SHT_STRTAB
-        || section.kind == SHT_LLVM_ADDRSIG
+        || section.kind == elf::SHT_LLVM_ADDRSIG
         || empty_text
         || is_dwarf(section.name)
         || relocates_ignored

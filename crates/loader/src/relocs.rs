@@ -4,16 +4,12 @@ use std::collections::HashMap;
 
 use bpfsim_abi::MapType;
 use bpfsim_isa::{Insn, uapi};
-use object::elf;
 
-use crate::elf::{Rel, Symbol};
+use crate::elf::{self, Rel, SHN_LORESERVE, Symbol};
 use crate::error::{LoadError, LoadErrorKind as K};
 use crate::map_def::is_map_in_map;
 use crate::maps::MapVar;
 use crate::open::{Open, Role};
-
-/// First of the section numbers that stand for no section (`SHN_LORESERVE`).
-const SHN_LORESERVE: usize = 0xff00;
 
 /// A relocation of a function, before functions are put together.
 #[derive(Clone, Copy, Debug)]

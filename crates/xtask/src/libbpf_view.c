@@ -14,21 +14,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char reason[512];
+static char reason[1024];
 
-/* Keeps the first warning: it says why, those after it only that. */
+/* Keeps what libbpf warns of, on one line. */
 static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
 {
-	char line[512];
-	int n = vsnprintf(line, sizeof(line), format, args);
-	int is_cause = level == LIBBPF_WARN && !strstr(line, "failed to load object");
+	size_t len = strlen(reason);
+	char *end = reason + len;
+	int n = 0;
 
-	if (is_cause && !reason[0]) {
-		for (char *c = line; *c; c++)
-			if (*c == '\n' || *c == '\t')
-				*c = ' ';
-		strcpy(reason, line);
-	}
+	if (level == LIBBPF_WARN)
+		n = vsnprintf(end, sizeof(reason) - len, format, args);
+	for (; *end; end++)
+		if (*end == '\n' || *end == '\t')
+			*end = ' ';
 	return n;
 }
 

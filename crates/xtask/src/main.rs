@@ -25,7 +25,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
     ),
     (
         "record",
-        "[--runs N] [NAME...]  ask the running Linux again what fixtures/*.linux.json say",
+        "[--runs N] [PATH...]  ask the running Linux again what *.linux.json of fixtures/ say",
         record::main,
     ),
 ];

@@ -14,7 +14,7 @@ use bpfsim_testing::recording::{RecordedProgram, Recording};
 /// Runs of each program where the arguments do not say.
 const RUNS: u32 = 20;
 
-/// Runs the chore: `[--runs N] [NAME...]`.
+/// Runs the chore: `[--runs N] [PART_OF_PATH...]`.
 pub fn main(args: &[String]) -> Result<(), String> {
     let mut runs = RUNS;
     let mut wanted = Vec::new();
@@ -36,7 +36,8 @@ pub fn main(args: &[String]) -> Result<(), String> {
     }
     for path in recordings()? {
         let stem = stem(&path);
-        if wanted.is_empty() || wanted.contains(&stem.as_str()) {
+        let text = path.to_string_lossy();
+        if wanted.is_empty() || wanted.iter().any(|w| text.contains(w)) {
             record(&linux, &facts, &path, &stem, runs)?;
         }
     }
@@ -44,12 +45,17 @@ pub fn main(args: &[String]) -> Result<(), String> {
 }
 
 fn recordings() -> Result<Vec<PathBuf>, String> {
-    let root = crate::fixtures::fixtures_dir();
+    let mut folders = vec![crate::fixtures::fixtures_dir()];
     let mut paths = Vec::new();
-    for folder in [root.clone(), root.join("matrix")] {
+    while let Some(folder) = folders.pop() {
         let listing =
             std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        paths.extend(listing.filter_map(|entry| Some(entry.ok()?.path())));
+        for path in listing.filter_map(|entry| Some(entry.ok()?.path())) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => paths.push(path),
+            }
+        }
     }
     paths.retain(|path| path.to_string_lossy().ends_with(".linux.json"));
     paths.sort();
@@ -90,8 +96,7 @@ fn record(
         };
         for _ in 0..runs {
             let seen = linux.observe(facts, &object, name, program, &old.maps, settle);
-            let (value, maps) = seen.map_err(|e| at(&e))?;
-            program.add(value, maps);
+            program.add(seen.map_err(|e| at(&e))?);
         }
         println!(
             "{stem} {name}: {} outcomes in {runs} runs",
