@@ -28,6 +28,24 @@ pub fn any_insn() -> impl Strategy<Value = Insn> {
     prop_oneof![noise, near]
 }
 
+impl Arbitrary for Op {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Self>;
+
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        any_op().boxed()
+    }
+}
+
+impl Arbitrary for Insn {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Self>;
+
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        any_insn().boxed()
+    }
+}
+
 /// Any value of a field's type.
 pub(crate) trait Part: std::fmt::Debug + Sized + 'static {
     fn any() -> BoxedStrategy<Self>;

@@ -1,10 +1,11 @@
 //! Assembler text to slots, and slots to a listing.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::str::FromStr;
 
-use crate::codec::{decode, encode};
+use crate::codec::{Encoded, decode, encode};
 use crate::insn::Insn;
 use crate::lexer::{Cursor, number};
 use crate::syntax::{NoSymbols, ReadError, Style, Symbols, read_op};
@@ -112,8 +113,9 @@ const WITHOUT_EFFECT: &[&str] = &[
 pub fn assemble(text: &str) -> Result<Vec<Insn>, AsmError> {
     let text = without_comments(text)?;
     let mut labels = Labels::default();
-    let mut program = Vec::new();
-    let mut slots = 0_usize;
+    let mut out = Vec::new();
+    // Statements with symbols, read again once all labels are known.
+    let mut later = Vec::new();
     for (line, column, statement) in statements(&text) {
         let fail = |kind| AsmError {
             line,
@@ -122,40 +124,44 @@ pub fn assemble(text: &str) -> Result<Vec<Insn>, AsmError> {
         };
         let (names, body) = split_labels(statement);
         for name in names {
-            labels.define(name, slots).map_err(fail)?;
+            labels.define(name, out.len()).map_err(fail)?;
         }
-        let body_column = column + (statement.len() - body.len());
-        let len = match body.trim() {
-            "" => continue,
-            directive if directive.starts_with('.') => data(directive).map_err(fail)?.len(),
-            _ => {
-                let op = read_op(body, &AnySymbol).map_err(|e| e.at(line, body_column))?;
-                op.len_in_slots()
+        let column = column + (statement.len() - body.len());
+        match body.trim() {
+            "" => {}
+            directive if directive.starts_with('.') => {
+                out.extend(data(directive).map_err(fail)?);
             }
-        };
-        program.push((line, body_column, body, slots));
-        slots += len;
-    }
-    let mut out = Vec::with_capacity(slots);
-    for (line, column, body, at) in program {
-        let fail = |kind| AsmError {
-            line,
-            column: column + 1,
-            kind,
-        };
-        if body.trim_start().starts_with('.') {
-            out.extend(data(body.trim()).map_err(fail)?);
-            continue;
+            _ => {
+                let symbols = AnySymbol::default();
+                let slots = read_slots(body, &symbols, line, column)?;
+                if symbols.met.get() {
+                    later.push((line, column, body, out.len()));
+                }
+                out.extend_from_slice(&slots);
+            }
         }
-        let here = Here {
-            labels: &labels,
-            at,
-        };
-        let op = read_op(body, &here).map_err(|e| e.at(line, column))?;
-        let encoded = encode(&op).map_err(|_| fail(AsmErrorKind::NoEncoding(op)))?;
-        out.extend_from_slice(&encoded);
+    }
+    for (line, column, body, at) in later {
+        let labels = &labels;
+        let slots = read_slots(body, &Here { labels, at }, line, column)?;
+        out[at..at + slots.len()].copy_from_slice(&slots);
     }
     Ok(out)
+}
+
+fn read_slots(
+    body: &str,
+    symbols: &dyn Symbols,
+    line: usize,
+    column: usize,
+) -> Result<Encoded, AsmError> {
+    let op = read_op(body, symbols).map_err(|error| error.at(line, column))?;
+    encode(&op).map_err(|_| AsmError {
+        line,
+        column: column + 1,
+        kind: AsmErrorKind::NoEncoding(op),
+    })
 }
 
 /// Replaces comments by spaces, so that places stay.
@@ -289,10 +295,15 @@ impl Symbols for Here<'_> {
 }
 
 /// Takes every symbol for one that is near, to find out how long statements are.
-struct AnySymbol;
+#[derive(Default)]
+struct AnySymbol {
+    /// Whether there was one.
+    met: Cell<bool>,
+}
 
 impl Symbols for AnySymbol {
     fn distance(&self, _: &str) -> Option<i64> {
+        self.met.set(true);
         Some(0)
     }
 }

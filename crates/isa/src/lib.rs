@@ -32,6 +32,7 @@
 mod asm;
 mod codec;
 mod insn;
+mod jumps;
 mod lexer;
 mod linux;
 mod parts;
@@ -49,6 +50,7 @@ pub use arbitrary::{any_insn, any_op};
 pub use asm::{AsmError, AsmErrorKind, Line, assemble, disassemble, to_assembly};
 pub use codec::{DecodeError, EncodeError, Encoded, decode, decode_all, encode};
 pub use insn::{Insn, Reg, uapi};
+pub use jumps::{JumpError, check_jumps};
 pub use linux::{LinuxInsn, LinuxNames, NoNames, linux_insn};
 pub use parts::{AluOp, AtomicOp, CallKind, Cond, Cpu, EndKind, Imm64, Operand, Size, Width};
 pub use query::{Flow, RegSet};

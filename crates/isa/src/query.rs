@@ -159,7 +159,20 @@ impl Op {
             Self::Jmp { off, .. } | Self::MayGoto { off } => Flow::Branch(off as i32),
             Self::Call(CallKind::Bpf(rel)) => Flow::Call(rel),
             Self::Exit => Flow::Exit,
-            _ => Flow::Next,
+            Self::Call(CallKind::Helper(_) | CallKind::Kfunc { .. })
+            | Self::Alu { .. }
+            | Self::Neg { .. }
+            | Self::End { .. }
+            | Self::Movsx { .. }
+            | Self::AddrSpaceCast { .. }
+            | Self::Load { .. }
+            | Self::Store { .. }
+            | Self::Atomic { .. }
+            | Self::LoadAcquire { .. }
+            | Self::StoreRelease { .. }
+            | Self::LdAbs { .. }
+            | Self::LdInd { .. }
+            | Self::LdImm64 { .. } => Flow::Next,
         }
     }
 

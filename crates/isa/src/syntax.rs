@@ -89,11 +89,8 @@ fn write_op(op: &Op, style: Style) -> Option<String> {
 }
 
 fn write_syntax(syntax: &Syntax, fields: &Fields, style: Style) -> Option<String> {
-    if syntax
-        .when
-        .iter()
-        .any(|(name, value)| fields.get(name) != Some(*value))
-    {
+    let unfit = |(name, value): &(&str, Val)| fields.get(name) != Some(*value);
+    if syntax.when.iter().any(unfit) {
         return None;
     }
     let mut out = String::new();
@@ -141,7 +138,11 @@ fn write_signed(out: &mut String, value: i64, gap: &str) -> fmt::Result {
 fn write_field(out: &mut String, value: Val, how: &str, letter: char, style: Style) -> Option<()> {
     let written = match (value, how) {
         (Val::I16(v), ":mem") => write_signed(out, v.into(), " "),
-        (Val::I32(v), ":mem") => write_signed(out, v.into(), " "),
+        (Val::I32(v), ":extra") if v == 0 || !style.exact => Ok(()),
+        (Val::I32(v), ":extra") => {
+            out.push(' ');
+            write_signed(out, v.into(), " ")
+        }
         (Val::I16(v), ":rel") => write_signed(out, v.into(), ""),
         (Val::I32(v), ":rel" | ":rel16") => write_signed(out, v.into(), ""),
         (Val::I16(v), _) => write!(out, "{}", Hex(v.into())),
@@ -158,20 +159,20 @@ fn write_field(out: &mut String, value: Val, how: &str, letter: char, style: Sty
         (Val::ByteOrder(kind), _) => out.write_str(kind.text()),
         (Val::Imm64(Imm64::Plain(v)), ":plain") => write!(out, "{}", Hex(v.cast_signed())),
         (Val::Imm64(Imm64::Plain(_)), _) | (Val::Imm64(_), ":plain") => return None,
-        (Val::Imm64(kind), _) => write_pseudo(out, kind),
+        (Val::Imm64(kind), _) => write_pseudo(out, kind, style),
         (Val::Call(kind), _) => write_call(out, kind, style),
         (Val::Width(_) | Val::Bool(_), _) => return None,
     };
     written.ok()
 }
 
-/// `ld_pseudo`'s kind and value: both immediates where LLVM, which has no use for the
-/// second, writes the first.
-fn write_pseudo(out: &mut String, kind: Imm64) -> fmt::Result {
+/// `ld_pseudo`'s kind and value: the first immediate, as LLVM, which has no use for the
+/// second; in exact style both.
+fn write_pseudo(out: &mut String, kind: Imm64, style: Style) -> fmt::Result {
     let (src, lo, hi) = kind.parts();
-    let wide = i64::from(hi) << 32 | i64::from(lo.cast_unsigned());
-    let value = if hi == 0 { lo.into() } else { wide };
-    write!(out, "{src:#x}, {}", Hex(value))
+    let hi = if style.exact { hi } else { 0 };
+    let value = u64::from(hi.cast_unsigned()) << 32 | u64::from(lo.cast_unsigned());
+    write!(out, "{src:#x}, {value:#x}")
 }
 
 fn write_call(out: &mut String, kind: CallKind, style: Style) -> fmt::Result {
@@ -316,7 +317,10 @@ impl Reader<'_> {
             Kind::I32 if how == ":rel16" => i32::from(self.target::<i16>()?).into(),
             Kind::I32 if how == ":rel" => self.target::<i32>()?.into(),
             Kind::I16 => self.offset::<i16>()?.into(),
-            Kind::I32 if how == ":mem" => self.offset::<i32>()?.into(),
+            Kind::I32 if how == ":extra" => match self.cursor.sign_follows() {
+                Some(()) => self.offset::<i32>()?.into(),
+                None => 0_i32.into(),
+            },
             Kind::I32 => self.imm32()?.into(),
             Kind::Imm64 if how == ":plain" => self.plain()?.into(),
             Kind::Imm64 => self.pseudo()?.into(),
@@ -419,10 +423,7 @@ impl Reader<'_> {
             return None;
         }
         let value = self.cursor.expression()?;
-        let bits = match u64::try_from(value) {
-            Ok(bits) => bits,
-            Err(_) => self.fit::<i64>(at, value)?.cast_unsigned(),
-        };
+        let bits = self.bits64(at, value)?;
         Some(Imm64::Plain(bits))
     }
 
@@ -434,15 +435,15 @@ impl Reader<'_> {
         let at = self.cursor.next_position();
         let src: u8 = self.number()?;
         self.cursor.literal(", ", false)?;
-        let Imm64::Plain(bits) = self.plain()? else {
-            return None;
-        };
-        let (lo, hi) = (bits as u32 as i32, (bits >> 32) as i32);
+        let value_at = self.cursor.next_position();
+        let value = self.cursor.expression()?;
         // A negative value that 32 bits hold is that of the first slot alone.
-        let hi = if bits.cast_signed() == i64::from(lo) {
-            0
-        } else {
-            hi
+        let (lo, hi) = match i32::try_from(value) {
+            Ok(lo) => (lo, 0),
+            Err(_) => {
+                let bits = self.bits64(value_at, value)?;
+                (bits as u32 as i32, (bits >> 32) as i32)
+            }
         };
         let kind = (src != 0).then(|| Imm64::from_parts(src, lo, hi)).flatten();
         if kind.is_none_or(|kind| kind.parts() != (src, lo, hi)) {
@@ -450,6 +451,14 @@ impl Reader<'_> {
             return None;
         }
         kind
+    }
+
+    /// 64 bits, signed or not.
+    fn bits64(&mut self, at: usize, value: i128) -> Option<u64> {
+        match u64::try_from(value) {
+            Ok(bits) => Some(bits),
+            Err(_) => Some(self.fit::<i64>(at, value)?.cast_unsigned()),
+        }
     }
 
     fn call(&mut self) -> Option<CallKind> {

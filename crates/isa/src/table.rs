@@ -5,7 +5,7 @@
 //! Templates: `{f}` is field f; `{f/w}` a register or operand whose letter (`r` or
 //! `w`) field w tells; `{f/size}` one whose letter depends on the access size;
 //! `{f:mem}` an offset behind a base register, `{f:rel}` a jump's distance (16 bits of
-//! it: `:rel16`), and so on for the other kinds in [`crate::syntax`]. A row may have several templates, each with
+//! it: `:rel16`), `{f:extra}` what LLVM leaves out. A row may have several templates, each with
 //! the values of fields that it stands for; the first that can write a value does.
 
 use crate::insn::{Insn, Reg};
@@ -422,9 +422,7 @@ instructions! {
         src: Reg as Src,
         /// Added to the offset.
         imm: i32 as Imm,
-    } = 0x40, V1,
-        [imm = Val::I32(0)] "r0 = *({size} *)skb[{src}]",
-        "r0 = *({size} *)skb[{src} {imm:mem}]";
+    } = 0x40, V1, "r0 = *({size} *)skb[{src}{imm:extra}]";
 
     /// `may_goto +off`: jumps once the program's budget of loops is used up.
     MayGoto {

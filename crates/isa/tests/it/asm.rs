@@ -2,8 +2,8 @@
 
 use bpfsim_isa::{assemble, to_assembly};
 
-/// Text, and what it disassembles to. All of the left column but raw slots, kinds of
-/// calls and `gotol` to a label that is behind was assembled by llvm-mc 22 to the same bytes.
+/// Text, and what it disassembles to. All of the left column but kinds of calls, second
+/// immediates of `ld_pseudo` and offsets behind `skb[r1]` was assembled by llvm-mc 22 to the same bytes.
 const ACCEPTED: &[(&str, &str)] = &[
     ("r1=5", "r1 = 0x5"),
     ("R1 = 5; W2 = 6", "r1 = 0x5\nw2 = 0x6"),

@@ -4,6 +4,7 @@
 mod asm;
 mod common;
 mod fixtures;
+mod jumps;
 mod linux;
 mod llvm;
 mod query;
