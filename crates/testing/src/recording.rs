@@ -46,6 +46,9 @@ pub struct Outcome {
     pub return_value: i32,
     /// How many of the runs ended so.
     pub times: u32,
+    /// The packet after it, in hexadecimal; none for a program that takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_out: Option<String>,
     /// The maps after it.
     pub maps: BTreeMap<String, Entries>,
 }
@@ -76,28 +79,30 @@ impl RecordedProgram {
         from_hex(self.data_in.as_deref().unwrap_or_default())
     }
 
-    /// Whether Linux was seen to end so.
-    pub fn allows(&self, return_value: i32, maps: &BTreeMap<String, Entries>) -> bool {
-        let same = |o: &&Outcome| o.return_value == return_value && o.maps == *maps;
-        self.outcomes.iter().any(|o| same(&o))
+    /// Whether Linux was seen to end so, however often.
+    pub fn allows(&self, outcome: &Outcome) -> bool {
+        self.outcomes.iter().any(|known| known.same(outcome))
     }
 
     /// Counts one more run that ended so.
-    pub fn add(&mut self, return_value: i32, maps: BTreeMap<String, Entries>) {
+    pub fn add(&mut self, outcome: Outcome) {
         self.runs += 1;
-        let known = self
-            .outcomes
-            .iter_mut()
-            .find(|o| o.return_value == return_value && o.maps == maps);
-        match known {
-            Some(outcome) => outcome.times += 1,
+        match self.outcomes.iter_mut().find(|known| known.same(&outcome)) {
+            Some(known) => known.times += 1,
             None => self.outcomes.push(Outcome {
-                return_value,
                 times: 1,
-                maps,
+                ..outcome
             }),
         }
-        self.outcomes.sort_by_key(|o| std::cmp::Reverse(o.times));
+        self.outcomes
+            .sort_by_key(|known| std::cmp::Reverse(known.times));
+    }
+}
+
+impl Outcome {
+    fn same(&self, other: &Outcome) -> bool {
+        let parts = |o: &Outcome| (o.return_value, o.data_out.clone(), o.maps.clone());
+        parts(self) == parts(other)
     }
 }
 

@@ -192,7 +192,7 @@ fn version(release: &str) -> u32 {
 
 impl Linux {
     /// Makes all of an object's maps and loads the programs of these names, or all that libbpf
-    /// would load by itself where none is named.
+    /// would load by itself where none is named. Programs in initial slots of maps come along.
     ///
     /// # Errors
     /// The first thing that could not be made.
@@ -220,9 +220,11 @@ impl Linux {
         let maps = self.make_maps(&object, btf.as_ref())?;
         let mut loaded = Vec::new();
         for (index, program) in object.programs.iter().enumerate() {
+            let in_slot = (object.maps.iter().flat_map(|map| &map.values))
+                .any(|slot| slot.value == SlotValue::Program(index));
             let wanted = match programs {
                 [] => program.autoload,
-                names => names.contains(&program.name.as_str()),
+                names => in_slot || names.contains(&program.name.as_str()),
             };
             if !wanted {
                 continue;

@@ -7,10 +7,7 @@ use bpfsim_loader::Object;
 
 use super::object::{KernelFacts, ObjectError};
 use super::{Input, Linux};
-use crate::recording::{Entries, RecordedProgram, entries};
-
-/// What one run gave: the program's return value and the maps after it.
-pub type Observed = (i32, BTreeMap<String, Entries>);
+use crate::recording::{Outcome, RecordedProgram, entries, to_hex};
 
 impl Linux {
     /// Loads one program alone, runs it once, waits and reads the maps.
@@ -25,7 +22,7 @@ impl Linux {
         program: &RecordedProgram,
         maps: &[String],
         settle: Duration,
-    ) -> Result<Observed, ObjectError> {
+    ) -> Result<Outcome, ObjectError> {
         let unsupported = |what| ObjectError::Unsupported {
             name: name.to_string(),
             what,
@@ -57,6 +54,11 @@ impl Linux {
             })?;
             found.insert(name.clone(), entries(pairs));
         }
-        Ok((ran.retval as i32, found))
+        Ok(Outcome {
+            return_value: ran.retval as i32,
+            times: 1,
+            data_out: program.data_in.as_ref().map(|_| to_hex(&ran.data_out)),
+            maps: found,
+        })
     }
 }
