@@ -1,0 +1,58 @@
+// Other widths and signs: unsigned fields follow, signed ones cannot.
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed long long s64;
+
+struct point {
+	int x, y;
+};
+
+enum mood { CALM, ANGRY = 7, GONE = 9 };
+enum huge : unsigned long long { SMALL = 1, WIDE = 0x123456789abULL };
+
+struct thing {
+	long id;
+	u64 flags;
+	struct {
+		u8 hidden;
+		union {
+			u32 either;
+			u64 or;
+		};
+	};
+	struct point path[4];
+	struct point grid[2][3];
+	char name[8];
+	struct point *next;
+	int (*call)(int, struct point *);
+	enum mood mood;
+	u64 bits_a : 9;
+	int bits_b;
+	u32 bits_c : 20;
+	u64 narrow;
+	float ratio;
+	u32 tail[];
+};
+
+struct point___flavour {
+	int x, z;
+};
+
+struct missing {
+	int a;
+};
+
+union choice {
+	u32 a;
+	u64 b;
+};
+
+typedef struct thing thing_t;
+typedef int (*callback)(struct thing *, u32);
+typedef struct {
+	int anon;
+} anon_t;
+
+struct thing *t_; struct point *p_; struct missing *m_; union choice *c_; thing_t *tt_; callback cb_; anon_t *a_; enum mood e_; enum huge h_;
