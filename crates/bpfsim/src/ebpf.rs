@@ -150,6 +150,11 @@ impl Program<'_> {
 }
 
 impl ProgramMut<'_> {
+    /// True when its input is a packet.
+    pub fn takes_packet(&self) -> bool {
+        self.sim.kernel().takes_packet(self.id)
+    }
+
     /// Runs the program as `BPF_PROG_TEST_RUN` does, in the test's own task, and returns when
     /// that system call would: after the soft interrupts that it lets in and after the task's own
     /// task work. What else has become due stays so.

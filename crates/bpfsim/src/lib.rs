@@ -30,8 +30,8 @@ mod sim;
 
 pub use bpfsim_explore::Seed;
 pub use bpfsim_kernel::{
-    AsyncKind, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, Level, MapSpec,
-    ProgramInput, ProgramOutput, Trace, What, update,
+    AsyncKind, BOOTED, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, Level,
+    MapBtf, MapId, MapSpec, ProgramInput, ProgramOutput, Trace, What, update,
 };
 pub use check::{TestFailure, TestResult, check, check_random, check_seed};
 pub use ebpf::{Ebpf, Program, ProgramMut};

@@ -17,6 +17,11 @@ impl Map {
         Map { sim, id }
     }
 
+    /// Its identity, as events name it.
+    pub fn id(&self) -> MapId {
+        self.id
+    }
+
     /// Its shape and types.
     pub fn spec(&self) -> MapSpec {
         self.sim.kernel().map_spec(self.id).clone()

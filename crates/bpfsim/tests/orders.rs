@@ -52,7 +52,9 @@ fn two_cpus_lose_an_update_with_soft_interrupts_off_too() {
 #[test]
 fn a_timer_over_a_syscall_program_loses_an_update() {
     let seen = outcomes(|_, bpf| {
-        bpf.program_mut("arm_then_inc")?.test_run(ProgramInput::empty()).map(drop)
+        bpf.program_mut("arm_then_inc")?
+            .test_run(ProgramInput::empty())
+            .map(drop)
     });
     assert_eq!(seen, BTreeSet::from([1, 2]));
 }
@@ -61,7 +63,9 @@ fn a_timer_over_a_syscall_program_loses_an_update() {
 fn a_timer_waits_for_a_program_with_soft_interrupts_off() {
     let seen = outcomes(|_, bpf| {
         let packet = ProgramInput::packet(&[0; 64]);
-        bpf.program_mut("arm_then_inc_tc")?.test_run(packet).map(drop)
+        bpf.program_mut("arm_then_inc_tc")?
+            .test_run(packet)
+            .map(drop)
     });
     assert_eq!(seen, BTreeSet::from([2]));
 }

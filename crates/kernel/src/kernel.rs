@@ -94,7 +94,12 @@ impl Kernel {
             maps: Vec::new(),
             progs: Vec::new(),
             tasks: Vec::new(),
-            cpus: (0..cpus).map(|_| CpuState { clock: BOOTED, ..Default::default() }).collect(),
+            cpus: (0..cpus)
+                .map(|_| CpuState {
+                    clock: BOOTED,
+                    ..Default::default()
+                })
+                .collect(),
             timers: Default::default(),
             works: Default::default(),
             task_works: Default::default(),
@@ -179,6 +184,11 @@ impl Kernel {
     /// Everything that happened so far.
     pub fn trace(&self) -> &Trace {
         &self.st.trace
+    }
+
+    /// True when a program's input is a packet.
+    pub fn takes_packet(&self, prog: ProgId) -> bool {
+        packet_kind(self.st.progs[prog.at()].prog_type).is_some()
     }
 
     /// The maps, in order of creation.

@@ -229,10 +229,13 @@ impl Kernel {
         run.cur.wait = None;
         run.act.grant = !matches!(run.next, Next::Start(_));
         let fuel = self.config.fuel.saturating_sub(run.act.insns);
-        let before = run.act.insns;
+        let base = self.st.cpus[cpu.at()].clock - run.act.insns;
         std::mem::swap(&mut self.st.cur, &mut run.cur);
         let image = &self.code[self.st.cur.prog.at()].image;
-        let mut view = View { st: &mut self.st };
+        let mut view = View {
+            st: &mut self.st,
+            base,
+        };
         let stop = bpfsim_vm::run(
             image,
             &mut run.act,
@@ -241,7 +244,7 @@ impl Kernel {
             budget.min(fuel),
             mode,
         );
-        self.st.cpus[cpu.at()].clock += run.act.insns - before;
+        self.st.cpus[cpu.at()].clock = base + run.act.insns;
         if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
             let value = self.mem.read_u64(access.addr).unwrap_or(0);
             self.st.trace.access(self.st.cur.id, access, value);

@@ -7,10 +7,14 @@ use bpfsim_vm::{Call, Flow, GuestMem, Host};
 
 pub(crate) struct View<'a> {
     pub st: &'a mut State,
+    /// What the CPU's clock would have been at the activation's first instruction, had it run
+    /// without a break: an instruction takes a nanosecond.
+    pub base: u64,
 }
 
 impl Host for View<'_> {
-    fn call(&mut self, call: Call, args: [u64; 5], mem: &mut GuestMem) -> Flow {
+    fn call(&mut self, call: Call, args: [u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
+        self.st.cpu().clock = self.base + insns;
         let a = Args { call, r: args };
         match call {
             Call::Helper(id) => helper::call(self.st, mem, id, &a),

@@ -311,7 +311,8 @@ impl<H: Host> Loop<'_, H> {
                     }
                     self.act.grant = false;
                 }
-                flow!(self.host.call(call, args, self.mem), pc)
+                let insns = self.act.insns.wrapping_add((pc as i64 - origin) as u64);
+                flow!(self.host.call(call, args, insns, self.mem), pc)
             }};
         }
         macro_rules! dispatch {

@@ -10,10 +10,10 @@ use crate::ids::Cpu;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::{Area, GuestMem};
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-/// No slot.
-const NONE: u32 = u32::MAX;
+/// No slot. Slots are linked by their number plus one, so that an empty table is all zero and a
+/// large one costs nothing until it is used.
+const NONE: u32 = 0;
 
 pub(crate) struct Hash {
     base: u64,
@@ -26,6 +26,8 @@ pub(crate) struct Hash {
     slots: Vec<Slot>,
     len: u32,
     per_cpu: Vec<CpuCache>,
+    /// The first slot never used so far.
+    fresh: u32,
     /// Present in LRU maps: use stamp to slot, oldest first.
     lru: Option<BTreeMap<u64, u32>>,
     stamp: u64,
@@ -44,10 +46,9 @@ struct Slot {
 /// One CPU's free elements.
 struct CpuCache {
     free: Vec<u32>,
-    /// Never used so far.
-    fresh: Range<u32>,
-    /// `extra_elems` of a preallocated map: what an update of an existing key fills.
-    spare: u32,
+    /// `extra_elems` of a preallocated map: what an update of an existing key fills. Without
+    /// preallocation, what such an update takes when the map is full.
+    spare: Option<u32>,
 }
 
 impl Hash {
@@ -71,19 +72,14 @@ impl Hash {
         if max_entries > 1 << 31 {
             return Err(Errno::E2BIG);
         }
-        let total = max_entries as u64 + 2 * cpus as u64;
+        let total = max_entries as u64 + cpus as u64;
         let base = mem
             .alloc(Area::Shared, stride * total, 8)
             .map_err(|_| Errno::ENOMEM)?;
-        let share = max_entries.div_ceil(cpus);
+        let spare = |c| if lru { None } else { Some(c) };
         let per_cpu = (0..cpus).map(|c| CpuCache {
             free: Vec::new(),
-            fresh: (c * share).min(max_entries)..((c + 1) * share).min(max_entries),
-            spare: if prealloc && !lru {
-                max_entries + c
-            } else {
-                NONE
-            },
+            spare: spare(c),
         });
         Ok(Hash {
             base,
@@ -96,6 +92,7 @@ impl Hash {
             slots: Vec::new(),
             len: 0,
             per_cpu: per_cpu.collect(),
+            fresh: cpus,
             lru: lru.then(BTreeMap::new),
             stamp: 0,
         })
@@ -119,15 +116,11 @@ impl Hash {
     }
 
     fn find(&self, mem: &GuestMem, hash: u32, key: &[u8]) -> Option<u32> {
-        let mut slot = *self.buckets.get((hash & (self.n_buckets() - 1)) as usize)?;
-        while slot != NONE {
-            let s = &self.slots[slot as usize];
-            if s.hash == hash && mem.slice(self.key_at(slot), key.len() as u64) == Some(key) {
-                return Some(slot);
-            }
-            slot = s.next;
-        }
-        None
+        let first = *self.buckets.get((hash & (self.n_buckets() - 1)) as usize)?;
+        self.chain(first).find(|&slot| {
+            self.slots[slot as usize].hash == hash
+                && mem.slice(self.key_at(slot), key.len() as u64) == Some(key)
+        })
     }
 
     pub fn lookup(&mut self, op: &Op<'_>, key: &[u8]) -> Option<u64> {
@@ -197,8 +190,9 @@ impl Hash {
 
     /// An element for a new key, or for an existing one that it replaces.
     fn take(&mut self, cpu: Cpu, replaces: bool) -> Result<u32, Errno> {
+        let spare = self.per_cpu[cpu.at()].spare;
         if replaces && self.prealloc {
-            return Ok(self.per_cpu[cpu.at()].spare);
+            return spare.ok_or(Errno::E2BIG);
         }
         if !replaces && self.len >= self.max_entries {
             return Err(Errno::E2BIG);
@@ -206,27 +200,26 @@ impl Hash {
         if let Some(slot) = self.pop(cpu) {
             return Ok(slot);
         }
-        // Without preallocation a replacement may need one element beyond the limit a CPU.
-        let slot = self.max_entries + self.per_cpu.len() as u32 + cpu.0;
-        (!self.prealloc && replaces)
-            .then_some(slot)
-            .ok_or(Errno::E2BIG)
+        self.per_cpu[cpu.at()].spare.take().ok_or(Errno::E2BIG)
     }
 
-    /// This CPU's free elements first, then the others'.
+    /// This CPU's free elements first, then ones never used, then the other CPUs'.
     fn pop(&mut self, cpu: Cpu) -> Option<u32> {
-        let n = self.per_cpu.len();
-        (0..n).find_map(|i| {
-            let cache = &mut self.per_cpu[(cpu.at() + i) % n];
-            cache.free.pop().or_else(|| cache.fresh.next())
-        })
+        if let Some(slot) = self.per_cpu[cpu.at()].free.pop() {
+            return Some(slot);
+        }
+        if self.fresh < self.max_entries + self.per_cpu.len() as u32 {
+            self.fresh += 1;
+            return Some(self.fresh - 1);
+        }
+        self.per_cpu.iter_mut().find_map(|cache| cache.free.pop())
     }
 
     /// Takes a slot back. One that a new element replaced becomes the CPU's spare.
     fn give(&mut self, cpu: Cpu, slot: u32, replaced: bool) {
         let cache = &mut self.per_cpu[cpu.at()];
         if replaced && self.prealloc && self.lru.is_none() {
-            cache.spare = slot;
+            cache.spare = Some(slot);
         } else {
             cache.free.push(slot);
         }
@@ -270,10 +263,10 @@ impl Hash {
 
     fn link(&mut self, slot: u32) {
         if self.buckets.is_empty() {
-            self.buckets = vec![NONE; self.n_buckets() as usize];
+            self.buckets = vec![0; self.n_buckets() as usize];
         }
         let bucket = (self.slots[slot as usize].hash & (self.n_buckets() - 1)) as usize;
-        self.slots[slot as usize].next = std::mem::replace(&mut self.buckets[bucket], slot);
+        self.slots[slot as usize].next = std::mem::replace(&mut self.buckets[bucket], slot + 1);
         self.slots[slot as usize].used = true;
         self.len += 1;
         self.touch(slot);
@@ -282,16 +275,12 @@ impl Hash {
     fn unlink(&mut self, slot: u32) {
         let s = self.slots[slot as usize];
         let bucket = (s.hash & (self.n_buckets() - 1)) as usize;
-        if self.buckets[bucket] == slot {
-            self.buckets[bucket] = s.next;
-        } else {
-            let mut at = self.buckets[bucket];
-            while at != NONE && self.slots[at as usize].next != slot {
-                at = self.slots[at as usize].next;
-            }
-            if at != NONE {
-                self.slots[at as usize].next = s.next;
-            }
+        let before = self
+            .chain(self.buckets[bucket])
+            .find(|&s| self.slots[s as usize].next == slot + 1);
+        match before {
+            Some(before) => self.slots[before as usize].next = s.next,
+            None => self.buckets[bucket] = s.next,
         }
         self.slots[slot as usize].used = false;
         self.len -= 1;
@@ -331,10 +320,8 @@ impl Hash {
     }
 
     fn chain(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
-        std::iter::successors((first != NONE).then_some(first), |&s| {
-            let next = self.slots[s as usize].next;
-            (next != NONE).then_some(next)
-        })
+        let slot = |link: u32| link.checked_sub(1);
+        std::iter::successors(slot(first), move |&s| slot(self.slots[s as usize].next))
     }
 
     pub fn values(&self) -> Vec<u64> {

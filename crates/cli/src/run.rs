@@ -1,0 +1,309 @@
+//! `bpfsim run`: one program, what it left, and what happened.
+
+use crate::show::{self, Shown};
+use crate::{Outcome, Stop};
+use bpfsim::{Config, Ebpf, Event, ProgramInput, Seed, Sim, Trace, What};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The object, as clang made it.
+    object: PathBuf,
+    /// The program to run, by the name of its function; without it the first.
+    #[arg(long)]
+    prog: Option<String>,
+    /// The order of execution: 0 is the usual one, any other number a random one.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Virtual time to let pass after the program returned, such as `10s`, `5ms`, `100us`.
+    #[arg(long = "for", default_value = "1s", value_parser = duration)]
+    time: Duration,
+    /// The packet: a file with its bytes. Without it 64 zero bytes.
+    #[arg(long)]
+    data_in: Option<PathBuf>,
+    /// Virtual CPUs.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `10s`, `5ms`, `100us`, `7ns`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a number and a unit, such as 10s".to_string())?;
+    let nanos = match unit {
+        "s" => 1_000_000_000,
+        "ms" => 1_000_000,
+        "us" => 1_000,
+        "ns" => 1,
+        _ => return Err(format!("unit `{unit}` is none of s, ms, us, ns")),
+    };
+    number
+        .checked_mul(nanos)
+        .map(Duration::from_nanos)
+        .ok_or_else(|| "too long".to_string())
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Stop> {
+    let bytes = read(&args.object)?;
+    let data = match &args.data_in {
+        Some(path) => read(path)?,
+        None => vec![0; 64],
+    };
+    let config = Config {
+        cpus: args.cpus,
+        seed: args.seed,
+        ..Config::default()
+    };
+    let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
+    let mut bpf = Ebpf::load(&sim, &bytes)
+        .map_err(|e| Stop::unusable(format!("{}: {e}", args.object.display())))?;
+    let name = match &args.prog {
+        Some(name) => name.clone(),
+        None => {
+            let first = bpf.programs().next().map(|p| p.name().to_string());
+            first.ok_or_else(|| Stop::unusable("the object has no program"))?
+        }
+    };
+    let program = bpf.program_mut(&name).map_err(Stop::unusable)?;
+    let input = match program.takes_packet() {
+        true => ProgramInput::packet(&data),
+        false => ProgramInput::empty(),
+    };
+    let maps: Vec<_> = bpf.maps().collect();
+    let before: Vec<Shown> = maps.iter().map(show::map).collect();
+    let mut program = bpf.program_mut(&name).map_err(Stop::unusable)?;
+    let ran = program.test_run(input).and_then(|out| {
+        sim.run_for(args.time)?;
+        Ok(out)
+    });
+    let after: Vec<Shown> = maps.iter().map(show::map).collect();
+    let report = Report {
+        sim: &sim,
+        seed: args.seed,
+        maps: map_names(&bpf),
+        before,
+        after,
+        failure: ran.err().map(|e| e.to_string()),
+    };
+    if args.json {
+        report.json();
+    } else {
+        report.text(&args.object.display().to_string(), bpf.programs().count());
+    }
+    Ok(if report.failure.is_none() {
+        Outcome::Fine
+    } else {
+        Outcome::Failed
+    })
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, Stop> {
+    std::fs::read(path).map_err(|e| Stop::unusable(format!("{}: {e}", path.display())))
+}
+
+fn map_names(bpf: &Ebpf) -> HashMap<bpfsim::MapId, Shown> {
+    bpf.maps().map(|m| (m.id(), show::map(&m))).collect()
+}
+
+/// A run that is over.
+struct Report<'a> {
+    sim: &'a Sim,
+    seed: u64,
+    maps: HashMap<bpfsim::MapId, Shown>,
+    before: Vec<Shown>,
+    after: Vec<Shown>,
+    failure: Option<String>,
+}
+
+/// Most lines of a timeline on a terminal.
+const MAX_LINES: usize = 200;
+
+impl Report<'_> {
+    fn json(&self) {
+        for map in &self.before {
+            show::json(&self.map_json(map, "before"));
+        }
+        for event in self.sim.trace().events() {
+            if let Some(value) = self.event_json(event) {
+                show::json(&value);
+            }
+        }
+        for map in &self.after {
+            show::json(&self.map_json(map, "after"));
+        }
+        let failure = self
+            .failure
+            .as_ref()
+            .map(|message| json!({ "message": message }));
+        let hash = format!("{:016x}", self.sim.trace_hash());
+        show::json(
+            &json!({ "event": "end", "seed": self.seed, "trace_hash": hash, "failure": failure }),
+        );
+    }
+
+    fn map_json(&self, map: &Shown, when: &str) -> Value {
+        let entries: Vec<_> = map
+            .entries
+            .iter()
+            .map(|(k, v)| json!({ "key": k, "value": v }))
+            .collect();
+        json!({ "event": "map", "when": when, "name": map.name, "type": map.kind, "entries": entries })
+    }
+
+    fn event_json(&self, event: &Event) -> Option<Value> {
+        Some(match &event.what {
+            What::ProgramEnd { name, return_value } => json!({
+                "event": "return", "program": name, "cpu": event.cpu.0, "at_ns": event.at,
+                "return_value": return_value,
+            }),
+            What::CallbackEnd {
+                kind,
+                name,
+                element,
+                return_value,
+            } => json!({
+                "event": "callback", "kind": kind.name(), "function": name,
+                "map": self.map_name(element.map), "key": self.key(element.map, &element.key),
+                "cpu": event.cpu.0, "context": event.level.name(), "at_ns": event.at,
+                "return_value": return_value,
+            }),
+            What::Printk { text } => json!({
+                "event": "printk", "text": text, "cpu": event.cpu.0, "at_ns": event.at,
+            }),
+            _ => return None,
+        })
+    }
+
+    fn map_name(&self, map: bpfsim::MapId) -> &str {
+        self.maps.get(&map).map_or("?", |m| &m.name)
+    }
+
+    fn key(&self, map: bpfsim::MapId, key: &[u8]) -> Value {
+        self.maps.get(&map).map_or(Value::Null, |m| m.key(key))
+    }
+
+    fn text(&self, object: &str, programs: usize) {
+        let order = match self.seed {
+            0 => "the usual order".to_string(),
+            seed => format!("the order of seed {seed}"),
+        };
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        show::line(&format!(
+            "{object}: {}, {}; {order}",
+            count(programs, "program"),
+            count(self.maps.len(), "map")
+        ));
+        let trace = self.sim.trace();
+        self.maps_text("maps before", &self.before);
+        self.timeline(&trace);
+        let printed = self.sim.printk();
+        if !printed.is_empty() {
+            show::heading("printk");
+            for line in printed {
+                show::line(&format!("  {line}"));
+            }
+        }
+        self.maps_text("maps after", &self.after);
+        show::heading("result");
+        for event in trace.events() {
+            if let What::ProgramEnd { name, return_value } = &event.what {
+                show::line(&format!("  {name} returned {return_value}"));
+            }
+        }
+        let callbacks = trace
+            .events()
+            .iter()
+            .filter(|e| matches!(e.what, What::CallbackEnd { .. }));
+        show::line(&format!(
+            "  {}, trace {:016x}",
+            count(callbacks.count(), "callback"),
+            trace.hash()
+        ));
+        if let Some(failure) = &self.failure {
+            show::line(&format!("  FAILED: {failure}"));
+        }
+    }
+
+    fn maps_text(&self, title: &str, maps: &[Shown]) {
+        show::heading(title);
+        for map in maps.iter().filter(|m| !m.is_literals()) {
+            for line in map.lines() {
+                show::line(&format!("  {line}"));
+            }
+        }
+    }
+
+    fn timeline(&self, trace: &Trace) {
+        show::heading("timeline");
+        show::line("            time  cpu  context  what");
+        let start = bpfsim::BOOTED;
+        for event in trace.events().iter().take(MAX_LINES) {
+            let what = self.what(event, start);
+            let time = show::time(event.at.saturating_sub(start));
+            show::line(&format!(
+                "  {time:>14}  {:>3}  {:<7}  {what}",
+                event.cpu.0,
+                event.level.name()
+            ));
+        }
+        if trace.events().len() > MAX_LINES {
+            show::line(&format!(
+                "  ... {} more events",
+                trace.events().len() - MAX_LINES
+            ));
+        }
+    }
+
+    fn what(&self, event: &Event, start: u64) -> String {
+        let element = |e: &bpfsim::Element| {
+            format!(
+                "{}[{}]",
+                self.map_name(e.map),
+                show::unnamed(&self.key(e.map, &e.key))
+            )
+        };
+        match &event.what {
+            What::ProgramStart { name } => format!("{name} begins"),
+            What::ProgramEnd { name, return_value } => format!("{name} returns {return_value}"),
+            What::CallbackStart {
+                kind,
+                name,
+                element: e,
+            } => {
+                format!("{name} begins: {} of {}", kind.name(), element(e))
+            }
+            What::CallbackEnd {
+                name, return_value, ..
+            } => format!("{name} returns {return_value}"),
+            What::Armed {
+                kind: bpfsim::AsyncKind::Timer,
+                element: e,
+                due,
+            } => {
+                format!(
+                    "timer of {} armed for {}",
+                    element(e),
+                    show::time(due.saturating_sub(start))
+                )
+            }
+            What::Armed {
+                kind, element: e, ..
+            } => format!("{} of {} queued", kind.name(), element(e)),
+            What::Disarmed { kind, element: e } => {
+                format!("{} of {} cancelled", kind.name(), element(e))
+            }
+            What::Printk { text } => format!("printk: {text}"),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Printing: the only module that writes to standard output and standard error.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where a command speaks"
+)]
+
+use bpfsim::{Map, MapBtf, MapSpec};
+use bpfsim_btf::fields::parse_fields;
+use bpfsim_btf::{Btf, Type, TypeId};
+use serde_json::Value;
+use std::io::Write;
+
+/// A map's contents, ready to be shown.
+pub struct Shown {
+    pub name: String,
+    pub kind: String,
+    spec: MapSpec,
+    /// Keys and values through BTF.
+    pub entries: Vec<(Value, Value)>,
+    /// Of each entry, whether its value is all zero.
+    zero: Vec<bool>,
+}
+
+/// Reads a map.
+pub fn map(map: &Map) -> Shown {
+    let spec = map.spec();
+    let raw = map.entries().unwrap_or_default();
+    let mut shown = Shown {
+        name: spec.name.clone(),
+        kind: spec.map_type.name().to_string(),
+        entries: Vec::new(),
+        zero: raw.iter().map(|(_, v)| v.iter().all(|&b| b == 0)).collect(),
+        spec,
+    };
+    shown.entries = raw
+        .iter()
+        .map(|(k, v)| (shown.key(k), shown.value(v)))
+        .collect();
+    shown
+}
+
+impl Shown {
+    /// A key of this map.
+    pub fn key(&self, bytes: &[u8]) -> Value {
+        self.typed(|b| b.key, bytes)
+    }
+
+    fn value(&self, bytes: &[u8]) -> Value {
+        self.typed(|b| b.value, bytes)
+    }
+
+    fn typed(&self, ty: impl Fn(&MapBtf) -> TypeId, bytes: &[u8]) -> Value {
+        let btf = self.spec.btf.as_ref();
+        let typed = btf
+            .filter(|b| ty(b) != TypeId::VOID)
+            .map(|b| through_btf(&b.btf, ty(b), bytes));
+        match (typed, <[u8; 4]>::try_from(bytes)) {
+            (Some(value), _) => value,
+            (None, Ok(word)) => Value::from(u32::from_le_bytes(word)),
+            (None, Err(_)) => {
+                Value::from(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>())
+            }
+        }
+    }
+
+    /// As lines of text. Of an array, elements that are all zero are only counted; of a section
+    /// of variables, those of functions (`f.x`) are left out, as are slots of special fields,
+    /// which read as zero whatever they hold.
+    pub fn lines(&self) -> Vec<String> {
+        if let Some(variables) = self.variables() {
+            let head = vec![self.name.clone()];
+            let lines = variables
+                .iter()
+                .flat_map(|(name, v)| pretty(&format!("  {name} = "), v));
+            return head.into_iter().chain(lines).collect();
+        }
+        let array = self.kind == "array";
+        let mut lines = vec![match array {
+            true => format!(
+                "{} ({}, {} elements)",
+                self.name, self.kind, self.spec.max_entries
+            ),
+            false => format!(
+                "{} ({}, {} of {})",
+                self.name,
+                self.kind,
+                self.entries.len(),
+                self.spec.max_entries
+            ),
+        }];
+        let special = self.special_members();
+        for ((key, value), _) in self
+            .entries
+            .iter()
+            .zip(&self.zero)
+            .filter(|(_, zero)| !array || !**zero)
+        {
+            let mut value = value.clone();
+            if let Value::Object(members) = &mut value {
+                members.retain(|name, _| !special.contains(name));
+            }
+            lines.extend(pretty(&format!("  [{}] = ", unnamed(key)), &value));
+        }
+        let zero = self.zero.iter().filter(|z| **z).count();
+        if array && zero > 0 {
+            lines.push(format!("  {zero} of {} all zero", self.spec.max_entries));
+        }
+        lines
+    }
+
+    /// True for string literals, which are no variables.
+    pub fn is_literals(&self) -> bool {
+        self.name.starts_with(".rodata.str")
+    }
+
+    /// The variables of a section, by name.
+    fn variables(&self) -> Option<Vec<(&str, &Value)>> {
+        let Value::Object(section) = &self.entries.first()?.1 else {
+            return None;
+        };
+        let (name, variables) = section.iter().next().filter(|(n, _)| n.starts_with('.'))?;
+        debug_assert!(self.name.ends_with(name.as_str()));
+        let members = variables
+            .as_array()?
+            .iter()
+            .filter_map(Value::as_object)
+            .flatten();
+        Some(
+            members
+                .filter(|(n, _)| !n.contains('.'))
+                .map(|(n, v)| (n.as_str(), v))
+                .collect(),
+        )
+    }
+
+    /// Names of the value's members that are timers and their like.
+    fn special_members(&self) -> Vec<String> {
+        let Some(MapBtf { btf, value, .. }) = &self.spec.btf else {
+            return Vec::new();
+        };
+        let fields = parse_fields(btf, *value).unwrap_or_default();
+        let Ok((_, Type::Struct(s))) = btf.resolve(*value) else {
+            return Vec::new();
+        };
+        let special = |bits: u32| fields.iter().any(|f| f.offset == bits / 8);
+        s.members
+            .iter()
+            .filter(|m| special(m.bit_offset))
+            .map(|m| m.name.to_string())
+            .collect()
+    }
+}
+
+fn through_btf(btf: &Btf, ty: TypeId, bytes: &[u8]) -> Value {
+    let value = bpfsim_btf::display::value(btf, ty, bytes).ok();
+    value
+        .and_then(|v| serde_json::to_value(v).ok())
+        .unwrap_or(Value::Null)
+}
+
+/// The items of an array, more than two equal ones in a row as one with their number.
+fn parts(items: &[Value], show: fn(&Value) -> String) -> Vec<String> {
+    let runs = items.chunk_by(|a, b| a == b);
+    let shown = runs.flat_map(|run| match run {
+        [item, _, _, ..] => vec![format!("{} x {}", run.len(), show(item))],
+        _ => run.iter().map(show).collect(),
+    });
+    shown.collect()
+}
+
+/// A value on one line, as in C initialisers.
+pub fn compact(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Array(items) => format!("{{{}}}", parts(items, compact).join(", ")),
+        Value::Object(members) => {
+            let parts = members.iter().map(|(k, v)| format!("{k}: {}", compact(v)));
+            format!("{{{}}}", parts.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A key on one line, members without their names.
+pub fn unnamed(value: &Value) -> String {
+    match value {
+        Value::Object(members) => unnamed(&Value::Array(members.values().cloned().collect())),
+        Value::Array(items) => format!("{{{}}}", parts(items, unnamed).join(", ")),
+        other => compact(other),
+    }
+}
+
+/// A struct or an array of structs as a line, or where that is long a line for each part.
+fn pretty(head: &str, value: &Value) -> Vec<String> {
+    const WIDTH: usize = 110;
+    let line = format!("{head}{}", compact(value));
+    match value {
+        Value::Object(members) if line.chars().count() > WIDTH => {
+            let indent = " ".repeat(head.len() - head.trim_start().len() + 2);
+            let mut lines = Vec::new();
+            if !head.trim().is_empty() {
+                lines.push(head.trim_end().to_string());
+            }
+            for (name, member) in members {
+                lines.extend(pretty(&format!("{indent}{name}: "), member));
+            }
+            lines
+        }
+        Value::Array(items)
+            if line.chars().count() > WIDTH && items.iter().any(Value::is_object) =>
+        {
+            let indent = " ".repeat(head.len() - head.trim_start().len() + 2);
+            let items = parts(items, compact);
+            let items = items.iter().map(|item| format!("{indent}{item}"));
+            std::iter::once(head.trim_end().to_string())
+                .chain(items)
+                .collect()
+        }
+        _ => vec![line],
+    }
+}
+
+/// Nanoseconds, in the unit that reads best.
+pub fn time(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{}.{:03} us", ns / 1_000, ns % 1_000),
+        1_000_000..1_000_000_000 => format!("{}.{:06} ms", ns / 1_000_000, ns % 1_000_000),
+        _ => format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000),
+    }
+}
+
+/// Prints a line. A reader that went away ends the output, not the command.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints a heading.
+pub fn heading(text: &str) {
+    line("");
+    line(text);
+}
+
+/// Prints a JSON object.
+pub fn json(value: &Value) {
+    line(&value.to_string());
+}
+
+/// Reports what ended a command.
+pub fn error(message: &str) {
+    let _ = writeln!(std::io::stderr(), "bpfsim: {message}");
+}
