@@ -1,5 +1,10 @@
-//! What bpfsim itself does with a row of the tables. The only place to edit when something is
-//! implemented.
+//! What bpfsim itself does with a row of the tables.
+//!
+//! The only place to edit when something is implemented: what is not listed here is not there,
+//! and is refused by name. Each row says whether the verifier judges it and whether it runs.
+use crate::helper::Func;
+use crate::{MapType, ProgType};
+use Status::{Done, No, Partial};
 
 /// How far bpfsim supports something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -11,4 +16,132 @@ pub enum Status {
     /// Nothing: refused by name.
     #[default]
     No,
+}
+
+impl Status {
+    /// `done`, `partial` or `no`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Done => "done",
+            Partial(_) => "partial",
+            No => "no",
+        }
+    }
+
+    /// What is lacking, if it is a part.
+    #[must_use]
+    pub const fn lacks(self) -> Option<&'static str> {
+        match self {
+            Partial(what) => Some(what),
+            Done | No => None,
+        }
+    }
+}
+
+/// What bpfsim does with one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Support {
+    /// Whether the verifier judges it.
+    pub verify: Status,
+    /// Whether it runs.
+    pub run: Status,
+}
+
+/// Helpers: which, verifies, runs.
+pub static HELPERS: &[(Func, Status, Status)] = &[
+    (Func::MapLookupElem, No, Done),
+    (Func::MapUpdateElem, No, Done),
+    (Func::MapDeleteElem, No, Done),
+    (Func::KtimeGetNs, No, Done),
+    (Func::KtimeGetBootNs, No, Done),
+    (Func::KtimeGetCoarseNs, No, Done),
+    (Func::TracePrintk, No, Done),
+    (Func::GetPrandomU32, No, Done),
+    (Func::GetSmpProcessorId, No, Done),
+    (Func::GetNumaNodeId, No, Done),
+    (Func::GetCurrentPidTgid, No, Done),
+    (Func::GetCurrentUidGid, No, Partial("every task is root")),
+    (Func::GetCurrentComm, No, Done),
+    (Func::GetCurrentTask, No, Done),
+    (Func::GetCurrentTaskBtf, No, Done),
+    (Func::SpinLock, No, Done),
+    (Func::SpinUnlock, No, Done),
+    (Func::TimerInit, No, Done),
+    (Func::TimerSetCallback, No, Done),
+    (Func::TimerStart, No, Done),
+    (Func::TimerCancel, No, Done),
+];
+
+/// Kfuncs: which, verifies, runs.
+pub static KFUNCS: &[(&str, Status, Status)] = &[
+    ("bpf_wq_init", No, Done),
+    ("bpf_wq_set_callback_impl", No, Done),
+    ("bpf_wq_start", No, Done),
+    ("bpf_task_work_schedule_signal_impl", No, Done),
+    ("bpf_task_work_schedule_resume_impl", No, Done),
+    ("bpf_copy_from_user_str", No, Done),
+    ("bpf_rcu_read_lock", No, Done),
+    ("bpf_rcu_read_unlock", No, Done),
+    ("bpf_preempt_disable", No, Done),
+    ("bpf_preempt_enable", No, Done),
+];
+
+/// Map types: which, verifies, runs.
+pub static MAP_TYPES: &[(MapType, Status, Status)] = &[
+    (MapType::Array, No, Done),
+    (MapType::Hash, No, Done),
+    (MapType::LruHash, No, Done),
+];
+
+/// Program types: which, verifies, runs.
+pub static PROG_TYPES: &[(ProgType, Status, Status)] = &[
+    (ProgType::SocketFilter, No, Done),
+    (ProgType::SchedCls, No, Done),
+    (ProgType::SchedAct, No, Done),
+    (ProgType::Xdp, No, Done),
+    (ProgType::CgroupSkb, No, Done),
+    (ProgType::LwtIn, No, Done),
+    (ProgType::LwtOut, No, Done),
+    (ProgType::LwtXmit, No, Done),
+    (ProgType::LwtSeg6local, No, Done),
+    (ProgType::SkSkb, No, Done),
+    (ProgType::FlowDissector, No, Done),
+    (ProgType::Syscall, No, Done),
+];
+
+fn find<T: Copy + PartialEq>(rows: &[(T, Status, Status)], what: T) -> Support {
+    let row = rows.iter().find(|(which, ..)| *which == what);
+    row.map_or_else(Support::default, |(_, verify, run)| Support {
+        verify: *verify,
+        run: *run,
+    })
+}
+
+/// What bpfsim does with a helper.
+#[must_use]
+pub fn helper(func: Func) -> Support {
+    find(HELPERS, func)
+}
+
+/// What bpfsim does with a kfunc.
+#[must_use]
+pub fn kfunc(name: &str) -> Support {
+    let row = KFUNCS.iter().find(|(which, ..)| *which == name);
+    row.map_or_else(Support::default, |(_, verify, run)| Support {
+        verify: *verify,
+        run: *run,
+    })
+}
+
+/// What bpfsim does with a map type.
+#[must_use]
+pub fn map_type(map_type: MapType) -> Support {
+    find(MAP_TYPES, map_type)
+}
+
+/// What bpfsim does with a program type.
+#[must_use]
+pub fn prog_type(prog_type: ProgType) -> Support {
+    find(PROG_TYPES, prog_type)
 }

@@ -29,3 +29,21 @@ pub fn all_protos() -> impl Iterator<Item = &'static Proto> {
     .flatten()
     .copied()
 }
+
+/// The program types that may call a helper under some attach type, target or member.
+#[must_use]
+pub fn prog_types(func: Func) -> crate::ProgTypes {
+    use crate::{AttachType, ProgType};
+    let has = |prog_type: ProgType| {
+        [None, Some("tcp_congestion_ops"), Some("bpf_iter_tcp")]
+            .into_iter()
+            .any(|target| {
+                AttachType::ALL.iter().any(|attach| {
+                    func_proto_sets(prog_type, *attach, target)
+                        .iter()
+                        .any(|set| set.protos.iter().any(|(proto, _)| proto.func == func))
+                })
+            })
+    };
+    ProgType::ALL.iter().copied().filter(|t| has(*t)).collect()
+}

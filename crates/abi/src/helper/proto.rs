@@ -244,6 +244,35 @@ impl Proto {
     }
 }
 
+macro_rules! display_type {
+    ($name:ident) => {
+        impl std::fmt::Display for $name {
+            /// As the kernel's tables have it: `ARG_PTR_TO_MEM | MEM_RDONLY`.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.base.symbol())?;
+                match self.of {
+                    Of::Nothing => {}
+                    Of::Btf(name) => write!(f, "({name})")?,
+                    Of::Size(size) => write!(f, "({size})")?,
+                }
+                self.flags
+                    .iter_names()
+                    .try_for_each(|(name, _)| write!(f, " | {name}"))
+            }
+        }
+    };
+}
+display_type!(ArgType);
+display_type!(RetType);
+
+impl std::fmt::Display for Proto {
+    /// `RET_INTEGER (ARG_CONST_MAP_PTR, ARG_PTR_TO_MAP_KEY)`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let args: Vec<String> = self.args.iter().map(ToString::to_string).collect();
+        write!(f, "{} ({})", self.ret, args.join(", "))
+    }
+}
+
 /// The kernel's names of argument and return types, flags included, for the tables.
 pub(super) mod names {
     use super::{ArgBase, ArgType, RetBase, RetType, TypeFlags};
