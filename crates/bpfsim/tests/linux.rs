@@ -82,3 +82,22 @@ fn async_basic() {
 fn counter_race() {
     compare("counter_race");
 }
+
+/// The same sources through every compiler and cpu version. FIXME: `maps`, `packet` and `subprogs`
+/// are recorded too, and want map-in-map, packets and `bpf_loop`.
+#[test]
+fn compiler_matrix() {
+    let matrix = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/matrix");
+    let mut compared = 0;
+    for entry in fs::read_dir(&matrix).unwrap() {
+        let folder = entry.unwrap().file_name().into_string().unwrap();
+        for stem in ["alu", "globals", "jumps", "plain"] {
+            let record = format!("{folder}/{stem}.linux.json");
+            if matrix.join(record).exists() {
+                compare(&format!("matrix/{folder}/{stem}"));
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 3 * 14, "only {compared} recordings");
+}
