@@ -5,7 +5,7 @@
 //! attach type that it loads (`tests/data/helpers.csv`).
 use super::sets::*;
 use super::{Func, Proto};
-use crate::{AttachType, ProgType};
+use crate::{AttachType, KernelVersion, ProgType, ProgTypes};
 use When::{Always, Attach, LsmHook, NotAttach, NotMember, Sleepable};
 
 bitflags::bitflags! {
@@ -195,4 +195,83 @@ pub fn func_proto_sets(
         P::StructOps | P::Netfilter => chain!(; base),
         P::SkLookup => chain!(SK_LOOKUP; sk_base),
     }
+}
+
+const TRACING_TYPES: &[ProgType] = &[
+    ProgType::Kprobe,
+    ProgType::Tracepoint,
+    ProgType::PerfEvent,
+    ProgType::RawTracepoint,
+    ProgType::RawTracepointWritable,
+    ProgType::Tracing,
+    ProgType::Lsm,
+    ProgType::Syscall,
+];
+const CGROUP_TYPES: &[ProgType] = &[
+    ProgType::CgroupSock,
+    ProgType::CgroupDevice,
+    ProgType::CgroupSockAddr,
+    ProgType::CgroupSysctl,
+    ProgType::CgroupSockopt,
+];
+
+/// Helpers that reached most program types later than they came: the helpers, since when, and
+/// the types that had them from the beginning. What moved before 6.12 is not recorded.
+pub static NEWER: &[(&[Func], KernelVersion, ProgTypes)] = &[
+    (
+        &[
+            Func::CopyFromUser,
+            Func::CopyFromUserTask,
+            Func::FindVma,
+            Func::GetBranchSnapshot,
+            Func::GetTaskStack,
+            Func::PerfEventRead,
+            Func::PerfEventReadValue,
+            Func::SendSignal,
+            Func::SendSignalThread,
+            Func::TaskStorageGet,
+            Func::TaskStorageDelete,
+        ],
+        KernelVersion::V6_16,
+        ProgTypes::of(TRACING_TYPES),
+    ),
+    (
+        &[Func::GetCurrentComm, Func::CurrentTaskUnderCgroup],
+        KernelVersion::V6_16,
+        ProgTypes::of(TRACING_TYPES).union(ProgTypes::of(CGROUP_TYPES)),
+    ),
+    (
+        &[Func::GetCurrentUidGid],
+        KernelVersion::V6_16,
+        ProgTypes::of(TRACING_TYPES)
+            .union(ProgTypes::of(CGROUP_TYPES))
+            .union(ProgTypes::of(&[ProgType::SkMsg])),
+    ),
+    (
+        &[Func::GetCgroupClassid],
+        KernelVersion::V6_16,
+        ProgTypes::of(CGROUP_TYPES).union(ProgTypes::of(&[
+            ProgType::SchedCls,
+            ProgType::SchedAct,
+            ProgType::LwtIn,
+            ProgType::LwtOut,
+            ProgType::LwtXmit,
+            ProgType::LwtSeg6local,
+            ProgType::SkMsg,
+        ])),
+    ),
+    (
+        &[Func::GetNetnsCookie],
+        KernelVersion::V6_15,
+        ProgTypes::of(CGROUP_TYPES).union(ProgTypes::of(&[ProgType::SockOps, ProgType::SkMsg])),
+    ),
+];
+
+/// The first kernel that lets a program of this type call the helper, as far as recorded.
+#[must_use]
+pub fn since(func: Func, prog_type: ProgType) -> KernelVersion {
+    NEWER
+        .iter()
+        .find(|(funcs, _, had)| funcs.contains(&func) && !had.contains(prog_type))
+        .map_or(func.since(), |(_, version, _)| func.since().max(*version))
 }

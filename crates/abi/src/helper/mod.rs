@@ -11,7 +11,7 @@ mod protos_net_sk;
 mod protos_trace;
 mod sets;
 
-pub use avail::{Caller, Caps, ProtoSet, When, func_proto_sets, proto, protos};
+pub use avail::{Caller, Caps, NEWER, ProtoSet, When, func_proto_sets, proto, protos, since};
 pub use func::Func;
 pub use proto::{
     Allowed, ArgBase, ArgType, D_PATH_FUNCS, Of, Proto, ProtoFlags, RetBase, RetType, TypeFlags,

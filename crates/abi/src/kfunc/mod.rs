@@ -108,6 +108,25 @@ impl Hook {
     }
 }
 
+/// The first kernel in which programs of this type reach kfuncs by a hook of their own, where
+/// that came after the hook itself; [`Hook::Common`] is open to all.
+#[must_use]
+pub const fn hook_since(prog_type: ProgType) -> KernelVersion {
+    use ProgType as P;
+    match prog_type {
+        P::CgroupSockAddr => KernelVersion::V6_7,
+        P::Kprobe => KernelVersion::V6_10,
+        P::Tracepoint
+        | P::PerfEvent
+        | P::CgroupSock
+        | P::CgroupDevice
+        | P::CgroupSockopt
+        | P::CgroupSysctl => KernelVersion::V6_12,
+        P::SockOps => KernelVersion::V6_15,
+        _ => KernelVersion::OLDEST,
+    }
+}
+
 /// What a set asks of the program besides its hook: `btf_kfunc_id_set::filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
@@ -172,6 +191,16 @@ impl Kfunc {
     #[must_use]
     pub fn exists_in(&self, kernel: KernelVersion) -> bool {
         kernel >= self.since && self.until.is_none_or(|until| kernel < until)
+    }
+
+    /// The first kernel that lets programs of this type call it, if any does, as far as recorded.
+    #[must_use]
+    pub fn since_for(&self, prog_type: ProgType) -> Option<KernelVersion> {
+        let hook = match self.hooks.contains(&Hook::Common) {
+            true => KernelVersion::OLDEST,
+            false => hook_since(prog_type),
+        };
+        self.reaches(prog_type).then(|| self.since.max(hook))
     }
 
     /// Whether a program of this type may call it at all, some filter permitting.
