@@ -121,7 +121,7 @@ impl Open<'_> {
         let mut vars = Vec::with_capacity(section.vars.len());
         for mut var in section.vars {
             let Some(Type::Var { name, linkage, .. }) = btf.ty(var.ty) else {
-                return Err(K::BadDatasec("an entry is no variable").err());
+                return Err(K::BadBtf("an entry of a DATASEC is no variable".into()).err());
             };
             if linkage != Linkage::Static && linkage != Linkage::Extern {
                 let missing = || K::BadDatasec("ELF has no symbol of this variable").err();

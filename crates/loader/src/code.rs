@@ -69,7 +69,7 @@ pub fn code_sections(bytes: &[u8]) -> Result<Vec<CodeSection>, LoadError> {
     let mut place = vec![None; elf.section_count()];
     let mut sections = Vec::new();
     let mut left = MAX_SECTION_INSNS;
-    for index in 1..elf.section_count() {
+    for (index, place) in place.iter_mut().enumerate().skip(1) {
         let section = elf.section(index)?;
         if section.kind != SHT_PROGBITS || !section.is_code() || section.size == 0 {
             continue;
@@ -77,12 +77,19 @@ pub fn code_sections(bytes: &[u8]) -> Result<Vec<CodeSection>, LoadError> {
         let (slots, _) = elf.data(index)?.as_chunks::<{ Insn::SIZE }>();
         left = left.checked_sub(slots.len()).ok_or_else(|| {
             let limit = MAX_SECTION_INSNS as u64;
-            K::TooLarge { what: "instructions", limit }.in_section(section.name)
+            K::TooLarge {
+                what: "instructions",
+                limit,
+            }
+            .in_section(section.name)
         })?;
-        place[index] = Some(sections.len());
+        *place = Some(sections.len());
         sections.push(CodeSection {
             name: budget.name(section.name)?,
-            insns: slots.iter().map(|slot| Insn::from_le_bytes(*slot)).collect(),
+            insns: slots
+                .iter()
+                .map(|slot| Insn::from_le_bytes(*slot))
+                .collect(),
             labels: Vec::new(),
             relocs: Vec::new(),
             lines: Lines::default(),
@@ -101,7 +108,9 @@ fn add_labels(
     sections: &mut [CodeSection],
 ) -> Result<(), LoadError> {
     for symbol in elf.symbols() {
-        let Some(&Some(index)) = place.get(symbol.section) else { continue };
+        let Some(&Some(index)) = place.get(symbol.section) else {
+            continue;
+        };
         if symbol.kind == STT_SECTION || symbol.kind == STT_FILE {
             continue;
         }
@@ -129,7 +138,9 @@ fn add_relocs(
 ) -> Result<(), LoadError> {
     for index in 1..elf.section_count() {
         let section = elf.section(index)?;
-        let Some(&Some(target)) = place.get(section.info) else { continue };
+        let Some(&Some(target)) = place.get(section.info) else {
+            continue;
+        };
         if section.kind != SHT_REL {
             continue;
         }
@@ -150,8 +161,13 @@ fn add_relocs(
 
 /// From `.BTF.ext`, or from DWARF where that has no lines.
 fn add_lines(elf: &Elf<'_>, place: &[Option<usize>], sections: &mut [CodeSection]) {
-    let blob = |name| elf.find_section(name).and_then(|index| elf.data(index).ok());
-    let btf = blob(".BTF").and_then(|bytes| Btf::parse(bytes).ok()).map(Arc::new);
+    let blob = |name| {
+        elf.find_section(name)
+            .and_then(|index| elf.data(index).ok())
+    };
+    let btf = blob(".BTF")
+        .and_then(|bytes| Btf::parse(bytes).ok())
+        .map(Arc::new);
     let ext = btf.as_deref().zip(blob(".BTF.ext"));
     let ext = ext.and_then(|(btf, bytes)| BtfExt::parse(bytes, btf).ok());
     let lines = ext.map(|ext| ext.line_info).unwrap_or_default();
@@ -159,7 +175,8 @@ fn add_lines(elf: &Elf<'_>, place: &[Option<usize>], sections: &mut [CodeSection
         for of_section in lines {
             let index = elf.find_section(&of_section.section).and_then(|i| place[i]);
             let Some(index) = index else { continue };
-            let mut records: Vec<LineRecord> = of_section.records.iter().map(LineRecord::of).collect();
+            let mut records: Vec<LineRecord> =
+                of_section.records.iter().map(LineRecord::of).collect();
             records.sort_by_key(|r| r.insn);
             sections[index].lines = Lines::from_btf(Arc::clone(&btf), records);
         }

@@ -293,10 +293,7 @@ impl<'a> Elf<'a> {
     ///
     /// # Errors
     /// What is wrong with the file there.
-    pub fn rels(
-        &self,
-        index: usize,
-    ) -> Result<impl ExactSizeIterator<Item = Rel> + 'a, LoadError> {
+    pub fn rels(&self, index: usize) -> Result<impl ExactSizeIterator<Item = Rel> + 'a, LoadError> {
         let section = self.section(index)?;
         if section.entsize != 16 || section.info >= self.sections.len() {
             return Err(

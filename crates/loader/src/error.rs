@@ -30,7 +30,6 @@ pub enum Errno {
     Erange = 34,
     Eopnotsupp = 95,
     /// The kernel's own `ENOTSUPP` does not reach user space; libbpf's `ENOTSUP` is `EOPNOTSUPP`.
-    Libelf = 4000,
     Format = 4001,
     Endian = 4003,
     Reloc = 4005,
@@ -80,8 +79,12 @@ pub enum LoadErrorKind {
     BadMap(String),
     /// A map whose definition asks for what libbpf does not do.
     UnsupportedMap(String),
-    /// A second arena, or arena variables without an arena, or with one too small.
-    BadArena(&'static str),
+    /// A second arena.
+    ManyArenas,
+    /// Variables of `__arena`, but no arena.
+    NoArena,
+    /// An arena that has fewer pages than its variables.
+    ArenaTooSmall,
     /// A struct_ops variable that libbpf would not take.
     BadStructOps(String),
     /// An extern in an object without BTF.
@@ -153,12 +156,13 @@ impl LoadError {
     /// The errno that `bpf_object__open` or `bpf_object__load` reports for this.
     pub fn errno(&self) -> Errno {
         match &self.kind {
-            K::NotElf(_) => Errno::Libelf,
             K::BigEndian => Errno::Endian,
-            K::NotElf64 | K::NotBpf { .. } | K::Malformed(_) | K::BadName => Errno::Format,
+            K::NotElf(_) | K::NotElf64 | K::NotBpf { .. } | K::Malformed(_) | K::BadName => {
+                Errno::Format
+            }
             K::ManySymbolTables | K::ProgramOutOfSection { .. } => Errno::Format,
-            K::NoSymbols | K::NoBtf | K::NoDatasec => Errno::Enoent,
-            K::TooLarge { .. } | K::Overlapping => Errno::E2big,
+            K::NoSymbols | K::NoBtf | K::NoDatasec | K::BadDatasec(_) | K::NoArena => Errno::Enoent,
+            K::TooLarge { .. } | K::Overlapping | K::ArenaTooSmall => Errno::E2big,
             K::LegacyMaps | K::StaticProgram | K::UnsupportedMap(_) | K::UnsupportedExtern(_) => {
                 Errno::Eopnotsupp
             }
@@ -167,9 +171,8 @@ impl LoadError {
             K::BadExtern(_) | K::MissingInfo(_) | K::NoGlobal(_) => Errno::Enoent,
             K::CorruptedProgram { .. }
             | K::BadBtf(_)
-            | K::BadDatasec(_)
             | K::BadMap(_)
-            | K::BadArena(_)
+            | K::ManyArenas
             | K::BadStructOps(_)
             | K::BadKconfig(_)
             | K::BadExceptionCallback(_)
@@ -244,7 +247,9 @@ impl fmt::Display for LoadErrorKind {
             K::NoDatasec => f.write_str("BTF has no DATASEC for it"),
             K::BadDatasec(why) => write!(f, "BTF's DATASEC does not fit: {why}"),
             K::BadMap(why) | K::UnsupportedMap(why) | K::BadStructOps(why) | K::BadExtern(why) => f.write_str(why),
-            K::BadArena(why) => f.write_str(why),
+            K::ManyArenas => f.write_str("an object may have only one arena"),
+            K::NoArena => f.write_str("arena variables, but no arena in .maps"),
+            K::ArenaTooSmall => f.write_str("the arena is too small for its variables"),
             K::BadKconfig(why) => f.write_str(why),
             K::UnresolvedExtern(what) => write!(f, "unresolved {what}"),
             K::BadReloc(why) | K::UnsupportedReloc(why) => write!(f, "relocation: {why}"),

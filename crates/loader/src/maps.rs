@@ -117,21 +117,19 @@ impl Open<'_> {
         self.arena = arenas.next();
         if let Some(second) = arenas.next() {
             let name = &self.maps[second].name;
-            return Err(K::BadArena("an object may have only one arena")
-                .err()
-                .symbol(name));
+            return Err(K::ManyArenas.err().symbol(name));
         }
         let Some(section) = self.arena_section else {
             return Ok(());
         };
         let data = self.elf.data(section)?;
-        let at = |why| K::BadArena(why).in_section(self.elf.name_or_mark(section));
+        let at = |kind: K| kind.in_section(self.elf.name_or_mark(section));
         let Some(arena) = self.arena else {
-            return Err(at("arena variables, but no arena in .maps"));
+            return Err(at(K::NoArena));
         };
         let room = u64::from(self.maps[arena].max_entries) * u64::from(PAGE_SIZE);
         if (data.len() as u64).next_multiple_of(PAGE_SIZE.into()) > room {
-            return Err(at("the arena is too small for its variables"));
+            return Err(at(K::ArenaTooSmall));
         }
         self.maps[arena].data = self.budget.data(data)?;
         Ok(())

@@ -98,7 +98,10 @@ impl Open<'_> {
             let at = |e: LoadError| e.at(rel.offset);
             let symbol = self.symbol_of(rel).map_err(at)?;
             if rel.offset % 8 != 0 || rel.offset >= size {
-                return Err(at(bad("not at an instruction of the section")));
+                return Err(at(K::Malformed(
+                    "a relocation is not at an instruction of its section",
+                )
+                .err()));
             }
             let insn = (rel.offset / 8) as usize;
             // What belongs to no function is left over from a weak one that another replaced.
@@ -115,13 +118,10 @@ impl Open<'_> {
 
     fn symbol_of(&self, rel: Rel) -> Result<Symbol, LoadError> {
         let symbol = self.elf.symbol(rel.symbol);
-        let symbol = symbol.ok_or_else(|| bad(format!("symbol {} does not exist", rel.symbol)))?;
+        let symbol = symbol.ok_or(K::Malformed("a relocation's symbol does not exist").err())?;
         match symbol.section < self.elf.section_count() || symbol.section >= SHN_LORESERVE {
             true => Ok(symbol),
-            false => Err(bad(format!(
-                "its symbol lies in section {}, which does not exist",
-                symbol.section
-            ))),
+            false => Err(K::Malformed("a relocation's symbol lies in no section").err()),
         }
     }
 

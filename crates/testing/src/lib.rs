@@ -1,5 +1,7 @@
 //! Generators and oracles shared by bpfsim's tests
 
+#[cfg(feature = "objects")]
+pub mod fuzz_elf;
 pub mod fuzz_isa;
 pub mod linux;
 pub mod programs;

@@ -1,0 +1,7 @@
+//! The loader against fixtures, goblin, hostile bytes and objects made on purpose.
+
+mod built;
+mod extremes;
+mod fixtures;
+mod hostile;
+mod steps;
