@@ -1,6 +1,8 @@
 //! Generators and oracles shared by bpfsim's tests
 
 #[cfg(feature = "objects")]
+pub mod fuzz_btf;
+#[cfg(feature = "objects")]
 pub mod fuzz_elf;
 pub mod fuzz_isa;
 pub mod linux;
