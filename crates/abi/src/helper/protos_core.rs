@@ -42,7 +42,7 @@ protos! {
         RET_INTEGER, (ARG_PTR_TO_MEM | MEM_RDONLY, ARG_CONST_SIZE, ARG_ANYTHING, ARG_ANYTHING), MIGHT_SLEEP;
     // kernel/bpf/cgroup.c
     bpf_sysctl_get_name_proto: SysctlGetName =>
-        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM, ARG_CONST_SIZE, ARG_ANYTHING);
+        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM | MEM_WRITE, ARG_CONST_SIZE, ARG_ANYTHING);
     bpf_sysctl_get_current_value_proto: SysctlGetCurrentValue =>
         RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_UNINIT_MEM, ARG_CONST_SIZE);
     bpf_sysctl_get_new_value_proto: SysctlGetNewValue =>
@@ -126,7 +126,7 @@ protos! {
     bpf_get_current_uid_gid_proto: GetCurrentUidGid => RET_INTEGER, ();
     bpf_snprintf_proto: Snprintf =>
         RET_INTEGER,
-        (ARG_PTR_TO_MEM_OR_NULL, ARG_CONST_SIZE_OR_ZERO, ARG_PTR_TO_CONST_STR, ARG_PTR_TO_MEM | PTR_MAYBE_NULL | MEM_RDONLY, ARG_CONST_SIZE_OR_ZERO), GPL_ONLY;
+        (ARG_PTR_TO_MEM_OR_NULL | MEM_WRITE, ARG_CONST_SIZE_OR_ZERO, ARG_PTR_TO_CONST_STR, ARG_PTR_TO_MEM | PTR_MAYBE_NULL | MEM_RDONLY, ARG_CONST_SIZE_OR_ZERO), GPL_ONLY;
     bpf_copy_from_user_proto: CopyFromUser =>
         RET_INTEGER, (ARG_PTR_TO_UNINIT_MEM, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING), MIGHT_SLEEP;
     bpf_copy_from_user_task_proto: CopyFromUserTask =>

@@ -64,7 +64,7 @@ protos! {
     bpf_skb_under_cgroup_proto: SkbUnderCgroup =>
         RET_INTEGER, (ARG_PTR_TO_CTX, ARG_CONST_MAP_PTR, ARG_ANYTHING);
     bpf_skb_fib_lookup_proto: FibLookup =>
-        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM, ARG_CONST_SIZE, ARG_ANYTHING), GPL_ONLY;
+        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM | MEM_WRITE, ARG_CONST_SIZE, ARG_ANYTHING), GPL_ONLY;
     bpf_skb_check_mtu_proto: CheckMtu =>
         RET_INTEGER,
         (ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_PTR_TO_FIXED_SIZE_MEM(Size(4)) | MEM_WRITE | MEM_ALIGNED, ARG_ANYTHING, ARG_ANYTHING), GPL_ONLY;
@@ -90,7 +90,7 @@ protos! {
     bpf_xdp_store_bytes_proto: XdpStoreBytes =>
         RET_INTEGER, (ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_PTR_TO_MEM | MEM_RDONLY, ARG_CONST_SIZE);
     bpf_xdp_fib_lookup_proto: FibLookup =>
-        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM, ARG_CONST_SIZE, ARG_ANYTHING), GPL_ONLY;
+        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM | MEM_WRITE, ARG_CONST_SIZE, ARG_ANYTHING), GPL_ONLY;
     bpf_xdp_check_mtu_proto: CheckMtu =>
         RET_INTEGER,
         (ARG_PTR_TO_CTX, ARG_ANYTHING, ARG_PTR_TO_FIXED_SIZE_MEM(Size(4)) | MEM_WRITE | MEM_ALIGNED, ARG_ANYTHING, ARG_ANYTHING), GPL_ONLY;

@@ -32,7 +32,7 @@ protos! {
     bpf_perf_prog_read_value_proto: PerfProgReadValue =>
         RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_UNINIT_MEM, ARG_CONST_SIZE), GPL_ONLY;
     bpf_read_branch_records_proto: ReadBranchRecords =>
-        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM_OR_NULL, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING), GPL_ONLY;
+        RET_INTEGER, (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM_OR_NULL | MEM_WRITE, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING), GPL_ONLY;
     bpf_get_attach_cookie_proto_pe: GetAttachCookie => RET_INTEGER, (ARG_PTR_TO_CTX);
     bpf_perf_event_output_proto_raw_tp: PerfEventOutput =>
         RET_INTEGER,
@@ -41,10 +41,10 @@ protos! {
         RET_INTEGER, (ARG_PTR_TO_CTX, ARG_CONST_MAP_PTR, ARG_ANYTHING), GPL_ONLY;
     bpf_get_stack_proto_raw_tp: GetStack =>
         RET_INTEGER,
-        (ARG_PTR_TO_CTX, ARG_PTR_TO_MEM | MEM_RDONLY, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING), GPL_ONLY;
+        (ARG_PTR_TO_CTX, ARG_PTR_TO_UNINIT_MEM, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING), GPL_ONLY;
     bpf_get_attach_cookie_proto_tracing: GetAttachCookie => RET_INTEGER, (ARG_PTR_TO_CTX);
     bpf_d_path_proto: DPath =>
-        RET_INTEGER, (ARG_PTR_TO_BTF_ID(Btf("path")), ARG_PTR_TO_MEM, ARG_CONST_SIZE_OR_ZERO) if DPath;
+        RET_INTEGER, (ARG_PTR_TO_BTF_ID(Btf("path")), ARG_PTR_TO_UNINIT_MEM, ARG_CONST_SIZE_OR_ZERO) if DPath;
     bpf_seq_printf_proto: SeqPrintf =>
         RET_INTEGER,
         (ARG_PTR_TO_BTF_ID(Btf("seq_file")), ARG_PTR_TO_MEM | MEM_RDONLY, ARG_CONST_SIZE, ARG_PTR_TO_MEM | PTR_MAYBE_NULL | MEM_RDONLY, ARG_CONST_SIZE_OR_ZERO), GPL_ONLY;
@@ -72,7 +72,7 @@ protos! {
         RET_INTEGER, (ARG_PTR_TO_UNINIT_MEM, ARG_CONST_SIZE_OR_ZERO, ARG_ANYTHING), GPL_ONLY;
     bpf_snprintf_btf_proto: SnprintfBtf =>
         RET_INTEGER,
-        (ARG_PTR_TO_MEM, ARG_CONST_SIZE, ARG_PTR_TO_MEM | MEM_RDONLY, ARG_CONST_SIZE, ARG_ANYTHING);
+        (ARG_PTR_TO_MEM | MEM_WRITE, ARG_CONST_SIZE, ARG_PTR_TO_MEM | MEM_RDONLY, ARG_CONST_SIZE, ARG_ANYTHING);
     bpf_task_pt_regs_proto: TaskPtRegs =>
         RET_PTR_TO_BTF_ID(Btf("pt_regs")), (ARG_PTR_TO_BTF_ID(Btf("task_struct"))), GPL_ONLY;
     bpf_probe_read_kernel_proto: ProbeReadKernel =>
