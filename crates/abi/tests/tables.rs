@@ -186,11 +186,8 @@ fn kfuncs_are_named_once_and_agree_with_their_prototypes() {
     for k in kfunc::all() {
         assert!(names.insert(k.name), "{} twice", k.name);
         assert_eq!(kfunc::get(k.name), Some(k));
-        assert!(
-            !k.returns().is_empty() && k.params().len() <= 5,
-            "{}",
-            k.proto
-        );
+        assert!(!k.returns().is_empty(), "{}", k.proto);
+        assert!(k.params().len() <= 5 || k.hooks.is_empty(), "{}", k.proto);
         assert!(
             k.params().iter().all(|p| p.contains(' ')),
             "{}: {:?}",
