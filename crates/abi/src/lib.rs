@@ -15,6 +15,7 @@ mod version;
 pub mod ctx;
 pub mod helper;
 pub mod kfunc;
+pub mod limits;
 pub mod map;
 pub mod prog;
 pub mod sections;

@@ -423,3 +423,20 @@ fn status_rows_name_what_exists_once() {
     }
     once!(HELPERS, MAP_TYPES, PROG_TYPES);
 }
+
+#[test]
+fn arguments_of_tracing_programs() {
+    use ctx::{IterArg, RawTpArg, raw_tp_arg};
+    assert!(ctx::RAW_TP_ARGS.is_sorted_by_key(|(name, arg, _)| (*name, *arg)));
+    assert_eq!(raw_tp_arg("sched_pi_setprio", 1), Some(RawTpArg::Null));
+    assert_eq!(raw_tp_arg("sched_pi_setprio", 0), None);
+    assert_eq!(raw_tp_arg("kfree_skb", 3), Some(RawTpArg::Null));
+    assert_eq!(raw_tp_arg("zzz", 0), None);
+    let task = ctx::iter_target("bpf_iter_task").map(|t| t.args);
+    let meta = ("meta", IterArg::Trusted("bpf_iter_meta"));
+    assert_eq!(task, Some(&[meta, ("task", IterArg::TrustedOrNull("task_struct"))][..]));
+    assert_eq!(ctx::iter_target("task"), None);
+    for target in ctx::ITER_TARGETS {
+        assert_eq!(target.args.first(), Some(&meta), "{}", target.name);
+    }
+}

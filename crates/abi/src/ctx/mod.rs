@@ -5,9 +5,13 @@
 //! offset and which [`CtxSlot`] gives its value, and a [`CtxRule`] says what one kind of program
 //! may do with it, as the kernel's `*_is_valid_access` functions do. The rules were measured on
 //! 6.18, access by access (`tests/data/ctx.csv`).
+mod btf_args;
 mod layouts;
 mod rules;
 
+pub use btf_args::{
+    ITER_TARGETS, IterArg, IterTarget, RAW_TP_ARGS, RawTpArg, args_trusted, iter_target, raw_tp_arg,
+};
 pub use layouts::*;
 pub use rules::{PTR_TO_SOCK_COMMON, PTR_TO_SOCKET, PTR_TO_TCP_SOCK, PTR_TO_XDP_SOCK, RULES};
 
