@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command of its own, for people to read
 
+mod bench;
 mod fixtures;
 mod libbpf_compare;
 mod record;
@@ -13,6 +14,11 @@ type Chore = fn(&[String]) -> Result<(), String>;
 
 /// Every chore: name, what `cargo xtask` prints of it, what runs it.
 const CHORES: &[(&str, &str, Chore)] = &[
+    (
+        "bench",
+        "[--rounds N] [--ms N]  interpreters beside their peers, as docs/performance.md keeps them",
+        bench::main,
+    ),
     (
         "fixtures",
         "[--check] [PATH...]  build the objects of fixtures/ again; --check compares instead",

@@ -1,0 +1,10 @@
+//! bpfsim's engines beside their peers: the same bytecode in one process, checked against a
+//! reference before anything is measured.
+//!
+//! `cargo xtask bench` prints the table that `docs/performance.md` keeps; `cargo bench -p
+//! bpfsim-benches` measures the same with criterion.
+
+pub mod engines;
+pub mod measure;
+pub mod programs;
+pub mod reference;

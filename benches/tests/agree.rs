@@ -1,0 +1,17 @@
+//! Every engine gives what the reference gives, and counts what it counts.
+
+use bpfsim_benches::engines::{ENGINES, check};
+use bpfsim_benches::programs::programs;
+use bpfsim_benches::reference;
+
+#[test]
+fn engines_agree_with_the_reference() {
+    for program in programs() {
+        let expected = reference::run(&program);
+        for (name, make) in ENGINES {
+            let mut engine = make(&program);
+            check(name, &program, &mut *engine, expected);
+            check(name, &program, &mut *engine, expected); // nothing is left over
+        }
+    }
+}
