@@ -1,12 +1,16 @@
 //! Helpers, by number. Each is a few lines over [`State`]; what needs more has its own module.
 
+mod iterate;
+mod memory;
+mod text;
+
+pub(crate) use iterate::{Iteration, resume};
+
 use crate::asynch::{Callback, Slot};
 use crate::choose::Wait;
 use crate::ids::{MapId, TaskId};
-use crate::printk;
 use crate::prog::code_of;
 use crate::state::{Pending, State};
-use crate::trace::What;
 use bpfsim_abi::{Errno, Func};
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
@@ -111,7 +115,23 @@ const HELPERS: &[Helper] = &[
     row(Func::KtimeGetNs, false, ktime),
     row(Func::KtimeGetBootNs, false, ktime),
     row(Func::KtimeGetCoarseNs, false, ktime),
-    row(Func::TracePrintk, false, trace_printk),
+    row(Func::TracePrintk, false, text::trace_printk),
+    row(Func::TraceVprintk, false, text::trace_vprintk),
+    row(Func::Snprintf, false, text::snprintf),
+    row(Func::Strncmp, false, text::strncmp),
+    row(Func::Strtol, false, text::strtol),
+    row(Func::Strtoul, false, text::strtoul),
+    row(Func::ProbeRead, false, memory::probe_read),
+    row(Func::ProbeReadStr, false, memory::probe_read_str),
+    row(Func::ProbeReadKernel, false, memory::probe_read_kernel),
+    row(Func::ProbeReadKernelStr, false, memory::probe_read_kernel_str),
+    row(Func::ProbeReadUser, false, memory::probe_read_user),
+    row(Func::ProbeReadUserStr, false, memory::probe_read_user_str),
+    row(Func::ProbeWriteUser, false, memory::probe_write_user),
+    row(Func::CopyFromUser, false, memory::probe_read_user),
+    row(Func::CopyFromUserTask, false, memory::copy_from_user_task),
+    row(Func::Loop, false, iterate::bpf_loop),
+    row(Func::ForEachMapElem, true, iterate::for_each_map_elem),
     row(Func::GetPrandomU32, false, |st, _, _| {
         Ok(Flow::Done(st.rng.next_u32() as u64))
     }),
@@ -275,18 +295,4 @@ fn spin_unlock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     }
     st.cur.irq_off = st.cur.irq_off.saturating_sub(1);
     Ok(Flow::Yield(0))
-}
-
-/// `bpf_trace_printk`
-fn trace_printk(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    let format = a.bytes(mem, 1, a.r[1])?;
-    let result = printk::format(mem, &format, &a.r[2..]).map(|mut text| {
-        if text.ends_with('\n') {
-            text.pop();
-        }
-        let len = text.len() as u64 + 1;
-        st.event(What::Printk { text });
-        len
-    });
-    Ok(Flow::Done(ret(result)))
 }

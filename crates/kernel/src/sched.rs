@@ -378,7 +378,7 @@ impl Kernel {
             level,
             task,
             prog,
-            ..Cur::user(task)
+            scratch: self.stacks[stack as usize] + STACK_SIZE, ..Cur::user(task)
         };
         let what = what(element);
         let (kind, element) = async_kind(&what);
@@ -476,7 +476,7 @@ impl Kernel {
             prog,
             bh_off,
             ctx,
-            ..Cur::user(task)
+            scratch: self.stacks[stack as usize] + STACK_SIZE, ..Cur::user(task)
         };
         let name = self.st.progs[prog.at()].name.clone();
         self.event(&cur, What::ProgramStart { name });

@@ -2,6 +2,7 @@
 
 use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, wq::Work};
 use crate::choose::Wait;
+use crate::helper::Iteration;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op};
 use crate::prog::{ProgCtx, ProgMeta};
@@ -75,6 +76,10 @@ pub(crate) struct Cur {
     pub wait: Option<Wait>,
     /// What R1 of a program means.
     pub ctx: ProgCtx,
+    /// Helpers in the middle of their callbacks, innermost last.
+    pub iterations: Vec<Iteration>,
+    /// Guest address of 64 bytes beside its stack: the keys that callbacks of array elements get.
+    pub scratch: u64,
 }
 
 /// A helper that goes on when its call is made again.
@@ -104,6 +109,8 @@ impl Cur {
             op: None,
             wait: None,
             ctx: ProgCtx::None,
+            iterations: Vec::new(),
+            scratch: 0,
         }
     }
 

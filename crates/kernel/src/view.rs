@@ -22,9 +22,8 @@ impl Host for View<'_> {
         }
     }
 
-    fn resume(&mut self, r0: u64, _: &mut GuestMem) -> Flow {
-        // No helper calls back into the program yet.
-        Flow::Done(r0)
+    fn resume(&mut self, r0: u64, mem: &mut GuestMem) -> Flow {
+        helper::resume(self.st, mem, r0)
     }
 
     fn is_visible(&self, call: Call, _: &[u64; 5]) -> bool {

@@ -1,0 +1,145 @@
+//! Helpers that read memory which may not be there: `bpf_probe_read*`, `bpf_copy_from_user*`.
+
+use super::{Arg, Args, ret};
+use crate::ids::TaskId;
+use crate::state::State;
+use bpfsim_abi::Errno;
+use bpfsim_vm::{Flow, GuestMem};
+
+/// Whose memory an address is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Space {
+    Kernel,
+    User(TaskId),
+}
+
+/// First address that is no user address (`TASK_SIZE_MAX`).
+const USER_END: u64 = 0x7fff_ffff_f000;
+
+impl Space {
+    /// What `bpf_probe_read`, which is told no space, takes an address for.
+    fn of(st: &State, addr: u64) -> Space {
+        if addr < USER_END {
+            Space::User(st.cur.task)
+        } else {
+            Space::Kernel
+        }
+    }
+
+    /// A byte, or `None` where reading faults.
+    pub fn byte(self, st: &State, mem: &GuestMem, addr: u64) -> Option<u8> {
+        match self {
+            Space::Kernel => mem.slice(addr, 1).map(|b| b[0]),
+            Space::User(task) => st.tasks[task.at()].user.byte(addr),
+        }
+    }
+}
+
+/// Copies `size` bytes to guest memory; on a fault the destination is zeroed, `EFAULT`.
+fn copy(st: &State, mem: &mut GuestMem, a: &Args, size: u64, from: u64, space: Space) -> Arg<Flow> {
+    let mut bytes = Vec::with_capacity((size as usize).min(4096));
+    for i in 0..size {
+        match space.byte(st, mem, from.wrapping_add(i)) {
+            Some(byte) => bytes.push(byte),
+            None => break,
+        }
+    }
+    let whole = bytes.len() as u64 == size;
+    let Some(to) = mem.slice_mut(a.r[0], size) else {
+        return a.bad(1);
+    };
+    match whole {
+        true => to.copy_from_slice(&bytes),
+        false => to.fill(0),
+    }
+    Ok(Flow::Done(ret(if whole {
+        Ok(0)
+    } else {
+        Err(Errno::EFAULT)
+    })))
+}
+
+/// Copies a string with its NUL, cut to `size`; on a fault the destination is zeroed, `EFAULT`.
+fn copy_str(st: &State, mem: &mut GuestMem, a: &Args, from: u64, space: Space) -> Arg<Flow> {
+    let size = a.r[1] as u32 as u64;
+    if size == 0 {
+        return Ok(Flow::Done(0));
+    }
+    let mut text = Vec::new();
+    let whole = loop {
+        match space.byte(st, mem, from.wrapping_add(text.len() as u64)) {
+            None => break false,
+            Some(0) => break true,
+            Some(_) if text.len() as u64 == size - 1 => break true,
+            Some(byte) => text.push(byte),
+        }
+    };
+    let Some(to) = mem.slice_mut(a.r[0], size) else {
+        return a.bad(1);
+    };
+    if !whole {
+        to.fill(0);
+        return Ok(Flow::Done(ret(Err(Errno::EFAULT))));
+    }
+    to[..text.len()].copy_from_slice(&text);
+    to[text.len()] = 0;
+    Ok(Flow::Done(text.len() as u64 + 1))
+}
+
+/// `bpf_probe_read`
+pub(super) fn probe_read(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let space = Space::of(st, a.r[2]);
+    copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], space)
+}
+
+/// `bpf_probe_read_kernel`
+pub(super) fn probe_read_kernel(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], Space::Kernel)
+}
+
+/// `bpf_probe_read_user`, `bpf_copy_from_user`
+pub(super) fn probe_read_user(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let space = Space::User(st.cur.task);
+    copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], space)
+}
+
+/// `bpf_copy_from_user_task`: also when it fails the destination is zeroed.
+pub(super) fn copy_from_user_task(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    if a.r[4] != 0 {
+        return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
+    }
+    let space = Space::User(a.task(st, 4)?);
+    copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], space)
+}
+
+/// `bpf_probe_read_str`
+pub(super) fn probe_read_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let space = Space::of(st, a.r[2]);
+    copy_str(st, mem, a, a.r[2], space)
+}
+
+/// `bpf_probe_read_kernel_str`
+pub(super) fn probe_read_kernel_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    copy_str(st, mem, a, a.r[2], Space::Kernel)
+}
+
+/// `bpf_probe_read_user_str`
+pub(super) fn probe_read_user_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let space = Space::User(st.cur.task);
+    copy_str(st, mem, a, a.r[2], space)
+}
+
+/// `bpf_probe_write_user`: writes what is mapped, `EFAULT` otherwise.
+pub(super) fn probe_write_user(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let bytes = a.bytes(mem, 2, a.r[2] as u32 as u64)?;
+    let user = &mut st.tasks[st.cur.task.at()].user;
+    let mapped = (0..bytes.len() as u64).all(|i| user.byte(a.r[0].wrapping_add(i)).is_some());
+    if mapped {
+        user.write(a.r[0], &bytes);
+    }
+    Ok(Flow::Done(ret(if mapped {
+        Ok(0)
+    } else {
+        Err(Errno::EFAULT)
+    })))
+}
