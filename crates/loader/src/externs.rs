@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bpfsim_btf::{Btf, Kind, Linkage, Type, TypeId};
+use bpfsim_btf::{Btf, Kind, Linkage, Type, TypeId, core};
 use bpfsim_isa::{Insn, uapi};
 
 use crate::error::{LoadError, LoadErrorKind as K};
@@ -229,6 +229,37 @@ pub const POISON_CALL_KFUNC_BASE: i32 = 2_002_000_000;
 pub const POISON_LDIMM64_MAP_BASE: i32 = 2_001_000_000;
 
 impl Object {
+    /// The kernel's variable or function that an extern stands for
+    /// (`bpf_object__resolve_ksym_var_btf_id`, `bpf_object__resolve_ksym_func_btf_id`): of the same
+    /// name but for a flavour, and of a compatible type. None for a typeless one.
+    ///
+    /// # Errors
+    /// A variable of another type; a function of another prototype, unless it is weak.
+    pub fn find_extern(&self, ext: &Extern, kernel: &Btf) -> Result<Option<TypeId>, LoadError> {
+        let Some(local) = self.btf.as_deref() else {
+            return Ok(None);
+        };
+        let (name, kind, ty) = match ext.kind {
+            ExternKind::Kfunc { proto } => (ext.essential_name(), Kind::Func, proto),
+            ExternKind::Ksym { ty: Some(ty) } => (ext.name.as_str(), Kind::Var, ty),
+            _ => return Ok(None),
+        };
+        let Some(id) = kernel.find(name, kind) else {
+            return Ok(None);
+        };
+        let theirs = kernel.ty(id).and_then(|ty| ty.refers_to());
+        let theirs = theirs.and_then(|id| kernel.skip_mods_and_typedefs(id).ok());
+        let compatible = theirs.map(|theirs| core::types_are_compat(local, ty, kernel, theirs));
+        match compatible {
+            Some(Ok(true)) => Ok(Some(id)),
+            _ if ext.weak && kind == Kind::Func => Ok(None),
+            _ => {
+                let why = "the kernel's type of this name is another";
+                Err(K::BadExtern(why.to_owned()).err().symbol(&ext.name))
+            }
+        }
+    }
+
     /// Fills in externs of `.ksyms` in all programs, as `bpf_object__resolve_externs` and
     /// `bpf_object__relocate_data` do: `lookup` is asked once for each. A weak one that nobody has
     /// becomes address 0, or a call of an unknown helper of number [`POISON_CALL_KFUNC_BASE`] + index.

@@ -1,16 +1,29 @@
 //! Holds the loader against libbpf: same maps, programs and linked instructions of every object.
 //!
-//! `libbpf_view.c` is built against a libbpf and says what that makes of the objects; it asks the
-//! kernel for nothing. CO-RE is not part of it: libbpf leaves that to the generated loader.
+//! `libbpf_view.c` is built against a libbpf and says what that makes of the objects. By default it
+//! asks the kernel for nothing, and CO-RE is not part of it. With `--kernel` both sides apply CO-RE
+//! and resolve externs by the running kernel's BTF.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bpfsim_loader::{LoadError, LoadOptions, MapDef, Object, Program, RelocKind};
+use bpfsim_btf::Btf;
+use bpfsim_loader::{
+    ExternKind, ExternValue, LoadError, LoadErrorKind, LoadOptions, MapDef, Object, Program,
+    RelocKind,
+};
 
-const USAGE: &str = "usage: cargo xtask libbpf-compare DIR|OBJECT... [--libbpf DIR]\n  \
+const USAGE: &str = "usage: cargo xtask libbpf-compare DIR|OBJECT... [--kernel] [--libbpf DIR]\n  \
+    --kernel  apply CO-RE and resolve externs, too, by the running kernel's BTF\n  \
     --libbpf  where libbpf.a lies, with its headers below include/ (default: the system's)";
+/// The running kernel's types.
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// libbpf's words where it ends before a program is put together.
+const UNLINKED: [&str; 6] = [
+    "relocat", "relo #", "extern (", "extern '", "Kconfig", "kallsyms",
+];
 /// `BPF_PSEUDO_MAP_IDX` and `BPF_PSEUDO_MAP_IDX_VALUE`: libbpf's generator numbers maps as we do.
 const PSEUDO_MAP_IDX: u8 = 5;
 const PSEUDO_MAP_IDX_VALUE: u8 = 6;
@@ -31,18 +44,28 @@ struct Line {
     fields: String,
     /// Linked instructions; none where linking failed.
     code: Option<Vec<[u8; 8]>>,
-    /// Instructions whose value only a kernel knows.
-    externs: Vec<usize>,
+    /// Bytes that do not count, of instructions whose value only a kernel knows.
+    ignored: HashMap<usize, Ignored>,
     why: String,
+}
+
+/// What does not count of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ignored {
+    /// Its immediate.
+    Imm,
+    /// Whatever a kernel's symbol changes: source register, offset, immediate.
+    Symbol,
 }
 
 /// Runs the comparison over all objects that the arguments name.
 pub fn main(args: &[String]) -> Result<(), String> {
-    let (mut inputs, mut libbpf) = (Vec::new(), None);
+    let (mut inputs, mut libbpf, mut kernel) = (Vec::new(), None, None);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--libbpf" => libbpf = Some(PathBuf::from(args.next().ok_or(USAGE)?)),
+            "--kernel" => kernel = Some(kernel_btf()?),
             _ => inputs.push(PathBuf::from(arg)),
         }
     }
@@ -50,10 +73,10 @@ pub fn main(args: &[String]) -> Result<(), String> {
         return Err(USAGE.into());
     }
     let objects = objects(&inputs)?;
-    let theirs = libbpf_views(&objects, libbpf.as_deref())?;
+    let theirs = libbpf_views(&objects, libbpf.as_deref(), kernel.is_some())?;
     let mut count = Count::default();
     for (path, theirs) in objects.iter().zip(&theirs) {
-        let ours = our_view(path)?;
+        let ours = our_view(path, kernel.as_ref())?;
         count.compare(path, &ours, theirs);
     }
     println!(
@@ -91,7 +114,11 @@ fn objects(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 }
 
 /// Builds and runs `libbpf_view.c`.
-fn libbpf_views(objects: &[PathBuf], libbpf: Option<&Path>) -> Result<Vec<View>, String> {
+fn libbpf_views(
+    objects: &[PathBuf],
+    libbpf: Option<&Path>,
+    kernel: bool,
+) -> Result<Vec<View>, String> {
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (source, binary) = (
         dir.path().join("libbpf_view.c"),
@@ -107,7 +134,7 @@ fn libbpf_views(objects: &[PathBuf], libbpf: Option<&Path>) -> Result<Vec<View>,
             .arg(dir.join("libbpf.a")),
         None => gcc.arg("-lbpf"),
     };
-    gcc.args(["-lelf", "-lz"]);
+    gcc.args(["-lelf", "-lz", "-ldl"]);
     let status = gcc.status().map_err(|e| format!("gcc: {e}"))?;
     if !status.success() {
         return Err("gcc cannot build against libbpf (libbpf-dev, libelf-dev?)".into());
@@ -116,6 +143,7 @@ fn libbpf_views(objects: &[PathBuf], libbpf: Option<&Path>) -> Result<Vec<View>,
     // One process for many objects, but a few, since a command line has its limits.
     for some in objects.chunks(256) {
         let output = Command::new(&binary)
+            .args(kernel.then_some("--kernel"))
             .args(some)
             .output()
             .map_err(|e| e.to_string())?;
@@ -169,7 +197,7 @@ fn parse(text: &str) -> Result<Vec<View>, String> {
                 Some(View::Lines(lines)),
             ) => {
                 let fields = format!("prog {section} {prog_type} {attach} {autoload}");
-                let linked = !why.contains("relocat") && !why.contains("relo #");
+                let linked = !UNLINKED.iter().any(|words| why.contains(words));
                 let code = linked.then(|| unhex(hex)).flatten();
                 let why = (*why).to_owned();
                 lines.push(Line {
@@ -199,13 +227,51 @@ impl Line {
             name: name.to_owned(),
             fields: String::new(),
             code: None,
-            externs: Vec::new(),
+            ignored: HashMap::new(),
             why: String::new(),
         }
     }
 }
 
-fn our_view(path: &Path) -> Result<View, String> {
+fn kernel_btf() -> Result<Btf, String> {
+    let bytes = std::fs::read(KERNEL_BTF).map_err(|e| format!("{KERNEL_BTF}: {e}"))?;
+    Btf::parse(&bytes).map_err(|e| format!("{KERNEL_BTF}: {e}"))
+}
+
+/// CO-RE, externs and what else `bpf_object__load` does before it makes anything; a program that
+/// cannot have them gets the reason.
+fn apply_kernel(object: &mut Object, kernel: &Btf) {
+    let modules = [];
+    let core = object
+        .relocate_core(kernel, &modules)
+        .map_err(|e| e.to_string());
+    let found: HashMap<_, _> = object
+        .externs
+        .iter()
+        .map(|ext| (ext.name.clone(), object.find_extern(ext, kernel)))
+        .collect();
+    let wrong = found
+        .values()
+        .find_map(|found| found.as_ref().err().cloned());
+    let externs = object.resolve_externs(|ext| match (&found[&ext.name], &ext.kind) {
+        (_, ExternKind::Ksym { ty: None }) => Some(ExternValue::Address(0)),
+        (Ok(Some(id)), _) => Some(ExternValue::Btf { id: *id, btf: 0 }),
+        _ => None,
+    });
+    let externs = wrong.map_or(externs, Err);
+    for (index, program) in object.programs.iter_mut().enumerate() {
+        let core = match &core {
+            Ok(report) => report.error(index).map(|e| e.to_string()),
+            Err(e) => Some(e.clone()),
+        };
+        let why = core.or_else(|| externs.as_ref().err().map(|e| e.to_string()));
+        if let (None, Some(why)) = (&program.link_error, why) {
+            program.link_error = Some(Box::new(LoadErrorKind::BadCore(why).into()));
+        }
+    }
+}
+
+fn our_view(path: &Path, kernel: Option<&Btf>) -> Result<View, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let name: String = file.chars().take(15).collect();
@@ -215,7 +281,12 @@ fn our_view(path: &Path) -> Result<View, String> {
         ..LoadOptions::default()
     };
     Ok(match bpfsim_loader::load_with(&bytes, &options) {
-        Ok(object) => View::Lines(lines(&object)),
+        Ok(mut object) => {
+            if let Some(kernel) = kernel {
+                apply_kernel(&mut object, kernel);
+            }
+            View::Lines(lines(&object, kernel.is_some()))
+        }
         Err(e) => refused(&e),
     })
 }
@@ -227,13 +298,18 @@ fn refused(e: &LoadError) -> View {
     }
 }
 
-fn lines(object: &Object) -> Vec<Line> {
+fn lines(object: &Object, kernel: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for map in &object.maps {
         lines.push(map_line("map", map));
         lines.extend(map.inner.as_deref().map(|inner| map_line("inner", inner)));
     }
-    lines.extend(object.programs.iter().map(prog_line));
+    lines.extend(
+        object
+            .programs
+            .iter()
+            .map(|program| prog_line(object, program, kernel)),
+    );
     lines
 }
 
@@ -278,16 +354,28 @@ fn map_line(what: &str, map: &MapDef) -> Line {
     }
 }
 
-fn prog_line(program: &Program) -> Line {
+fn prog_line(object: &Object, program: &Program, kernel: bool) -> Line {
     let mut insns = program.insns.clone();
-    let mut externs = Vec::new();
+    let mut ignored = HashMap::new();
     for reloc in &program.relocs {
+        let at = reloc.insn;
         match reloc.kind {
-            RelocKind::MapFd { .. } => insns[reloc.insn].set_src(PSEUDO_MAP_IDX),
-            RelocKind::MapValue { .. } => insns[reloc.insn].set_src(PSEUDO_MAP_IDX_VALUE),
-            RelocKind::ExternVar { .. } => externs.extend([reloc.insn, reloc.insn + 1]),
-            RelocKind::ExternCall { .. } => externs.push(reloc.insn),
-            RelocKind::Func { .. } | RelocKind::Call { .. } => {}
+            // A map's descriptor is anybody's guess.
+            RelocKind::MapFd { .. } | RelocKind::MapValue { .. } if kernel => {
+                ignored.insert(at, Ignored::Imm);
+            }
+            RelocKind::MapFd { .. } => insns[at].set_src(PSEUDO_MAP_IDX),
+            RelocKind::MapValue { .. } => insns[at].set_src(PSEUDO_MAP_IDX_VALUE),
+            RelocKind::ExternVar { ext } => {
+                let typeless = object.externs[ext].kind == ExternKind::Ksym { ty: None };
+                if typeless || !kernel {
+                    ignored.extend([(at, Ignored::Symbol), (at + 1, Ignored::Symbol)]);
+                }
+            }
+            RelocKind::ExternCall { .. } if !kernel => {
+                ignored.insert(at, Ignored::Symbol);
+            }
+            RelocKind::ExternCall { .. } | RelocKind::Func { .. } | RelocKind::Call { .. } => {}
         }
     }
     let code = insns.iter().map(|insn| insn.to_le_bytes()).collect();
@@ -301,7 +389,7 @@ fn prog_line(program: &Program) -> Line {
             i32::from(program.autoload)
         ),
         code: program.link_error.is_none().then_some(code),
-        externs,
+        ignored,
         why: program
             .link_error
             .as_ref()
@@ -378,7 +466,7 @@ impl Count {
                         a.len(),
                         b.len()
                     ));
-                } else if let Some(at) = first_difference(a, b, &ours.externs) {
+                } else if let Some(at) = first_difference(a, b, &ours.ignored) {
                     let (a, b) = (a[at], b[at]);
                     self.differ(format!(
                         "{who}: instruction {at} is {a:02x?}, libbpf {b:02x?}"
@@ -399,11 +487,15 @@ impl Count {
     }
 }
 
-/// Of externs only code and registers that no kernel changes are compared.
-fn first_difference(a: &[[u8; 8]], b: &[[u8; 8]], externs: &[usize]) -> Option<usize> {
-    let mask = |at: usize, insn: [u8; 8]| match externs.contains(&at) {
-        true => [insn[0], insn[1] & 0x0f, 0, 0, 0, 0, 0, 0],
-        false => insn,
+fn first_difference(
+    a: &[[u8; 8]],
+    b: &[[u8; 8]],
+    ignored: &HashMap<usize, Ignored>,
+) -> Option<usize> {
+    let mask = |at: usize, [code, regs, o0, o1, i0, i1, i2, i3]: [u8; 8]| match ignored.get(&at) {
+        None => [code, regs, o0, o1, i0, i1, i2, i3],
+        Some(Ignored::Imm) => [code, regs, o0, o1, 0, 0, 0, 0],
+        Some(Ignored::Symbol) => [code, regs & 0x0f, 0, 0, 0, 0, 0, 0],
     };
     (0..a.len()).find(|&i| mask(i, a[i]) != mask(i, b[i]))
 }

@@ -181,6 +181,20 @@ pub fn relocate(local: &Btf, relo: &CoreRelo, target: &Btf) -> Result<CoreResult
     Relocator::new(local, target).resolve(relo)
 }
 
+/// `bpf_core_types_are_compat`: does the target's type count as the local one? What libbpf holds a
+/// kfunc's prototype and a kernel variable's type to.
+///
+/// # Errors
+/// Types nested beyond reason.
+pub fn types_are_compat(
+    local: &Btf,
+    local_id: TypeId,
+    target: &Btf,
+    target_id: TypeId,
+) -> Result<bool, CoreError> {
+    compat::types_are_compat(local, local_id, target, target_id, &mut Budget(WORK_LIMIT))
+}
+
 /// The type behind modifiers and typedefs.
 pub(crate) fn skip<'a>(
     btf: &'a Btf,

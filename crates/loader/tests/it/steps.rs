@@ -194,6 +194,44 @@ fn externs_resolve_or_are_zero_or_poisoned() {
     );
 }
 
+#[test]
+fn externs_are_looked_up_in_a_kernels_types() {
+    let object = matrix("externs");
+    let kernel = bpfsim_btf::vmlinux().unwrap();
+    for (name, known) in [
+        ("bpf_rcu_read_lock", true),
+        ("bpf_prog_active", true),
+        ("no_such_kfunc", false),
+        ("no_such_variable", false),
+        // Typeless ones have no id.
+        ("bpf_map_put", false),
+        ("CONFIG_HZ", false),
+    ] {
+        let ext = object.externs.iter().find(|e| e.name == name).unwrap();
+        let found = object.find_extern(ext, &kernel).unwrap();
+        assert_eq!(found.map(|id| kernel.name_of(id)), known.then_some(name));
+    }
+    // Of the right name, but another type: a strong one is refused, a weak function is missing.
+    let mut lock = object
+        .externs
+        .iter()
+        .find(|e| e.name == "bpf_rcu_read_lock")
+        .unwrap()
+        .clone();
+    let other = object
+        .externs
+        .iter()
+        .find(|e| e.name == "no_such_kfunc")
+        .unwrap();
+    lock.kind = other.kind.clone();
+    assert!(matches!(
+        object.find_extern(&lock, &kernel).unwrap_err().kind,
+        LoadErrorKind::BadExtern(_)
+    ));
+    lock.weak = true;
+    assert_eq!(object.find_extern(&lock, &kernel), Ok(None));
+}
+
 /// The kernel takes no extern: libbpf makes variables of ksyms, and so does BTF here.
 #[test]
 fn btf_of_externs_is_what_libbpf_gives_the_kernel() {
