@@ -434,7 +434,10 @@ fn arguments_of_tracing_programs() {
     assert_eq!(raw_tp_arg("zzz", 0), None);
     let task = ctx::iter_target("bpf_iter_task").map(|t| t.args);
     let meta = ("meta", IterArg::Trusted("bpf_iter_meta"));
-    assert_eq!(task, Some(&[meta, ("task", IterArg::TrustedOrNull("task_struct"))][..]));
+    assert_eq!(
+        task,
+        Some(&[meta, ("task", IterArg::TrustedOrNull("task_struct"))][..])
+    );
     assert_eq!(ctx::iter_target("task"), None);
     for target in ctx::ITER_TARGETS {
         assert_eq!(target.args.first(), Some(&meta), "{}", target.name);

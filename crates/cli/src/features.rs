@@ -107,7 +107,12 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
 }
 
 fn table(args: &Args) {
-    let rows: Vec<Row> = rows().into_iter().filter(|row| row.wanted(args)).collect();
+    let mut rows = rows();
+    if let Some(prog_type) = args.prog_type {
+        rows.iter_mut()
+            .for_each(|row| row.for_programs_of(prog_type));
+    }
+    let rows: Vec<Row> = rows.into_iter().filter(|row| row.wanted(args)).collect();
     if args.json {
         rows.iter().for_each(|row| show::json(&row.json()));
         return;
@@ -121,7 +126,11 @@ fn table(args: &Args) {
                 "since",
                 "verifies",
                 "runs",
-                if row.kind == Kind::ProgType { "" } else { "program types" },
+                if row.kind == Kind::ProgType {
+                    ""
+                } else {
+                    "program types"
+                },
             ));
             last = Some(row.kind);
         }
@@ -130,17 +139,34 @@ fn table(args: &Args) {
     for kind in [Kind::Helper, Kind::Kfunc, Kind::MapType, Kind::ProgType] {
         let of: Vec<&Row> = rows.iter().filter(|r| r.kind == kind).collect();
         let runs = of.iter().filter(|r| r.support.run == Status::Done).count();
-        let part = of.iter().filter(|r| matches!(r.support.run, Status::Partial(_))).count();
+        let part = of
+            .iter()
+            .filter(|r| matches!(r.support.run, Status::Partial(_)))
+            .count();
         if !of.is_empty() {
             let (kind, all) = (kind.name(), of.len());
-            show::line(&format!("{kind}: {all} in {}, {runs} run, {part} in part", args.kernel));
+            show::line(&format!(
+                "{kind}: {all} in {}, {runs} run, {part} in part",
+                args.kernel
+            ));
         }
     }
 }
 
 impl Row {
+    /// Counts from when programs of this type have it.
+    fn for_programs_of(&mut self, prog_type: ProgType) {
+        let since = match self.kind {
+            Kind::Helper => Func::from_name(self.name).map(|f| helper::since(f, prog_type)),
+            Kind::Kfunc => kfunc::get(self.name).and_then(|k| k.since_for(prog_type)),
+            Kind::MapType | Kind::ProgType => None,
+        };
+        self.since = since.unwrap_or(self.since);
+    }
+
     fn wanted(&self, args: &Args) -> bool {
-        let name = args.names.is_empty() || args.names.iter().any(|n| self.name.contains(n.as_str()));
+        let name =
+            args.names.is_empty() || args.names.iter().any(|n| self.name.contains(n.as_str()));
         name && (args.kind.is_empty() || args.kind.contains(&self.kind))
             && self.since <= args.kernel
             && self.until.is_none_or(|until| args.kernel < until)
@@ -181,7 +207,10 @@ impl Row {
                 _ => format!("  {}", progs.join(" ")),
             };
         }
-        for lacks in [self.support.verify.lacks(), self.support.run.lacks()].into_iter().flatten() {
+        for lacks in [self.support.verify.lacks(), self.support.run.lacks()]
+            .into_iter()
+            .flatten()
+        {
             line += &format!(" ({lacks})");
         }
         line
@@ -190,11 +219,18 @@ impl Row {
 
 /// A version; 5.15 stands for whatever is older too.
 fn since(version: KernelVersion) -> String {
-    if version == KernelVersion::OLDEST { "<=5.15".to_owned() } else { version.to_string() }
+    if version == KernelVersion::OLDEST {
+        "<=5.15".to_owned()
+    } else {
+        version.to_string()
+    }
 }
 
 fn rows() -> Vec<Row> {
-    let mut rows: Vec<Row> = Func::ALL[1..].iter().map(|func| helper_row(*func)).collect();
+    let mut rows: Vec<Row> = Func::ALL[1..]
+        .iter()
+        .map(|func| helper_row(*func))
+        .collect();
     let mut kfuncs: Vec<Row> = kfunc::all().map(kfunc_row).collect();
     kfuncs.sort_by_key(|row| row.name);
     rows.append(&mut kfuncs);
@@ -221,7 +257,11 @@ fn rows() -> Vec<Row> {
             since: prog_type.since(),
             until: None,
             progs: ProgTypes::of(&[*prog_type]),
-            flags: if sleeps { vec!["sleepable"] } else { Vec::new() },
+            flags: if sleeps {
+                vec!["sleepable"]
+            } else {
+                Vec::new()
+            },
             proto: String::new(),
             support: status::prog_type(*prog_type),
         }
@@ -247,7 +287,10 @@ fn helper_row(func: Func) -> Row {
         until: None,
         progs: helper::prog_types(func),
         flags: flags.into_iter().flatten().collect(),
-        proto: protos().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        proto: protos()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; "),
         support: status::helper(func),
     }
 }
@@ -259,7 +302,11 @@ fn kfunc_row(kfunc: &'static kfunc::Kfunc) -> Row {
         number: None,
         since: kfunc.since,
         until: kfunc.until,
-        progs: ProgType::ALL[1..].iter().copied().filter(|t| kfunc.reaches(*t)).collect(),
+        progs: ProgType::ALL[1..]
+            .iter()
+            .copied()
+            .filter(|t| kfunc.reaches(*t))
+            .collect(),
         flags: KfuncFlags::all()
             .iter_names()
             .filter(|(_, flag)| kfunc.is(*flag))
@@ -324,7 +371,11 @@ fn missing(args: &Args) -> Outcome {
     }
     wants.retain(|(kind, _), _| args.kind.is_empty() || args.kind.contains(kind));
     report(args, wants, programs, complete);
-    if unread == args.missing.len() { Outcome::Unusable } else { Outcome::Fine }
+    if unread == args.missing.len() {
+        Outcome::Unusable
+    } else {
+        Outcome::Fine
+    }
 }
 
 fn report(args: &Args, wants: Wants, programs: usize, complete: usize) {
@@ -344,14 +395,25 @@ fn report(args: &Args, wants: Wants, programs: usize, complete: usize) {
                 "objects": want.objects,
             }));
         } else {
-            let Want { programs, alone, objects, .. } = want;
-            show::line(&format!("{kind:<10} {name:<40} {programs:>8} {alone:>8} {objects:>8}"));
+            let Want {
+                programs,
+                alone,
+                objects,
+                ..
+            } = want;
+            show::line(&format!(
+                "{kind:<10} {name:<40} {programs:>8} {alone:>8} {objects:>8}"
+            ));
         }
     }
     if args.json {
         show::json(&json!({"kind": "total", "programs": programs, "complete": complete}));
     } else {
-        let percent = if programs == 0 { 0.0 } else { complete as f64 * 100.0 / programs as f64 };
+        let percent = if programs == 0 {
+            0.0
+        } else {
+            complete as f64 * 100.0 / programs as f64
+        };
         show::line(&format!(
             "{complete} of {programs} programs ({percent:.1} %) refer only to what bpfsim runs"
         ));
@@ -368,29 +430,47 @@ fn lacks(object: &Object, program: &Program) -> Vec<(Kind, String)> {
         }
     };
     let prog_type = program.spec.prog_type;
-    add(Kind::ProgType, prog_type.name().to_owned(), status::prog_type(prog_type));
+    add(
+        Kind::ProgType,
+        prog_type.name().to_owned(),
+        status::prog_type(prog_type),
+    );
     for insn in program.insns.iter().filter(|i| is_helper_call(i)) {
         let number = u32::try_from(insn.imm).unwrap_or(u32::MAX);
         match Func::from_u32(number) {
             Some(func) => add(Kind::Helper, func.name().to_owned(), status::helper(func)),
-            None => add(Kind::Helper, format!("helper #{}", insn.imm), Support::default()),
+            None => add(
+                Kind::Helper,
+                format!("helper #{}", insn.imm),
+                Support::default(),
+            ),
         }
     }
     for reloc in &program.relocs {
         match reloc.kind {
             RelocKind::ExternCall { ext } => {
-                let Some(ext) = object.externs.get(ext) else { continue };
+                let Some(ext) = object.externs.get(ext) else {
+                    continue;
+                };
                 let name = ext.essential_name();
-                if matches!(ext.kind, ExternKind::Kfunc { .. }) && !(ext.weak && kfunc::get(name).is_none()) {
+                if matches!(ext.kind, ExternKind::Kfunc { .. })
+                    && !(ext.weak && kfunc::get(name).is_none())
+                {
                     add(Kind::Kfunc, name.to_owned(), status::kfunc(name));
                 }
             }
             RelocKind::MapFd { map } | RelocKind::MapValue { map, .. } => {
-                let Some(map) = object.maps.get(map) else { continue };
+                let Some(map) = object.maps.get(map) else {
+                    continue;
+                };
                 match MapType::from_u32(map.map_type) {
                     Some(t) => add(Kind::MapType, t.name().to_owned(), status::map_type(t)),
                     None => {
-                        add(Kind::MapType, format!("map type {}", map.map_type), Support::default());
+                        add(
+                            Kind::MapType,
+                            format!("map type {}", map.map_type),
+                            Support::default(),
+                        );
                     }
                 }
             }
@@ -403,4 +483,90 @@ fn lacks(object: &Object, program: &Program) -> Vec<(Kind, String)> {
 /// `call N` of a helper; what follows a 16-byte load is no instruction, and has code 0.
 fn is_helper_call(insn: &Insn) -> bool {
     insn.code == uapi::BPF_JMP | uapi::BPF_CALL && insn.src() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::collections::BTreeSet;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn names(line: &str) -> Vec<&'static str> {
+        let args = Cli::parse_from(std::iter::once("features").chain(line.split(' '))).args;
+        let mut rows = rows();
+        if let Some(prog_type) = args.prog_type {
+            rows.iter_mut()
+                .for_each(|row| row.for_programs_of(prog_type));
+        }
+        rows.iter()
+            .filter(|row| row.wanted(&args))
+            .map(|row| row.name)
+            .collect()
+    }
+
+    #[test]
+    fn every_row_is_there_once() {
+        let rows = rows();
+        let keys: BTreeSet<_> = rows.iter().map(|row| (row.kind, row.name)).collect();
+        assert_eq!(keys.len(), rows.len());
+        let of = |kind| rows.iter().filter(|row| row.kind == kind).count();
+        assert_eq!(
+            [of(Kind::Helper), of(Kind::MapType), of(Kind::ProgType)],
+            [211, 33, 32]
+        );
+        assert_eq!(of(Kind::Kfunc), kfunc::all().count());
+    }
+
+    #[test]
+    fn filters() {
+        assert_eq!(names("bpf_timer_start"), ["bpf_timer_start"]);
+        assert_eq!(names("bpf_wq_start --kernel 6.9"), [""; 0]);
+        assert_eq!(names("bpf_wq_start --kernel 6.10"), ["bpf_wq_start"]);
+        assert_eq!(
+            names("cgroup_rstat_flush --kernel 6.12"),
+            ["cgroup_rstat_flush"]
+        );
+        assert_eq!(names("cgroup_rstat_flush"), [""; 0]);
+        assert_eq!(names("xdp --kind prog_type"), ["xdp"]);
+        assert_eq!(
+            names("sock_ops_cb_flags --prog-type sock_ops"),
+            ["bpf_sock_ops_cb_flags_set"]
+        );
+        assert_eq!(names("sock_ops_cb_flags --prog-type xdp"), [""; 0]);
+        assert_eq!(
+            names("get_task_stack --prog-type xdp --kernel 6.12"),
+            [""; 0]
+        );
+        assert_eq!(
+            names("get_task_stack --prog-type kprobe --kernel 6.12"),
+            ["bpf_get_task_stack"]
+        );
+    }
+
+    #[test]
+    fn a_helper_call_is_told_from_other_calls_and_from_data() {
+        let call = uapi::BPF_JMP | uapi::BPF_CALL;
+        assert!(is_helper_call(&Insn::new(call, 0, 0, 0, 1)));
+        assert!(!is_helper_call(&Insn::new(
+            call,
+            0,
+            uapi::BPF_PSEUDO_CALL,
+            0,
+            1
+        )));
+        assert!(!is_helper_call(&Insn::new(
+            call,
+            0,
+            uapi::BPF_PSEUDO_KFUNC_CALL,
+            0,
+            1
+        )));
+        assert!(!is_helper_call(&Insn::new(0, 0, 0, 0, i32::from(call))));
+    }
 }

@@ -38,11 +38,13 @@ pub fn prog_types(func: Func) -> crate::ProgTypes {
         [None, Some("tcp_congestion_ops"), Some("bpf_iter_tcp")]
             .into_iter()
             .any(|target| {
-                AttachType::ALL.iter().any(|attach| {
-                    func_proto_sets(prog_type, *attach, target)
-                        .iter()
-                        .any(|set| set.protos.iter().any(|(proto, _)| proto.func == func))
-                })
+                [AttachType::LsmMac, AttachType::LsmCgroup]
+                    .iter()
+                    .any(|attach| {
+                        func_proto_sets(prog_type, *attach, target)
+                            .iter()
+                            .any(|set| set.protos.iter().any(|(proto, _)| proto.func == func))
+                    })
             })
     };
     ProgType::ALL.iter().copied().filter(|t| has(*t)).collect()

@@ -49,7 +49,7 @@ kfuncs! {
             "int bpf_dynptr_adjust(const struct bpf_dynptr *p, u32 start, u32 end)";
         bpf_dynptr_is_null: V6_5, [],
             "bool bpf_dynptr_is_null(const struct bpf_dynptr *p)";
-        bpf_dynptr_is_rdonly: V5_19, [],
+        bpf_dynptr_is_rdonly: V6_5, [],
             "bool bpf_dynptr_is_rdonly(const struct bpf_dynptr *p)";
         bpf_dynptr_size: V6_5, [],
             "__u32 bpf_dynptr_size(const struct bpf_dynptr *p)";
@@ -147,7 +147,7 @@ kfuncs! {
             "int bpf_task_work_schedule_signal_impl(struct task_struct *task, struct bpf_task_work *tw, void *map__map, bpf_task_work_callback_t callback, void *aux__prog)";
         bpf_task_work_schedule_resume_impl: V6_18, [TRUSTED_ARGS],
             "int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *tw, void *map__map, bpf_task_work_callback_t callback, void *aux__prog)";
-        bpf_modify_return_test_tp: V6_11, [],
+        bpf_modify_return_test_tp: V6_10, [],
             "int bpf_modify_return_test_tp(int nonce)";
     }
     "rqspinlock_kfunc_ids" [Common] Always {

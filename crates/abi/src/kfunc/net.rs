@@ -73,7 +73,7 @@ kfuncs! {
             "void bpf_xdp_xfrm_state_release(struct xfrm_state *x)";
     }
     "bpf_kfunc_check_set_tcp_reqsk" [Tc] Always {
-        bpf_sk_assign_tcp_reqsk: V6_11, [TRUSTED_ARGS],
+        bpf_sk_assign_tcp_reqsk: V6_9, [TRUSTED_ARGS],
             "int bpf_sk_assign_tcp_reqsk(struct __sk_buff *s, struct sock *sk, struct bpf_tcp_req_attrs *attrs, int attrs__sz)";
     }
     "nf_ft_kfunc_set" [Xdp] Always {
