@@ -2,7 +2,7 @@
 use bpfsim_abi::ctx::{self, CtxShape};
 use bpfsim_abi::helper::{self, ArgBase, Caller, TypeFlags};
 use bpfsim_abi::kfunc::{self, Filter, KfuncFlags};
-use bpfsim_abi::map::{FIELD_KINDS, FIELDS_REFUSED, Fields, RULES};
+use bpfsim_abi::map::{FIELD_KINDS, FIELDS_REFUSED, Fields, KPTR_TYPES, RULES};
 use bpfsim_abi::{
     AttachType, Errno, Func, KernelVersion, MapType, ProgType, ProgTypes, prog, status,
 };
@@ -441,5 +441,16 @@ fn arguments_of_tracing_programs() {
     assert_eq!(ctx::iter_target("task"), None);
     for target in ctx::ITER_TARGETS {
         assert_eq!(target.args.first(), Some(&meta), "{}", target.name);
+    }
+}
+
+#[test]
+fn owned_structures_can_be_released() {
+    for kptr in KPTR_TYPES {
+        let release = kfunc::get(kptr.release).unwrap_or_else(|| panic!("no {}", kptr.release));
+        assert!(
+            release.is(KfuncFlags::RELEASE) && release.since <= kptr.since,
+            "{kptr:?}"
+        );
     }
 }

@@ -236,3 +236,37 @@ impl MapType {
         RULES.iter().find(|r| r.map_type == self)
     }
 }
+
+/// A kernel structure that a `kptr` or `percpu_kptr` field may own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KptrType {
+    /// The structure.
+    pub name: &'static str,
+    /// The kfunc that releases one.
+    pub release: &'static str,
+    /// Whether the field may be read within an RCU read section: `rcu_protected_types`.
+    pub rcu: bool,
+    /// The first kernel that lets a field own it.
+    pub since: KernelVersion,
+}
+
+macro_rules! kptr_types {
+    ($($name:ident: $release:ident, $rcu:literal, $since:ident;)*) => {
+        /// The kernel structures with a destructor (`btf_id_dtor_kfunc`): 6.18 was asked for
+        /// every structure that it has. A program's own structures may be owned as well.
+        pub static KPTR_TYPES: &[KptrType] = &[$(KptrType {
+            name: stringify!($name),
+            release: stringify!($release),
+            rcu: $rcu,
+            since: KernelVersion::$since,
+        }),*];
+    };
+}
+kptr_types! {
+    bpf_cpumask:         bpf_cpumask_release,          true,  V6_3;
+    bpf_crypto_ctx:      bpf_crypto_ctx_release,       true,  V6_10;
+    cgroup:              bpf_cgroup_release,           true,  V6_2;
+    prog_test_member:    bpf_kfunc_call_memb_release,  false, V6_0;
+    prog_test_ref_kfunc: bpf_kfunc_call_test_release,  true,  V5_19;
+    task_struct:         bpf_task_release,             true,  V6_2;
+}
