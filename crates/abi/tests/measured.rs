@@ -2,7 +2,7 @@
 use bpfsim_abi::ctx::{self, CtxShape, CtxValue};
 use bpfsim_abi::helper::{self, Caller};
 use bpfsim_abi::kfunc::{self, Filter};
-use bpfsim_abi::map::{Entries, FIELD_KINDS, Fields, MapFlags, Size};
+use bpfsim_abi::map::{Entries, FIELD_KINDS, Fields, MapFlags, Ops, Size};
 use bpfsim_abi::prog::{self, TestRun, fixup_attach_type};
 use bpfsim_abi::{AttachType, MapType, ProgType};
 use std::collections::BTreeSet;
@@ -307,6 +307,33 @@ fn programs_are_held_to_what_linux_asks() {
             let ours = prog::takes_attach_type(*prog, fixup_attach_type(*prog, *attach));
             if known && ours != attach_loads(*prog, *attach) {
                 differences.push(format!("{prog} with {attach}: the table says {ours}"));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn map_operations_are_those_that_linux_has() {
+    let mut differences = Vec::new();
+    for row in rows(include_str!("data/map_ops.csv")) {
+        let [name, answers] = row[..] else {
+            panic!("{row:?}")
+        };
+        let rule = MapType::from_name(name).and_then(MapType::rule);
+        let rule = rule.unwrap_or_else(|| panic!("no rule for {name}"));
+        for answer in answers.split(' ') {
+            let (op, answer) = answer.split_once('=').unwrap_or_else(|| panic!("{answer}"));
+            let op = Ops::from_name(op).unwrap_or_else(|| panic!("no operation {op}"));
+            let lacking = matches!(answer, "ENOTSUPP" | "EOPNOTSUPP");
+            // EINVAL can mean either: no such operation, or a bad argument.
+            let same = if rule.ops.contains(op) {
+                !lacking
+            } else {
+                lacking || answer == "EINVAL"
+            };
+            if !same {
+                differences.push(format!("{name} {op:?}: Linux answers {answer}"));
             }
         }
     }
