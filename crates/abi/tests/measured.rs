@@ -1,6 +1,6 @@
 //! The tables against what a 6.18 kernel answered (`tests/data`).
 use bpfsim_abi::ctx::{self, CtxShape, CtxValue};
-use bpfsim_abi::helper::{self, Caller};
+use bpfsim_abi::helper::{self, Caller, TypeFlags};
 use bpfsim_abi::kfunc::{self, Filter};
 use bpfsim_abi::map::{Entries, FIELD_KINDS, Fields, MapFlags, Ops, Size};
 use bpfsim_abi::prog::{self, TestRun, fixup_attach_type};
@@ -335,6 +335,24 @@ fn map_operations_are_those_that_linux_has() {
             if !same {
                 differences.push(format!("{name} {op:?}: Linux answers {answer}"));
             }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn helpers_write_the_memory_that_linux_says_they_write() {
+    let mut differences = Vec::new();
+    for row in rows(include_str!("data/helper_mem.csv")) {
+        let [symbol, arg, answer] = row[..] else {
+            panic!("{row:?}")
+        };
+        let proto = helper::all_protos().find(|p| p.symbol == symbol);
+        let proto = proto.unwrap_or_else(|| panic!("no {symbol}"));
+        let arg: usize = arg.parse().unwrap_or_else(|e| panic!("{arg}: {e}"));
+        let writes = proto.args[arg - 1].flags.contains(TypeFlags::MEM_WRITE);
+        if writes != (answer == "writes") {
+            differences.push(format!("{symbol} argument {arg}: Linux {answer}"));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
