@@ -189,15 +189,18 @@ mod tests {
         map.update(&[0; 4], &(42u128 << 64).to_le_bytes(), 0)
             .unwrap();
         // r0 = second word of the map's value + skb->len
-        let insns = [
-            Insn::new(0xbf, 6, 1, 0, 0),
-            Insn::new(0x18, 7, uapi::BPF_PSEUDO_MAP_VALUE, 0, map.fd()),
-            Insn::new(0, 0, 0, 0, 8),
-            Insn::new(0x79, 0, 7, 0, 0),
-            Insn::new(0x61, 1, 6, 0, 0),
-            Insn::new(0x0f, 0, 1, 0, 0),
-            Insn::new(0x95, 0, 0, 0, 0),
-        ];
+        let with_map = |src, imm| {
+            [
+                Insn::new(0xbf, 6, 1, 0, 0),
+                Insn::new(0x18, 7, src, 0, imm),
+                Insn::new(0, 0, 0, 0, 8),
+                Insn::new(0x79, 0, 7, 0, 0),
+                Insn::new(0x61, 1, 6, 0, 0),
+                Insn::new(0x0f, 0, 1, 0, 0),
+                Insn::new(0x95, 0, 0, 0, 0),
+            ]
+        };
+        let insns = with_map(uapi::BPF_PSEUDO_MAP_VALUE, map.fd());
         let loaded = linux.load(&ProgSpec::new(ProgType::SchedCls, &insns).log());
         assert!(loaded.log.contains("processed 6 insns"), "{}", loaded.log);
         let prog = loaded.result.unwrap();
@@ -205,6 +208,20 @@ mod tests {
         assert_eq!(ran.retval, 142);
         assert_eq!(ran.data_out, [0; 100]);
         assert_eq!(prog.info().unwrap().verified_insns, 6);
+
+        // The same by index.
+        let insns = with_map(uapi::BPF_PSEUDO_MAP_IDX_VALUE, 1);
+        let fd_array = [-1, map.fd()];
+        let spec = ProgSpec::new(ProgType::SchedCls, &insns);
+        let spec = ProgSpec {
+            fd_array: &fd_array,
+            ..spec
+        };
+        let prog = linux.load(&spec).result.unwrap();
+        assert_eq!(
+            prog.test_run(&Input::packet(&[0; 100])).unwrap().retval,
+            142
+        );
     }
 
     #[test]

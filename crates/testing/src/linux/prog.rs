@@ -34,6 +34,8 @@ pub struct ProgSpec<'a> {
     pub attach_btf_id: u32,
     /// BTF descriptor and a pair of first instruction and `FUNC` for each function.
     pub btf: Option<(i32, &'a [(u32, u32)])>,
+    /// Descriptors that instructions of `BPF_PSEUDO_MAP_IDX` and kfunc calls name by index.
+    pub fd_array: &'a [i32],
     /// `log_level`: 0 none, 1 what the verifier does, 2 more, 4 its counts.
     pub log_level: u32,
 }
@@ -50,6 +52,7 @@ impl<'a> ProgSpec<'a> {
             expected_attach_type: None,
             attach_btf_id: 0,
             btf: None,
+            fd_array: &[],
             log_level: 0,
         }
     }
@@ -167,11 +170,17 @@ pub(super) fn load(spec: &ProgSpec<'_>) -> Loaded {
     attr.expected_attach_type = spec.expected_attach_type.map_or(0, AttachType::number);
     attr.attach_btf_id = spec.attach_btf_id;
     attr.prog_btf_fd = prog_btf_fd;
+    let fd_array: Vec<u8> = spec
+        .fd_array
+        .iter()
+        .flat_map(|fd| fd.to_le_bytes())
+        .collect();
     let parts = ProgParts {
         insns: &bytes_of(spec.insns),
         license: spec.license,
         func_info: &func_info,
         line_info: &[],
+        fd_array: &fd_array,
         log: &mut log,
     };
     let result = sys::prog_load(&mut attr, parts).map(|fd| Prog { fd });

@@ -319,6 +319,8 @@ pub(super) struct ProgParts<'a> {
     pub func_info: &'a [u8],
     /// `struct bpf_line_info`s: fours of `u32`.
     pub line_info: &'a [u8],
+    /// Descriptors, as `i32`s.
+    pub fd_array: &'a [u8],
     pub log: &'a mut [u8],
 }
 
@@ -336,9 +338,12 @@ pub(super) fn prog_load(attr: &mut ProgLoad, parts: ProgParts<'_>) -> Result<Own
         (attr.line_info, attr.line_info_cnt) =
             (address(parts.line_info), len(parts.line_info)? / 16);
     }
+    // How many there are is not said: the kernel reads only those that instructions name.
+    attr.fd_array = address(parts.fd_array);
     (attr.log_size, attr.log_buf) = (len(parts.log)?, address_mut(parts.log));
     // SAFETY: each address is that of a borrowed slice, with how many records fit into it; the
-    // kernel writes only the log, no more than its size.
+    // kernel writes only the log, no more than its size. Of `fd_array` it reads what instructions
+    // index, past its end too, and finds there only numbers that are descriptors or are not.
     unsafe { bpf(Cmd::ProgLoad, attr) }.map(own)
 }
 
