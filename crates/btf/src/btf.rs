@@ -33,6 +33,8 @@ pub struct Btf {
     strings: String,
     /// Kept where it differs from `strings`: C lines may be in any encoding.
     raw_strings: Option<Vec<u8>>,
+    /// No string is too long for a name, and all are UTF-8: names need no further look.
+    plain_names: bool,
     /// Header as read; offsets are relative to its end.
     header: Header,
     names: OnceLock<NameIndex>,
@@ -187,6 +189,8 @@ impl Btf {
         if base_depth > MAX_BASE_DEPTH {
             return Err(at(0, E::BaseTooDeep(MAX_BASE_DEPTH)));
         }
+        let short = |text: &[u8]| text.len() <= MAX_NAME_LEN;
+        let all_short = strings.split(|&b| b == 0).all(short);
         let (strings, raw_strings) = text_of(strings);
         let mut btf = Btf {
             start_id: base.as_ref().map_or(1, |b| b.type_count()),
@@ -195,6 +199,7 @@ impl Btf {
             base_depth,
             types: types.to_vec(),
             offsets: Vec::new(),
+            plain_names: all_short && raw_strings.is_none(),
             strings,
             raw_strings,
             header,
@@ -309,6 +314,9 @@ impl Btf {
         let Some((owner, local)) = self.string_owner(off) else {
             return Err(BtfErrorKind::InvalidNameOffset(off));
         };
+        if owner.plain_names && owner.strings.is_char_boundary(local) {
+            return Ok(());
+        }
         let bytes = &owner.string_bytes()[local..];
         let window = &bytes[..bytes.len().min(MAX_NAME_LEN + 1)];
         let Some(len) = window.iter().position(|&b| b == 0) else {
@@ -371,6 +379,12 @@ impl Btf {
             let id = TypeId(self.start_id + i as u32);
             (id, self.decode(pos as usize))
         })
+    }
+
+    /// Names of the types of this BTF itself, in order.
+    pub(crate) fn own_names(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
+        let offsets = self.offsets.iter();
+        offsets.map(|&pos| self.str_at(self.word(pos as usize)))
     }
 
     /// Name of a type; empty if it has none or does not exist.

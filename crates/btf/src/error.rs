@@ -65,8 +65,8 @@ pub enum BtfErrorKind {
     InvalidStrings,
     #[error("Exceeded max num of types")]
     TooManyTypes,
-    #[error("not zstd")]
-    NotZstd,
+    #[error("not gzip")]
+    NotGzip,
     #[error("the base of a split BTF must not be split more than {0} deep")]
     BaseTooDeep(u32),
     // One type by itself (btf_check_meta).

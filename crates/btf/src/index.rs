@@ -1,15 +1,13 @@
 //! Types by name: a hash table over essential names, so that one index serves exact look-ups and the
 //! search for CO-RE candidates, whatever flavour they are.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use crate::btf::Btf;
 use crate::types::TypeId;
 
 /// No further type in this bucket.
 const END: u32 = u32::MAX;
 
-/// Chained buckets over a BTF's own types. The hash has fixed keys: the same blob gives the same table.
+/// Chained buckets over a BTF's own types.
 #[derive(Debug)]
 pub(crate) struct NameIndex {
     heads: Vec<u32>,
@@ -31,15 +29,23 @@ pub fn essential_name(name: &str) -> &str {
     name
 }
 
+/// Eight bytes at a time; the same on every run. Names made to collide only slow their own look-up.
 fn hash(name: &str) -> u64 {
-    let mut state = DefaultHasher::new();
-    name.hash(&mut state);
-    state.finish()
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut state = name.len() as u64;
+    for chunk in name.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        state = (state.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(SPREAD);
+    }
+    // The low bits choose the bucket.
+    state ^ state >> 32
 }
 
 impl NameIndex {
     pub(crate) fn build(btf: &Btf) -> NameIndex {
-        let count = btf.iter().len();
+        let names = btf.own_names();
+        let count = names.len();
         let mask = count.next_power_of_two() as u64 - 1;
         let mut index = NameIndex {
             heads: vec![END; mask as usize + 1],
@@ -47,8 +53,7 @@ impl NameIndex {
             mask,
         };
         // From the last to the first, so that a bucket lists ids in rising order.
-        for (i, (_, ty)) in btf.iter().enumerate().rev() {
-            let name = ty.name();
+        for (i, name) in names.enumerate().rev() {
             if name.is_empty() {
                 continue;
             }

@@ -8,7 +8,7 @@ use crate::error::{BtfErrorKind, Result};
 use crate::raw;
 
 /// BTF of a 6.18 x86-64 kernel; data/README.md says how it was made.
-const PACKED: &[u8] = include_bytes!("../data/vmlinux-6.18-x86_64.btf.zst");
+const PACKED: &[u8] = include_bytes!("../data/vmlinux-6.18-x86_64.btf.gz");
 
 /// The types of a Linux 6.18 x86-64 kernel.
 ///
@@ -27,12 +27,13 @@ pub fn vmlinux() -> Result<Arc<Btf>> {
         .clone()
 }
 
-/// Unpacks zstd, up to the size that a BTF may have.
+/// Unpacks gzip, up to the size that a BTF may have.
 fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
-    let broken = || crate::btf::at(0, BtfErrorKind::NotZstd);
-    let decoder = ruzstd::decoding::StreamingDecoder::new(packed).map_err(|_| broken())?;
+    let limit = raw::MAX_SIZE as u64 + 1;
     let mut bytes = Vec::new();
-    let mut bounded = decoder.take(raw::MAX_SIZE as u64 + 1);
-    bounded.read_to_end(&mut bytes).map_err(|_| broken())?;
-    Ok(bytes)
+    let mut bounded = flate2::read::GzDecoder::new(packed).take(limit);
+    match bounded.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(_) => Err(crate::btf::at(0, BtfErrorKind::NotGzip)),
+    }
 }

@@ -25,7 +25,7 @@ use spec::{LocalSpec, Matcher};
 
 /// Members, references and candidates that one relocator looks at before it gives up: a hundred times
 /// what the largest programs need, a fraction of a second's work. Types can be nested so as to need 2^64.
-const WORK_LIMIT: u64 = 4_000_000;
+const WORK_LIMIT: u64 = 2_000_000;
 
 /// Counts down the work that hostile types may ask for.
 #[derive(Clone, Debug)]

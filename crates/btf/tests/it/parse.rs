@@ -38,7 +38,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
         (name(), any::<u32>(), 0u8..16).prop_map(|(n, s, e)| Recipe::Int(n, s, e)),
         any::<u32>().prop_map(Recipe::Float),
         (0u8..6, name(), any::<u32>()).prop_map(|(k, n, t)| Recipe::Reference(k, n, t)),
-        any::<(u32, u32, u32)>().prop_map(|(e, i, n)| Recipe::Array(e, i, n)),
+        (any::<u32>(), any::<u32>(), 0u32..100).prop_map(|(e, i, n)| Recipe::Array(e, i, n)),
         (any::<bool>(), name(), any::<u32>(), members)
             .prop_map(|(u, n, s, m)| Recipe::Composite(u, n, s, m)),
         (any::<bool>(), any::<bool>(), name(), values)
@@ -188,6 +188,7 @@ fn describe(ty: Type<'_>) -> String {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn what_is_built_reads_the_same(recipes in prop::collection::vec(recipe(), 0..40)) {
         let mut b = BtfBuilder::new();
