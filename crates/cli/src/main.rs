@@ -1,6 +1,7 @@
 //! The `bpfsim` command.
 
 mod disasm;
+mod features;
 mod inspect;
 mod run;
 mod show;
@@ -26,6 +27,8 @@ enum Command {
     Inspect(inspect::Args),
     /// An object's instructions, with C lines.
     Disasm(disasm::Args),
+    /// What of Linux's BPF surface bpfsim has, and what objects want beyond it.
+    Features(features::Args),
 }
 
 /// How a command ends, as its exit status says.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Disasm(args) => disasm::run(&args),
+        Command::Features(args) => features::run(&args),
     };
     let outcome = ended.unwrap_or_else(|stop| {
         show::error(&stop.message);
