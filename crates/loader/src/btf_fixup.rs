@@ -78,8 +78,7 @@ impl Open<'_> {
         for var in section.vars {
             let name = btf.name_of(var.ty);
             let Some(ExternKind::Kconfig { off, .. }) = externs.get(name).map(|e| &e.kind) else {
-                let why = "BTF declares an extern that is no symbol".to_owned();
-                return Err(K::BadExtern(why).err().symbol(name));
+                return Err(K::ExternWithoutSymbol.err().symbol(name));
             };
             edit.set_var_linkage(var.ty, 1);
             vars.push(VarSecinfo {

@@ -177,6 +177,12 @@ impl<'a> Elf<'a> {
         if section.entsize != size_of::<elf::Sym64<LittleEndian>>() as u64 {
             return Err(malformed("a symbol's size is not 24"));
         }
+        if !data
+            .len()
+            .is_multiple_of(size_of::<elf::Sym64<LittleEndian>>())
+        {
+            return Err(malformed("the symbol table ends within a symbol"));
+        }
         let count = data.len() / size_of::<elf::Sym64<LittleEndian>>();
         self.symbols = data
             .read_slice_at(0, count)
@@ -184,8 +190,9 @@ impl<'a> Elf<'a> {
         if section.link == 0 || section.link >= self.sections.len() {
             return Err(malformed("its table of names does not exist"));
         }
-        self.symbol_names = content(self.bytes, self.sections, section.link)
-            .ok_or(malformed("its table of names lies outside the file"))?;
+        self.symbol_names = names(self.bytes, self.sections, section.link).ok_or(malformed(
+            "its table of names is none, or lies outside the file",
+        ))?;
         self.symtab = symtab;
         Ok(())
     }
@@ -201,7 +208,7 @@ impl<'a> Elf<'a> {
 
     fn section_name(&self, index: usize) -> Result<&'a str, LoadError> {
         let offset = self.sections[index].sh_name(LittleEndian);
-        name_at(self.section_names, offset)
+        name_at(self.section_names, offset).map_err(|e| e.symbol(&format!("section #{index}")))
     }
 
     /// A section's header.
@@ -278,7 +285,8 @@ impl<'a> Elf<'a> {
     /// # Errors
     /// What is wrong with the file there.
     pub fn symbol_name(&self, symbol: &Symbol) -> Result<&'a str, LoadError> {
-        name_at(self.symbol_names, symbol.name)
+        let name = name_at(self.symbol_names, symbol.name);
+        name.map_err(|e| e.symbol(&format!("symbol named at {:#x}", symbol.name)))
     }
 
     /// What to call a symbol in a message: its name, or its section's.
@@ -359,6 +367,12 @@ fn check_machine(header: &Header) -> Result<(), LoadError> {
 
 fn content<'a>(bytes: &'a [u8], sections: &'a [Shdr], index: usize) -> Option<&'a [u8]> {
     sections.get(index)?.data(LittleEndian, bytes).ok()
+}
+
+/// A table of names.
+fn names<'a>(bytes: &'a [u8], sections: &'a [Shdr], index: usize) -> Option<&'a [u8]> {
+    let is_table = sections.get(index)?.sh_type(LittleEndian).0 == SHT_STRTAB;
+    content(bytes, sections, index).filter(|_| is_table)
 }
 
 fn name_at(table: &[u8], offset: u32) -> Result<&str, LoadError> {

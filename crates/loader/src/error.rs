@@ -91,6 +91,8 @@ pub enum LoadErrorKind {
     ExternNeedsBtf,
     /// An extern that BTF does not declare, or not in a section, or with a broken type.
     BadExtern(String),
+    /// A `DATASEC` of externs names one that ELF has no symbol of.
+    ExternWithoutSymbol,
     /// An extern of a section that is neither `.ksyms` nor `.kconfig`, or of a type that `.kconfig`
     /// does not have.
     UnsupportedExtern(&'static str),
@@ -167,7 +169,7 @@ impl LoadError {
                 Errno::Eopnotsupp
             }
             K::BadReloc(_) | K::UnsupportedReloc(_) | K::NoSubprog { .. } => Errno::Reloc,
-            K::ExternNeedsBtf | K::UnresolvedExtern(_) => Errno::Esrch,
+            K::ExternNeedsBtf | K::ExternWithoutSymbol | K::UnresolvedExtern(_) => Errno::Esrch,
             K::BadExtern(_) | K::MissingInfo(_) | K::NoGlobal(_) => Errno::Enoent,
             K::CorruptedProgram { .. }
             | K::BadBtf(_)
@@ -243,6 +245,7 @@ impl fmt::Display for LoadErrorKind {
             K::NoBtf => f.write_str("BTF is required but missing"),
             K::BadBtf(why) => write!(f, "BTF is required but broken: {why}"),
             K::ExternNeedsBtf => f.write_str("an extern needs BTF, and there is none"),
+            K::ExternWithoutSymbol => f.write_str("BTF declares an extern that is no symbol"),
             K::UnsupportedExtern(why) => f.write_str(why),
             K::NoDatasec => f.write_str("BTF has no DATASEC for it"),
             K::BadDatasec(why) => write!(f, "BTF's DATASEC does not fit: {why}"),

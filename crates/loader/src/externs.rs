@@ -360,8 +360,7 @@ pub(crate) fn rewrite_ksyms(
     for (index, var) in section.vars.iter().enumerate() {
         let name = btf.name_of(var.ty);
         if !externs.contains_key(name) {
-            let why = "BTF declares an extern that is no symbol".to_owned();
-            return Err(K::BadExtern(why).in_section(KSYMS).symbol(name));
+            return Err(K::ExternWithoutSymbol.in_section(KSYMS).symbol(name));
         }
         let mut ty = var.ty;
         match (btf.ty(var.ty), dummy) {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bpfsim_abi::MapType;
 use bpfsim_isa::{Insn, uapi};
 
-use crate::elf::{self, Rel, SHN_LORESERVE, Symbol};
+use crate::elf::{self, Rel, Symbol};
 use crate::error::{LoadError, LoadErrorKind as K};
 use crate::map_def::is_map_in_map;
 use crate::maps::MapVar;
@@ -119,7 +119,7 @@ impl Open<'_> {
     fn symbol_of(&self, rel: Rel) -> Result<Symbol, LoadError> {
         let symbol = self.elf.symbol(rel.symbol);
         let symbol = symbol.ok_or(K::Malformed("a relocation's symbol does not exist").err())?;
-        match symbol.section < self.elf.section_count() || symbol.section >= SHN_LORESERVE {
+        match symbol.section < self.elf.section_count() {
             true => Ok(symbol),
             false => Err(K::Malformed("a relocation's symbol lies in no section").err()),
         }
@@ -158,10 +158,8 @@ impl Open<'_> {
         if is_call(insn) {
             return self.call_reloc(insn, symbol);
         }
-        if symbol.section == 0 || symbol.section >= SHN_LORESERVE {
-            return Err(unsupported(
-                "against a symbol in no section: an uninitialised common variable?",
-            ));
+        if symbol.section == 0 {
+            return Err(unsupported("against a symbol of no section"));
         }
         if self.is_subprog_symbol(symbol) {
             return match symbol.value.is_multiple_of(8) && insn.imm % 8 == 0 {
