@@ -2,6 +2,7 @@
 
 mod iterate;
 mod memory;
+mod packet;
 mod text;
 
 pub(crate) use iterate::{Iteration, resume};
@@ -58,6 +59,11 @@ impl Args {
             Some(bytes) => Ok(bytes.into()),
             None => self.bad(n),
         }
+    }
+
+    /// Memory that the kernel itself points to.
+    pub fn memory(&self, mem: &GuestMem, at: u64, len: u64) -> Arg<SmallVec<[u8; 64]>> {
+        mem.slice(at, len).map_or_else(|| self.bad(1), |b| Ok(b.into()))
     }
 
     fn key(&self, st: &State, mem: &GuestMem, map: MapId, n: u8) -> Arg<SmallVec<[u8; 64]>> {
@@ -130,6 +136,28 @@ const HELPERS: &[Helper] = &[
     row(Func::ProbeWriteUser, false, memory::probe_write_user),
     row(Func::CopyFromUser, false, memory::probe_read_user),
     row(Func::CopyFromUserTask, false, memory::copy_from_user_task),
+    row(Func::SkbLoadBytes, false, packet::load_bytes),
+    row(Func::SkbStoreBytes, false, packet::skb_store_bytes),
+    row(Func::SkbPullData, false, packet::skb_pull_data),
+    row(Func::XdpLoadBytes, false, packet::load_bytes),
+    row(Func::XdpStoreBytes, false, packet::store_bytes),
+    row(Func::XdpGetBuffLen, false, packet::xdp_get_buff_len),
+    row(Func::XdpAdjustHead, false, packet::xdp_adjust_head),
+    row(Func::XdpAdjustTail, false, packet::xdp_adjust_tail),
+    row(Func::XdpAdjustMeta, false, packet::xdp_adjust_meta),
+    row(Func::Redirect, false, packet::redirect),
+    row(Func::CsumDiff, false, packet::csum_diff),
+    row(Func::CsumUpdate, false, packet::csum_update),
+    row(Func::L3CsumReplace, false, packet::l3_csum_replace),
+    row(Func::L4CsumReplace, false, packet::l4_csum_replace),
+    // There are no sockets yet, so that a look-up finds none.
+    row(Func::SkLookupTcp, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::SkLookupUdp, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::SkcLookupTcp, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::SkRelease, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::SkFullsock, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::TcpSock, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::GetListenerSock, false, |_, _, _| Ok(Flow::Done(0))),
     row(Func::Loop, false, iterate::bpf_loop),
     row(Func::ForEachMapElem, true, iterate::for_each_map_elem),
     row(Func::GetPrandomU32, false, |st, _, _| {

@@ -4,12 +4,14 @@ use crate::choose::{Chooser, Usual};
 use crate::failure::{Failure, FailureKind, Place};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::map::MapSpec;
-use crate::prog::{PacketCtx, PacketKind, ProgCode, ProgCtx, ProgramInput, ProgramOutput};
+use crate::packet::{FieldsCtx, Packet};
+use crate::prog::{ProgCode, ProgCtx, ProgramInput, ProgramOutput};
 use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
 use crate::state::{CpuState, Cur, State};
 use crate::task::{Task, UserMem};
 use crate::trace::Trace;
 use crate::types::Layouts;
+use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
 use bpfsim_abi::{Errno, ProgType};
 use bpfsim_vm::{Area, GuestMem, MemError};
 use rand_pcg::Pcg64Mcg;
@@ -416,43 +418,51 @@ impl Kernel {
         }
     }
 
-    /// What R1 is for a program of this type, given this input, and what it means.
-    pub(crate) fn make_ctx(
-        &mut self,
-        prog: ProgId,
-        input: &ProgramInput,
-    ) -> Result<(u64, ProgCtx), MemError> {
-        let kind = match packet_kind(self.st.progs[prog.at()].prog_type) {
-            Some(kind) => kind,
-            None => {
-                let len = (input.ctx.len() as u64).max(CTX_BYTES);
-                let at = self.buffers.take(&mut self.mem, len)?;
-                if let Some(bytes) = self.mem.slice_mut(at, len) {
-                    bytes.fill(0);
-                    bytes[..input.ctx.len()].copy_from_slice(&input.ctx);
-                }
-                return Ok((at, ProgCtx::None));
+    /// What R1 is for a program of this type, given this input, and what it means. Packets are
+    /// prepared as `BPF_PROG_TEST_RUN` prepares them.
+    pub(crate) fn make_ctx(&mut self, prog: ProgId, input: &ProgramInput) -> Result<(u64, ProgCtx), MemError> {
+        let meta = &self.st.progs[prog.at()];
+        let (prog_type, attach_type) = (meta.prog_type, meta.attach_type);
+        let CtxShape::Fields(rule) = ctx::shape(prog_type, attach_type) else {
+            let len = (input.ctx.len() as u64).max(CTX_BYTES);
+            let at = self.buffers.take(&mut self.mem, len)?;
+            if let Some(bytes) = self.mem.slice_mut(at, len) {
+                bytes.fill(0);
+                bytes[..input.ctx.len()].copy_from_slice(&input.ctx);
             }
+            return Ok((at, ProgCtx::Memory));
         };
-        let len = input.data.len() as u64;
-        let data = self.buffers.take(&mut self.mem, len + 2 * HEADROOM)? + HEADROOM;
-        if let Some(bytes) = self.mem.slice_mut(data, len) {
-            bytes.copy_from_slice(&input.data);
+        let mut ctx = FieldsCtx::new(rule, &input.ctx);
+        if let Some(kind) = packet_kind(prog_type) {
+            let len = input.data.len() as u64;
+            let head = self.buffers.take(&mut self.mem, len + 2 * HEADROOM)?;
+            let (data, end) = (head + HEADROOM, head + HEADROOM + len);
+            if let Some(bytes) = self.mem.slice_mut(data, len) {
+                bytes.copy_from_slice(&input.data);
+            }
+            let skip = if kind == PacketKind::L3 { ETH_HLEN.min(len) } else { 0 };
+            let data = data + skip;
+            ctx.show(Packet { head, meta: data, data, end, tail: end + HEADROOM });
+            ctx.set(CtxSlot::SkbProtocol, ether_type(&input.data));
+            for slot in [CtxSlot::SkbIfindex, CtxSlot::XdpIngressIfindex] {
+                ctx.set(slot, LOOPBACK);
+            }
         }
-        let mut raw = [0; 192];
-        let n = input.ctx.len().min(raw.len());
-        raw[..n].copy_from_slice(&input.ctx[..n]);
-        if kind == PacketKind::Skb {
-            raw[..4].copy_from_slice(&(input.data.len() as u32).to_le_bytes());
-        }
-        let ctx = PacketCtx {
-            raw,
-            kind,
-            data,
-            data_end: data + len,
-        };
-        Ok((crate::prog::CTX_WINDOW, ProgCtx::Packet(Box::new(ctx))))
+        Ok((crate::packet::CTX_WINDOW, ProgCtx::Fields(Box::new(ctx))))
     }
+}
+
+/// `ETH_HLEN`
+const ETH_HLEN: u64 = 14;
+/// Index of the loopback device, which test packets come from.
+const LOOPBACK: u32 = 1;
+
+/// `eth_type_trans`: the protocol of a frame, in network order as programs see it.
+fn ether_type(frame: &[u8]) -> u32 {
+    const ETH_P_802_3_MIN: u16 = 0x600;
+    const ETH_P_802_2: u16 = 4;
+    let kind = frame.get(12..14).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
+    u16::from_be(if kind >= ETH_P_802_3_MIN { kind } else { ETH_P_802_2 }).into()
 }
 
 /// Least size of a context in guest memory: that of the largest that programs read without
@@ -473,28 +483,35 @@ impl Buffers {
     }
 }
 
-/// Bytes that a buffer at `addr` was taken with, for an input: what `make_ctx` asked for.
-pub(crate) fn buffer_of(r1: u64, ctx: &ProgCtx, input: &ProgramInput) -> (u64, u64) {
-    match ctx {
-        ProgCtx::Packet(p) => (p.data - HEADROOM, input.data.len() as u64 + 2 * HEADROOM),
-        ProgCtx::None => (r1, (input.ctx.len() as u64).max(CTX_BYTES)),
+/// Buffer that `make_ctx` took for this context.
+pub(crate) fn buffer_of(r1: u64, ctx: &ProgCtx, input: &ProgramInput) -> Option<(u64, u64)> {
+    match (ctx, ctx.packet()) {
+        (_, Some(p)) => Some((p.head, p.tail - p.head)),
+        (ProgCtx::Memory, None) => Some((r1, (input.ctx.len() as u64).max(CTX_BYTES))),
+        (ProgCtx::Fields(_), None) => None,
     }
 }
 
-/// The packet context of program types that have one.
+/// Where a test run's packet begins for the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PacketKind {
+    /// With its Ethernet header.
+    L2,
+    /// After it.
+    L3,
+}
+
+/// The packet of program types that have one.
 pub(crate) fn packet_kind(prog_type: ProgType) -> Option<PacketKind> {
     Some(match prog_type {
-        ProgType::Xdp => PacketKind::Xdp,
+        ProgType::Xdp | ProgType::SchedCls | ProgType::SchedAct | ProgType::FlowDissector => PacketKind::L2,
         ProgType::SocketFilter
-        | ProgType::SchedCls
-        | ProgType::SchedAct
         | ProgType::CgroupSkb
         | ProgType::LwtIn
         | ProgType::LwtOut
         | ProgType::LwtXmit
         | ProgType::LwtSeg6local
-        | ProgType::SkSkb
-        | ProgType::FlowDissector => PacketKind::Skb,
+        | ProgType::SkSkb => PacketKind::L3,
         _ => return None,
     })
 }

@@ -1,5 +1,7 @@
 //! Kfuncs, by name. A program's call holds the index in [`KFUNCS`] once it is loaded.
 
+mod iter;
+
 use crate::helper::{Args, Body, ret};
 use crate::state::State;
 use bpfsim_abi::Errno;
@@ -37,6 +39,12 @@ const KFUNCS: &[Kfunc] = &[
         task_work_schedule,
     ),
     row("bpf_copy_from_user_str", false, copy_from_user_str),
+    row("bpf_iter_num_new", false, iter::num_new),
+    row("bpf_iter_num_next", false, iter::num_next),
+    row("bpf_iter_num_destroy", false, iter::num_destroy),
+    row("bpf_iter_bits_new", false, iter::bits_new),
+    row("bpf_iter_bits_next", false, iter::bits_next),
+    row("bpf_iter_bits_destroy", false, iter::bits_destroy),
     row("bpf_rcu_read_lock", false, |_, _, _| Ok(Flow::Done(0))),
     row("bpf_rcu_read_unlock", false, |_, _, _| Ok(Flow::Done(0))),
     row("bpf_preempt_disable", false, |_, _, _| Ok(Flow::Done(0))),

@@ -27,6 +27,7 @@ mod kernel;
 mod kfunc;
 mod load;
 mod map;
+mod packet;
 mod printk;
 mod prog;
 mod run;

@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 use crate::kfunc;
 use crate::map::{Map, MapBtf, MapSpec};
 use crate::prog::{ProgCode, ProgMeta, code_address};
-use bpfsim_abi::{Errno, Func, MapType};
+use bpfsim_abi::{AttachType, Errno, Func, MapType};
 use bpfsim_btf::core::CoreError;
 use bpfsim_btf::fields;
 use bpfsim_isa::{CallKind, Insn, Op, decode_all};
@@ -209,6 +209,7 @@ impl Kernel {
         self.st.progs.push(ProgMeta {
             name: program.name.clone(),
             prog_type: program.spec.prog_type,
+            attach_type: program.spec.attach_type.unwrap_or(AttachType::CgroupInetIngress),
             funcs: program
                 .funcs
                 .iter()

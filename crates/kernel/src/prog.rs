@@ -1,14 +1,16 @@
 //! Programs, what they are given, and what R1 means to them.
 
 use crate::ids::ProgId;
-use bpfsim_abi::ProgType;
-use bpfsim_vm::{BASE, GuestMem, Image};
+use crate::packet::{FieldsCtx, Packet};
+use bpfsim_abi::{AttachType, ProgType};
+use bpfsim_vm::Image;
 use std::sync::Arc;
 
 /// What the rest of the kernel knows of a loaded program.
 pub(crate) struct ProgMeta {
     pub name: String,
     pub prog_type: ProgType,
+    pub attach_type: AttachType,
     /// Entry and name of each function, by entry.
     pub funcs: Vec<(u32, String)>,
 }
@@ -103,85 +105,33 @@ pub struct ProgramOutput {
 /// What R1 of an execution means.
 pub(crate) enum ProgCtx {
     /// Nothing, or guest memory.
-    None,
-    /// `struct __sk_buff` or `struct xdp_md`.
-    Packet(Box<PacketCtx>),
+    Memory,
+    /// Fields that are not where the program sees them, and perhaps a packet.
+    Fields(Box<FieldsCtx>),
 }
-
-/// A packet and the view of it that programs have.
-pub(crate) struct PacketCtx {
-    /// Fields as user space sees them.
-    pub raw: [u8; 192],
-    pub kind: PacketKind,
-    /// Guest address of the first byte, and of the end.
-    pub data: u64,
-    pub data_end: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PacketKind {
-    Skb,
-    Xdp,
-}
-
-/// Address of the window that a packet context is seen in: outside of guest memory, so that
-/// every access comes to [`ProgCtx::load`].
-pub(crate) const CTX_WINDOW: u64 = BASE + (1 << 40);
 
 impl ProgCtx {
-    /// Offsets of `data` and `data_end`, 32 bits wide in C and pointers in registers.
-    fn pointers(kind: PacketKind) -> (u64, u64) {
-        match kind {
-            PacketKind::Skb => (76, 80),
-            PacketKind::Xdp => (0, 4),
-        }
-    }
-
-    /// Loads a field, or part of one.
+    /// Loads from outside of guest memory.
     pub fn load(&self, addr: u64, size: u32) -> Option<u64> {
-        let ProgCtx::Packet(ctx) = self else {
-            return None;
-        };
-        let off = addr.checked_sub(CTX_WINDOW)?;
-        let (data, end) = Self::pointers(ctx.kind);
-        match (off, size) {
-            (o, 4) if o == data => return Some(ctx.data),
-            (o, 4) if o == end => return Some(ctx.data_end),
-            _ => {}
+        match self {
+            ProgCtx::Fields(ctx) => ctx.load(addr, size),
+            ProgCtx::Memory => None,
         }
-        let at = usize::try_from(off).ok()?;
-        let bytes = ctx.raw.get(at..at.checked_add(size as usize)?)?;
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        Some(u64::from_le_bytes(word))
     }
 
-    /// Stores to a field; pointers cannot be written.
+    /// Stores to outside of guest memory.
     pub fn store(&mut self, addr: u64, size: u32, value: u64) -> Option<()> {
-        let ProgCtx::Packet(ctx) = self else {
-            return None;
-        };
-        let off = addr.checked_sub(CTX_WINDOW)?;
-        let (data, end) = Self::pointers(ctx.kind);
-        let at = usize::try_from(off).ok()?;
-        let bytes = ctx.raw.get_mut(at..at.checked_add(size as usize)?)?;
-        if (off..off + size as u64).any(|o| (data..end + 4).contains(&o)) {
-            return None;
+        match self {
+            ProgCtx::Fields(ctx) => ctx.store(addr, size, value),
+            ProgCtx::Memory => None,
         }
-        bytes.copy_from_slice(&value.to_le_bytes()[..size as usize]);
-        Some(())
     }
 
-    /// `LD_ABS`: bytes of the packet, converted from network order.
-    pub fn load_packet(&self, mem: &GuestMem, offset: i32, size: u32) -> Option<u64> {
-        let ProgCtx::Packet(ctx) = self else {
-            return None;
-        };
-        let off = u64::try_from(offset).ok()?;
-        if off + size as u64 > ctx.data_end - ctx.data {
-            return None;
+    /// The packet, for contexts that have one.
+    pub fn packet(&self) -> Option<Packet> {
+        match self {
+            ProgCtx::Fields(ctx) => ctx.packet,
+            ProgCtx::Memory => None,
         }
-        let bytes = mem.slice(ctx.data + off, size as u64)?;
-        Some(bytes.iter().fold(0, |w, &b| w << 8 | b as u64))
     }
 }

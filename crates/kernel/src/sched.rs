@@ -558,18 +558,12 @@ impl Kernel {
             return Ok(());
         };
         let r1 = s.r1;
-        let (data_out, ctx_out) = match &run.cur.ctx {
-            ProgCtx::Packet(p) => {
-                let bytes = self.mem.slice(p.data, p.data_end - p.data);
-                (bytes.unwrap_or(&[]).to_vec(), p.raw.to_vec())
-            }
-            ProgCtx::None => (
-                Vec::new(),
-                self.mem
-                    .slice(r1, s.input.ctx.len() as u64)
-                    .unwrap_or(&[])
-                    .to_vec(),
-            ),
+        let packet = run.cur.ctx.packet();
+        let data = packet.and_then(|p| self.mem.slice(p.data, p.len()));
+        let data_out = data.unwrap_or(&[]).to_vec();
+        let ctx_out = match &run.cur.ctx {
+            ProgCtx::Fields(ctx) => ctx.raw.clone(),
+            ProgCtx::Memory => self.mem.slice(r1, s.input.ctx.len() as u64).unwrap_or(&[]).to_vec(),
         };
         let insns = run.act.insns;
         s.out = Some(ProgramOutput {
@@ -584,8 +578,9 @@ impl Kernel {
         } else {
             Phase::Return
         };
-        let (at, len) = buffer_of(r1, &run.cur.ctx, &s.input);
-        self.buffers.give(at, len);
+        if let Some((at, len)) = buffer_of(r1, &run.cur.ctx, &s.input) {
+            self.buffers.give(at, len);
+        }
         if s.bh_off
             && self
                 .st

@@ -108,7 +108,7 @@ impl Cur {
             bh_off: false,
             op: None,
             wait: None,
-            ctx: ProgCtx::None,
+            ctx: ProgCtx::Memory,
             iterations: Vec::new(),
             scratch: 0,
         }

@@ -42,6 +42,6 @@ impl Host for View<'_> {
     }
 
     fn load_packet(&mut self, offset: i32, size: u32, mem: &GuestMem) -> Option<u64> {
-        self.st.cur.ctx.load_packet(mem, offset, size)
+        self.st.cur.ctx.packet()?.load(mem, offset, size)
     }
 }

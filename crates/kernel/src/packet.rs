@@ -1,0 +1,113 @@
+//! Packets, and the contexts that programs see fields of.
+
+use bpfsim_abi::ctx::{CtxRule, CtxSlot};
+use bpfsim_vm::{BASE, GuestMem};
+
+/// Address of the window that a context of fields is seen in: outside of guest memory, so that
+/// every access comes to [`FieldsCtx::load`].
+pub(crate) const CTX_WINDOW: u64 = BASE + (1 << 40);
+
+/// A context whose fields are not where programs see them, such as `struct __sk_buff`.
+pub(crate) struct FieldsCtx {
+    rule: &'static CtxRule,
+    /// Fields as user space sees them.
+    pub raw: Vec<u8>,
+    /// Fields that are pointers, whatever their width in C.
+    pub pointers: Vec<(CtxSlot, u64)>,
+    pub packet: Option<Packet>,
+}
+
+/// A packet in guest memory: `head <= data <= end <= tail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packet {
+    /// First byte of its buffer (`skb->head`, `xdp->data_hard_start`).
+    pub head: u64,
+    /// First byte of metadata before it; `data` where there is none.
+    pub meta: u64,
+    pub data: u64,
+    pub end: u64,
+    /// End of its buffer.
+    pub tail: u64,
+}
+
+/// The fields that show a packet, by context: start, end, metadata.
+const SHOWS: [[CtxSlot; 3]; 2] = [
+    [CtxSlot::SkbData, CtxSlot::SkbDataEnd, CtxSlot::SkbDataMeta],
+    [CtxSlot::XdpData, CtxSlot::XdpDataEnd, CtxSlot::XdpDataMeta],
+];
+
+impl FieldsCtx {
+    pub fn new(rule: &'static CtxRule, given: &[u8]) -> FieldsCtx {
+        let mut raw = vec![0; rule.layout.size as usize];
+        let n = given.len().min(raw.len());
+        raw[..n].copy_from_slice(&given[..n]);
+        FieldsCtx { rule, raw, pointers: Vec::new(), packet: None }
+    }
+
+    /// True for `struct xdp_md`.
+    pub fn is_xdp(&self) -> bool {
+        self.rule.layout.field(CtxSlot::XdpData).is_some()
+    }
+
+    /// Sets a 4-byte field, if the context has it.
+    pub fn set(&mut self, slot: CtxSlot, value: u32) {
+        if let Some(f) = self.rule.layout.field(slot) {
+            let at = f.offset as usize;
+            self.raw[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// Gives the program this packet.
+    pub fn show(&mut self, packet: Packet) {
+        self.packet = Some(packet);
+        let addresses = [packet.data, packet.end, packet.meta];
+        for shows in SHOWS {
+            if self.rule.layout.field(shows[0]).is_some() {
+                self.pointers.retain(|(slot, _)| !shows.contains(slot));
+                self.pointers.extend(shows.into_iter().zip(addresses));
+            }
+        }
+        self.set(CtxSlot::SkbLen, (packet.end - packet.data) as u32);
+    }
+
+    /// Loads a field or a part of one; `None` for what Linux's `is_valid_access` refuses.
+    pub fn load(&self, addr: u64, size: u32) -> Option<u64> {
+        let off = u32::try_from(addr.checked_sub(CTX_WINDOW)?).ok()?;
+        let field = self.rule.check(off, size, false)?.field?;
+        if let Some((_, pointer)) = self.pointers.iter().find(|(slot, _)| *slot == field.slot) {
+            return Some(*pointer);
+        }
+        let bytes = self.raw.get(off as usize..(off + size) as usize)?;
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        Some(u64::from_le_bytes(word))
+    }
+
+    /// Stores to a field; `None` for what Linux's `is_valid_access` refuses.
+    pub fn store(&mut self, addr: u64, size: u32, value: u64) -> Option<()> {
+        let off = u32::try_from(addr.checked_sub(CTX_WINDOW)?).ok()?;
+        self.rule.check(off, size, true)?;
+        let bytes = self.raw.get_mut(off as usize..(off + size) as usize)?;
+        bytes.copy_from_slice(&value.to_le_bytes()[..size as usize]);
+        Some(())
+    }
+}
+
+impl Packet {
+    pub fn len(&self) -> u64 {
+        self.end - self.data
+    }
+
+    /// `len` bytes at `offset` of the packet, or `None` when they are not all in it.
+    pub fn at(&self, offset: u64, len: u64) -> Option<u64> {
+        let end = offset.checked_add(len)?;
+        (end <= self.len()).then_some(self.data + offset)
+    }
+
+    /// `LD_ABS`: bytes converted from network order.
+    pub fn load(&self, mem: &GuestMem, offset: i32, size: u32) -> Option<u64> {
+        let at = self.at(u64::try_from(offset).ok()?, size as u64)?;
+        let bytes = mem.slice(at, size as u64)?;
+        Some(bytes.iter().fold(0, |w, &b| w << 8 | b as u64))
+    }
+}
