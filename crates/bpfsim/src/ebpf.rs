@@ -28,11 +28,39 @@ pub struct ProgramMut<'a> {
     sim: &'a Sim,
 }
 
-impl Ebpf {
-    /// Loads an object: makes its maps, applies its relocations, CO-RE against the types of a
-    /// Linux 6.18 kernel, and loads every program that libbpf would load.
-    pub fn load(sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
+/// Loads objects otherwise than [`Ebpf::load`] does.
+#[derive(Clone, Debug, Default)]
+pub struct EbpfLoader {
+    only: Option<Vec<String>>,
+}
+
+impl EbpfLoader {
+    /// Loads as [`Ebpf::load`] does.
+    pub fn new() -> EbpfLoader {
+        EbpfLoader::default()
+    }
+
+    /// Loads this program, and of the others only those that are named so too, whether or not
+    /// they are marked for it (`bpf_program__set_autoload`).
+    #[must_use]
+    pub fn only(mut self, program: &str) -> EbpfLoader {
+        self.only.get_or_insert_default().push(program.to_string());
+        self
+    }
+
+    /// Loads an object into `sim`.
+    pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
         let mut object = load(bytes)?;
+        if let Some(only) = &self.only {
+            for name in only {
+                object.program(name).ok_or_else(|| {
+                    Error::not_found("program", name, object.programs.iter().map(|p| p.name.as_str()))
+                })?;
+            }
+            for program in &mut object.programs {
+                program.autoload = only.contains(&program.name);
+            }
+        }
         let loaded = sim.kernel_mut().load(&mut object)?;
         Ok(Ebpf {
             sim: sim.clone(),
@@ -40,6 +68,14 @@ impl Ebpf {
             maps: loaded.maps,
             programs: loaded.programs,
         })
+    }
+}
+
+impl Ebpf {
+    /// Loads an object: makes its maps, applies its relocations, CO-RE against the types of a
+    /// Linux 6.18 kernel, and loads every program that libbpf would load.
+    pub fn load(sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
+        EbpfLoader::new().load(sim, bytes)
     }
 
     /// A program, by the name of its function.

@@ -34,7 +34,7 @@ pub use bpfsim_kernel::{
     MapBtf, MapId, MapSpec, ProgramInput, ProgramOutput, Trace, What, update,
 };
 pub use check::{TestFailure, TestResult, check, check_random, check_seed};
-pub use ebpf::{Ebpf, Program, ProgramMut};
+pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use map::Map;
 pub use sim::{Sim, Task};

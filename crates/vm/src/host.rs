@@ -46,7 +46,8 @@ pub trait Host {
     /// run must stop before it.
     fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool;
 
-    /// Loads from an address outside of guest memory: a context's window.
+    /// Loads from an address outside of guest memory: a context's window. Gives what the register
+    /// shall hold, zero-extended, or for fields that are pointers all 64 bits, whatever `size`.
     fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64>;
 
     /// Stores to an address outside of guest memory: a context's window.

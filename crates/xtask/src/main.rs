@@ -5,6 +5,7 @@
 mod bench;
 mod fixtures;
 mod libbpf_compare;
+mod oracle_testrun;
 mod record;
 
 use std::process::ExitCode;
@@ -28,6 +29,11 @@ const CHORES: &[(&str, &str, Chore)] = &[
         "libbpf-compare",
         "DIR|OBJECT... [--libbpf DIR]  hold the loader against libbpf",
         libbpf_compare::main,
+    ),
+    (
+        "oracle-testrun",
+        "DIR RECORD.csv  what selftests return here, beside what they returned on Linux",
+        oracle_testrun::main,
     ),
     (
         "record",
