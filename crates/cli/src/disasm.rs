@@ -7,7 +7,9 @@ use crate::inspect;
 use crate::show;
 use crate::{Outcome, Stop};
 use bpfsim_isa::{Insn, Line, Style, disassemble};
-use bpfsim_loader::{CodeSection, Global, LineInfo, Lines, Object, Program, RelocKind, code_sections};
+use bpfsim_loader::{
+    CodeSection, Global, LineInfo, Lines, Object, Program, RelocKind, code_sections,
+};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -213,7 +215,12 @@ fn json_row(insn: &Line, around: &Around<'_>, bytes: &[u8]) -> Value {
     })
 }
 
-fn refers_to(object: &Object, globals: &[Global<'_>], program: &Program, kind: RelocKind) -> String {
+fn refers_to(
+    object: &Object,
+    globals: &[Global<'_>],
+    program: &Program,
+    kind: RelocKind,
+) -> String {
     match kind {
         RelocKind::MapFd { map } => format!("map {}", object.maps[map].name),
         RelocKind::MapValue { map, off } => {

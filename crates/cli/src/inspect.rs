@@ -410,6 +410,9 @@ fn map_lines(object: &Object, map: &MapDef) -> Vec<String> {
     if map.map_flags != 0 {
         line += &format!(", flags {:#x}", map.map_flags);
     }
+    if map.numa_node != 0 {
+        line += &format!(", node {}", map.numa_node);
+    }
     if map.map_extra != 0 {
         line += &format!(", extra {:#x}", map.map_extra);
     }
