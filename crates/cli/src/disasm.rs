@@ -99,10 +99,12 @@ impl Output {
         for insn in disassemble(&section.insns, Style::OBJDUMP) {
             let offset = (insn.at * Insn::SIZE) as u64;
             let end = offset + (insn.len * Insn::SIZE) as u64;
+            let mut here = None;
             while let Some(label) = labels.next_if(|label| label.offset <= offset) {
-                if !self.json && label.offset == offset {
-                    show::line(&format!("\n{offset:016x} <{}>:", label.name));
-                }
+                here = Some(label).filter(|label| label.offset == offset);
+            }
+            if let Some(label) = here.filter(|_| !self.json) {
+                show::line(&format!("\n{offset:016x} <{}>:", label.name));
             }
             let mut refers = Vec::new();
             while let Some(reloc) = relocs.next_if(|reloc| reloc.offset < end) {
