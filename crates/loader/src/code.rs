@@ -127,7 +127,9 @@ fn add_labels(
     for section in sections {
         // At one place the last is the one to show: a function before a plain label, then by name.
         let rank = |l: &Label| (l.offset, l.is_func);
-        section.labels.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
+        section
+            .labels
+            .sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
     }
     Ok(())
 }
