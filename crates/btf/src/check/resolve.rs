@@ -67,11 +67,12 @@ pub(super) fn check_all(btf: &Btf) -> Result<()> {
         stack: Vec::with_capacity(MAX_RESOLVE_DEPTH),
         mode: Mode::ToBeDetermined,
     };
-    for (id, ty) in btf.iter() {
-        if needs_resolve(ty.kind()) && !resolver.is_resolved(id) {
+    for id in (btf.start_id().0..btf.type_count()).map(TypeId) {
+        let kind = resolver.kind(id);
+        if needs_resolve(kind) && !resolver.is_resolved(id) {
             resolver.resolve(id)?;
         }
-        if let Type::FuncProto(proto) = ty {
+        if let (Kind::FuncProto, Type::FuncProto(proto)) = (kind, resolver.ty(id)) {
             resolver.func_proto(id, proto)?;
         }
     }
@@ -129,7 +130,11 @@ impl<'a> Resolver<'a> {
     }
 
     fn kind(&self, id: TypeId) -> Kind {
-        self.ty(id).kind()
+        if id == TypeId::VOID {
+            return Kind::Void;
+        }
+        let kind = self.btf.reference(id).and_then(|(k, _)| Kind::from_u8(k));
+        kind.unwrap_or(MISSING.kind())
     }
 
     fn index(&self, id: TypeId) -> Option<usize> {
@@ -242,11 +247,12 @@ impl<'a> Resolver<'a> {
 
     /// `btf_resolve_valid`, the kernel's own doubt in the search.
     fn is_valid(&self, id: TypeId) -> bool {
+        let kind = self.kind(id);
+        if is_modifier(kind) || matches!(kind, Kind::Ptr | Kind::Var) {
+            let end = self.kind(self.resolved_id(id));
+            return !is_modifier(end) && !matches!(end, Kind::Var | Kind::Datasec);
+        }
         match self.ty(id) {
-            ty if is_modifier(ty.kind()) || matches!(ty.kind(), Kind::Ptr | Kind::Var) => {
-                let kind = self.kind(self.resolved_id(id));
-                !is_modifier(kind) && !matches!(kind, Kind::Var | Kind::Datasec)
-            }
             Type::Array(array) => match self.type_id_size(array.elem) {
                 Some((elem, size)) => {
                     let total = self.type_id_size(id).map(|(_, s)| s);
