@@ -125,11 +125,10 @@ fn add_labels(
         }
     }
     for section in sections {
-        // At one place the last is the one to show: a function before a plain label, then by name.
-        let rank = |l: &Label| (l.offset, l.is_func);
+        // At one place the last by name is the one that llvm-objdump shows.
         section
             .labels
-            .sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
+            .sort_by(|a, b| a.offset.cmp(&b.offset).then_with(|| a.name.cmp(&b.name)));
     }
     Ok(())
 }
