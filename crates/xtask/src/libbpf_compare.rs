@@ -46,6 +46,8 @@ struct Line {
     code: Option<Vec<[u8; 8]>>,
     /// Bytes that do not count, of instructions whose value only a kernel knows.
     ignored: HashMap<usize, Ignored>,
+    /// Functions and C lines of the linked program, where known.
+    info: [String; 2],
     why: String,
 }
 
@@ -80,12 +82,13 @@ pub fn main(args: &[String]) -> Result<(), String> {
         count.compare(path, &ours, theirs);
     }
     println!(
-        "{} objects ({} refused by both), {} maps, {} programs, {} instructions: {} differences",
+        "{} objects ({} refused by both), {} maps, {} programs, {} instructions, {} lists of functions and lines: {} differences",
         objects.len(),
         count.refused,
         count.maps,
         count.programs,
         count.insns,
+        count.infos,
         count.differences
     );
     match count.differences {
@@ -193,16 +196,20 @@ fn parse(text: &str) -> Result<Vec<View>, String> {
                     _errno,
                     why,
                     hex,
+                    funcs,
+                    lines,
                 ],
-                Some(View::Lines(lines)),
+                Some(View::Lines(so_far)),
             ) => {
                 let fields = format!("prog {section} {prog_type} {attach} {autoload}");
                 let linked = !UNLINKED.iter().any(|words| why.contains(words));
                 let code = linked.then(|| unhex(hex)).flatten();
                 let why = (*why).to_owned();
-                lines.push(Line {
+                let info = [funcs, lines].map(|info| info.trim_end().to_owned());
+                so_far.push(Line {
                     fields,
                     code,
+                    info,
                     why,
                     ..Line::new(name)
                 });
@@ -228,6 +235,7 @@ impl Line {
             fields: String::new(),
             code: None,
             ignored: HashMap::new(),
+            info: Default::default(),
             why: String::new(),
         }
     }
@@ -378,6 +386,18 @@ fn prog_line(object: &Object, program: &Program, kernel: bool) -> Line {
             RelocKind::ExternCall { .. } | RelocKind::Func { .. } | RelocKind::Call { .. } => {}
         }
     }
+    let funcs = program
+        .funcs
+        .iter()
+        .filter_map(|f| Some(format!("{}:{}", f.start_insn, f.type_id?.0)));
+    let lines = program
+        .lines
+        .iter()
+        .map(|l| format!("{}:{}:{}", l.insn, l.line, l.col));
+    let info = [
+        funcs.collect::<Vec<_>>().join(" "),
+        lines.collect::<Vec<_>>().join(" "),
+    ];
     let code = insns.iter().map(|insn| insn.to_le_bytes()).collect();
     let spec = &program.spec;
     Line {
@@ -390,6 +410,7 @@ fn prog_line(object: &Object, program: &Program, kernel: bool) -> Line {
         ),
         code: program.link_error.is_none().then_some(code),
         ignored,
+        info,
         why: program
             .link_error
             .as_ref()
@@ -405,6 +426,8 @@ struct Count {
     maps: usize,
     programs: usize,
     insns: usize,
+    /// Lists of functions and of lines that libbpf tells.
+    infos: usize,
     differences: usize,
 }
 
@@ -456,6 +479,17 @@ impl Count {
                 "{who}: {}\n    libbpf {}: {}",
                 ours.fields, theirs.name, theirs.fields
             ));
+        }
+        for ((ours, theirs), what) in ours
+            .info
+            .iter()
+            .zip(&theirs.info)
+            .zip(["functions", "lines"])
+        {
+            if !theirs.is_empty() && ours != theirs {
+                self.differ(format!("{who}: {what} {ours}\n    libbpf {theirs}"));
+            }
+            self.infos += usize::from(!theirs.is_empty());
         }
         match (&ours.code, &theirs.code) {
             (Some(a), Some(b)) => {

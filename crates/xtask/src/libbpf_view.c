@@ -98,6 +98,25 @@ static void put_map(const char *what, struct bpf_map *map)
 		put_map("inner", bpf_map__inner_map(map));
 }
 
+/* Functions as instruction:type, and lines as instruction:line:column; nothing where libbpf is too
+ * old to tell, or has let go of them since it could not load the program. */
+static void put_info(const struct bpf_program *prog)
+{
+#if LIBBPF_MAJOR_VERSION > 1 || LIBBPF_MINOR_VERSION >= 6
+	const struct bpf_func_info *funcs = bpf_program__func_info(prog);
+	const struct bpf_line_info *lines = bpf_program__line_info(prog);
+
+	for (__u32 i = 0; funcs && i < bpf_program__func_info_cnt(prog); i++)
+		printf("%u:%u ", funcs[i].insn_off, funcs[i].type_id);
+	printf("\t");
+	for (__u32 i = 0; lines && i < bpf_program__line_info_cnt(prog); i++)
+		printf("%u:%u:%u ", lines[i].insn_off, BPF_LINE_INFO_LINE_NUM(lines[i].line_col),
+		       BPF_LINE_INFO_LINE_COL(lines[i].line_col));
+#else
+	printf("\t");
+#endif
+}
+
 static struct bpf_object *open_object(const char *path)
 {
 	reason[0] = '\0';
@@ -148,6 +167,8 @@ static void put_prog(const char *path, int number)
 	linked = NULL;
 	printf("%d\t%s\t", err, reason);
 	put_hex(bpf_program__insns(wanted), bpf_program__insn_cnt(wanted) * 8);
+	printf("\t");
+	put_info(wanted);
 	printf("\n");
 	bpf_object__close(obj);
 }

@@ -16,7 +16,9 @@ struct Row<'a> {
 /// Takes the folder of the objects and the record (`file,prog,section,expected,kernel_retval,
 /// run_err,status,...`).
 pub fn main(args: &[String]) -> Result<(), String> {
-    let [dir, record] = args else { return Err("oracle-testrun DIR RECORD.csv".into()) };
+    let [dir, record] = args else {
+        return Err("oracle-testrun DIR RECORD.csv".into());
+    };
     let record = fs::read_to_string(record).map_err(|e| format!("{record}: {e}"))?;
     let rows: Vec<Row> = record.lines().filter_map(row).collect();
     let mut why: BTreeMap<String, usize> = BTreeMap::new();
@@ -36,13 +38,24 @@ pub fn main(args: &[String]) -> Result<(), String> {
                 println!("{} {}: {what}", row.file, row.program);
                 // Addresses and sizes aside, faults of one kind are one reason.
                 let kind = what.split(" of ").next().unwrap_or(&what);
-                *why.entry(if what.starts_with("fault") { kind } else { &what }.to_string()).or_default() += 1;
+                *why.entry(
+                    if what.starts_with("fault") {
+                        kind
+                    } else {
+                        &what
+                    }
+                    .to_string(),
+                )
+                .or_default() += 1;
             }
         }
     }
     let mut why: Vec<_> = why.into_iter().collect();
     why.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    println!("\n{same} of {} programs return what Linux returned; of {nonzero} that return nonzero {same_nonzero}", rows.len());
+    println!(
+        "\n{same} of {} programs return what Linux returned; of {nonzero} that return nonzero {same_nonzero}",
+        rows.len()
+    );
     for (what, n) in why {
         println!("{n:5}  {what}");
     }
@@ -52,7 +65,11 @@ pub fn main(args: &[String]) -> Result<(), String> {
 fn row(line: &str) -> Option<Row<'_>> {
     let fields: Vec<_> = line.split(',').collect();
     let returned = fields.get(4)?.parse().ok()?;
-    (*fields.get(6)? == "ok").then_some(Row { file: fields[0], program: fields[1], returned })
+    (*fields.get(6)? == "ok").then_some(Row {
+        file: fields[0],
+        program: fields[1],
+        returned,
+    })
 }
 
 /// Runs one program alone, on 64 zero bytes or without a context.
@@ -70,7 +87,10 @@ fn run(dir: &Path, row: &Row) -> Result<u32, String> {
     };
     run().map_err(|e| {
         let text = e.to_string();
-        let short = text.split(" (program").next().and_then(|t| t.split(" in ").next());
+        let short = text
+            .split(" (program")
+            .next()
+            .and_then(|t| t.split(" in ").next());
         short.unwrap_or(&text).to_string()
     })
 }
