@@ -151,11 +151,20 @@ fn libbpf_views(
             .output()
             .map_err(|e| e.to_string())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let last = text
+                .lines()
+                .rev()
+                .find_map(|line| line.strip_prefix("object\t"));
+            let (status, last) = (output.status, last.unwrap_or("its start"));
+            return Err(format!("this libbpf dies ({status}) of {last}"));
+        }
         let parsed = parse(&text)?;
-        if !output.status.success() || parsed.len() != some.len() {
+        if parsed.len() != some.len() {
             return Err(format!(
-                "libbpf_view died at {:?}",
-                some.get(parsed.len().saturating_sub(1))
+                "libbpf_view told {} objects of {}",
+                parsed.len(),
+                some.len()
             ));
         }
         views.extend(parsed);

@@ -77,7 +77,7 @@ static void put_hex(const void *bytes, size_t len)
 static void put_map(const char *what, struct bpf_map *map)
 {
 	size_t size = 0;
-	void *data = bpf_map__initial_value(map, &size);
+	const void *data = bpf_map__initial_value(map, &size);
 	int pinned = bpf_map__pin_path(map) != NULL;
 
 	printf("%s\t%s\t%d\t%u\t%u\t%u\t%#x\t%#llx\t%u\t%u\t%u\t%d\t%d\t", what, bpf_map__name(map),
@@ -181,6 +181,7 @@ static void put_object(const char *path)
 	int err = errno, progs = 0;
 
 	printf("object\t%s\n", path);
+	fflush(stdout); /* for whoever asks what libbpf died of */
 	if (!obj) {
 		printf("error\t%d\t%s\n", err, reason);
 		return;
