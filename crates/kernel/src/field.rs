@@ -4,7 +4,7 @@ use bpfsim_btf::fields::{self, FieldKind};
 use std::ops::Range;
 
 /// The special fields of a map's value, in order of offset (`struct btf_record`).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields {
     list: Vec<(FieldKind, Range<u32>)>,
 }

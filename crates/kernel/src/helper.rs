@@ -10,6 +10,7 @@ pub(crate) use iterate::{Iteration, resume};
 use crate::asynch::{Callback, Slot};
 use crate::choose::Wait;
 use crate::ids::{MapId, TaskId};
+use crate::map::{helpers as maps, update};
 use crate::prog::code_of;
 use crate::state::{Pending, State};
 use bpfsim_abi::{Errno, Func};
@@ -34,10 +35,10 @@ pub(crate) struct Args {
 
 /// The outcome of reading an argument: what is wrong with it is a fault of the program, since
 /// the verifier lets none such through.
-type Arg<T> = Result<T, FaultKind>;
+pub(crate) type Arg<T> = Result<T, FaultKind>;
 
 impl Args {
-    fn bad<T>(&self, arg: u8) -> Arg<T> {
+    pub fn bad<T>(&self, arg: u8) -> Arg<T> {
         Err(FaultKind::BadArgument {
             call: self.call,
             arg,
@@ -63,10 +64,11 @@ impl Args {
 
     /// Memory that the kernel itself points to.
     pub fn memory(&self, mem: &GuestMem, at: u64, len: u64) -> Arg<SmallVec<[u8; 64]>> {
-        mem.slice(at, len).map_or_else(|| self.bad(1), |b| Ok(b.into()))
+        mem.slice(at, len)
+            .map_or_else(|| self.bad(1), |b| Ok(b.into()))
     }
 
-    fn key(&self, st: &State, mem: &GuestMem, map: MapId, n: u8) -> Arg<SmallVec<[u8; 64]>> {
+    pub fn key(&self, st: &State, mem: &GuestMem, map: MapId, n: u8) -> Arg<SmallVec<[u8; 64]>> {
         self.bytes(mem, n, st.maps[map.at()].spec.key_size as u64)
     }
 
@@ -99,14 +101,14 @@ impl Args {
 /// What carries a call out.
 pub(crate) type Body = fn(&mut State, &mut GuestMem, &Args) -> Arg<Flow>;
 
-struct Helper {
+pub(crate) struct Helper {
     func: Func,
     /// It touches what other executions can touch.
     visible: bool,
     body: Body,
 }
 
-const fn row(func: Func, visible: bool, body: Body) -> Helper {
+pub(crate) const fn row(func: Func, visible: bool, body: Body) -> Helper {
     Helper {
         func,
         visible,
@@ -130,7 +132,11 @@ const HELPERS: &[Helper] = &[
     row(Func::ProbeRead, false, memory::probe_read),
     row(Func::ProbeReadStr, false, memory::probe_read_str),
     row(Func::ProbeReadKernel, false, memory::probe_read_kernel),
-    row(Func::ProbeReadKernelStr, false, memory::probe_read_kernel_str),
+    row(
+        Func::ProbeReadKernelStr,
+        false,
+        memory::probe_read_kernel_str,
+    ),
     row(Func::ProbeReadUser, false, memory::probe_read_user),
     row(Func::ProbeReadUserStr, false, memory::probe_read_user_str),
     row(Func::ProbeWriteUser, false, memory::probe_write_user),
@@ -192,12 +198,18 @@ const ROWS: [u8; 256] = {
         rows[HELPERS[i].func as usize] = i as u8;
         i += 1;
     }
+    let mut i = 0;
+    while i < maps::HELPERS.len() {
+        rows[maps::HELPERS[i].func as usize] = (HELPERS.len() + i) as u8;
+        i += 1;
+    }
     rows
 };
 const NO_ROW: u8 = u8::MAX;
 
 fn find(id: u32) -> Option<&'static Helper> {
-    HELPERS.get(*ROWS.get(id as usize)? as usize)
+    let row = *ROWS.get(id as usize)? as usize;
+    HELPERS.iter().chain(maps::HELPERS).nth(row)
 }
 
 /// True when a call touches what other executions can touch.
@@ -245,8 +257,8 @@ fn timer_set_callback(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow>
 fn map_lookup(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let map = a.map(st, 1)?;
     let key = a.key(st, mem, map, 2)?;
-    let (m, op) = st.map_op(mem, map);
-    Ok(Flow::Done(m.lookup(&op, &key).unwrap_or(0)))
+    let (m, mut op) = st.map_op(mem, map);
+    Ok(Flow::Done(m.lookup(&mut op, &key).unwrap_or(0)))
 }
 
 /// Ends an operation that freed elements: when callbacks must be waited for, it suspends, and is
@@ -272,6 +284,13 @@ fn map_update(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let map = a.map(st, 1)?;
     let key = a.key(st, mem, map, 2)?;
     let value = a.bytes(mem, 3, st.maps[map.at()].spec.value_size as u64)?;
+    if a.r[3] & update::LOCK != 0
+        && let Some(lock) = st.element_lock(mem, map, &key)
+        && mem.read_u32(lock).is_some_and(|held| held != 0)
+    {
+        st.cur.wait = Some(Wait::SpinLock(lock));
+        return Ok(Flow::Suspend);
+    }
     let (result, timers) = st.map_update(mem, map, &key, &value, a.r[3]);
     Ok(freed(st, timers, ret(result.map(|()| 0))))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {
         $($(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub struct $name(pub u32);
 
         impl $name {

@@ -212,50 +212,6 @@ impl Kernel {
         self.st.maps[map.at()].len()
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM`: a copy of the value, its special fields zero.
-    pub fn map_lookup(&mut self, map: MapId, key: &[u8]) -> Result<Vec<u8>, Errno> {
-        self.check_key(map, key)?;
-        let (m, op) = self.st.map_op(&mut self.mem, map);
-        let addr = m.lookup(&op, key).ok_or(Errno::ENOENT)?;
-        let size = m.spec.value_size as u64;
-        let mut value = op.mem.slice(addr, size).ok_or(Errno::EFAULT)?.to_vec();
-        for hole in m.fields.ranges() {
-            value[hole.start as usize..hole.end as usize].fill(0);
-        }
-        Ok(value)
-    }
-
-    /// `BPF_MAP_UPDATE_ELEM`
-    pub fn map_update(
-        &mut self,
-        map: MapId,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        self.check_key(map, key)?;
-        if value.len() != self.map_spec(map).value_size as usize {
-            return Err(Errno::EINVAL);
-        }
-        self.st.map_update(&mut self.mem, map, key, value, flags).0
-    }
-
-    /// `BPF_MAP_DELETE_ELEM`
-    pub fn map_delete(&mut self, map: MapId, key: &[u8]) -> Result<(), Errno> {
-        self.check_key(map, key)?;
-        self.st.map_delete(&mut self.mem, map, key).0
-    }
-
-    /// `BPF_MAP_GET_NEXT_KEY`
-    pub fn map_next_key(&self, map: MapId, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
-        if let Some(key) = key {
-            self.check_key(map, key)?;
-        }
-        self.st.maps[map.at()]
-            .next_key(&self.mem, key)
-            .ok_or(Errno::ENOENT)
-    }
-
     /// Overwrites bytes of a global data map through its mapping (`mmap`), frozen ones too: user
     /// space sets those before the load, which is what this stands for.
     pub fn write_data(&mut self, map: MapId, at: usize, bytes: &[u8]) -> Result<(), Errno> {
@@ -278,12 +234,6 @@ impl Kernel {
     /// Closes a file descriptor of a map: with the last one its timers, works and task works go.
     pub fn map_close(&mut self, map: MapId) {
         self.st.put_uref(&mut self.mem, map);
-    }
-
-    fn check_key(&self, map: MapId, key: &[u8]) -> Result<(), Errno> {
-        (key.len() == self.map_spec(map).key_size as usize)
-            .then_some(())
-            .ok_or(Errno::EINVAL)
     }
 
     /// Address of a task's `struct task_struct`, by which programs name it.
@@ -420,7 +370,11 @@ impl Kernel {
 
     /// What R1 is for a program of this type, given this input, and what it means. Packets are
     /// prepared as `BPF_PROG_TEST_RUN` prepares them.
-    pub(crate) fn make_ctx(&mut self, prog: ProgId, input: &ProgramInput) -> Result<(u64, ProgCtx), MemError> {
+    pub(crate) fn make_ctx(
+        &mut self,
+        prog: ProgId,
+        input: &ProgramInput,
+    ) -> Result<(u64, ProgCtx), MemError> {
         let meta = &self.st.progs[prog.at()];
         let (prog_type, attach_type) = (meta.prog_type, meta.attach_type);
         let CtxShape::Fields(rule) = ctx::shape(prog_type, attach_type) else {
@@ -440,9 +394,19 @@ impl Kernel {
             if let Some(bytes) = self.mem.slice_mut(data, len) {
                 bytes.copy_from_slice(&input.data);
             }
-            let skip = if kind == PacketKind::L3 { ETH_HLEN.min(len) } else { 0 };
+            let skip = if kind == PacketKind::L3 {
+                ETH_HLEN.min(len)
+            } else {
+                0
+            };
             let data = data + skip;
-            ctx.show(Packet { head, meta: data, data, end, tail: end + HEADROOM });
+            ctx.show(Packet {
+                head,
+                meta: data,
+                data,
+                end,
+                tail: end + HEADROOM,
+            });
             ctx.set(CtxSlot::SkbProtocol, ether_type(&input.data));
             for slot in [CtxSlot::SkbIfindex, CtxSlot::XdpIngressIfindex] {
                 ctx.set(slot, LOOPBACK);
@@ -461,8 +425,15 @@ const LOOPBACK: u32 = 1;
 fn ether_type(frame: &[u8]) -> u32 {
     const ETH_P_802_3_MIN: u16 = 0x600;
     const ETH_P_802_2: u16 = 4;
-    let kind = frame.get(12..14).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
-    u16::from_be(if kind >= ETH_P_802_3_MIN { kind } else { ETH_P_802_2 }).into()
+    let kind = frame
+        .get(12..14)
+        .map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
+    u16::from_be(if kind >= ETH_P_802_3_MIN {
+        kind
+    } else {
+        ETH_P_802_2
+    })
+    .into()
 }
 
 /// Least size of a context in guest memory: that of the largest that programs read without
@@ -504,7 +475,9 @@ pub(crate) enum PacketKind {
 /// The packet of program types that have one.
 pub(crate) fn packet_kind(prog_type: ProgType) -> Option<PacketKind> {
     Some(match prog_type {
-        ProgType::Xdp | ProgType::SchedCls | ProgType::SchedAct | ProgType::FlowDissector => PacketKind::L2,
+        ProgType::Xdp | ProgType::SchedCls | ProgType::SchedAct | ProgType::FlowDissector => {
+            PacketKind::L2
+        }
         ProgType::SocketFilter
         | ProgType::CgroupSkb
         | ProgType::LwtIn

@@ -44,7 +44,7 @@ pub use helper::runs as runs_helper;
 pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 pub use kernel::{BOOTED, Config, Kernel, NewError};
 pub use load::{LoadError, Loaded};
-pub use map::{MapBtf, MapSpec, update};
+pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, update};
 pub use prog::{ProgramInput, ProgramOutput};
 pub use run::Job;
 pub use trace::{AsyncKind, Element, Event, Level, Trace, What};

@@ -1,17 +1,17 @@
 //! From an [`Object`] to maps and programs: what libbpf asks of `bpf(2)`, and what it does there.
 
-use crate::field::Fields;
 use crate::helper;
 use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
 use crate::kfunc;
-use crate::map::{Map, MapBtf, MapSpec};
+use crate::map::{MapBtf, MapSpec};
 use crate::prog::{ProgCode, ProgMeta, code_address};
 use bpfsim_abi::{AttachType, Errno, Func, MapType};
 use bpfsim_btf::core::CoreError;
-use bpfsim_btf::fields;
 use bpfsim_isa::{CallKind, Insn, Op, decode_all};
-use bpfsim_loader::{ExternKind, Kconfig, MapDef, MapKind, Object, Program, Reloc, RelocKind};
+use bpfsim_loader::{
+    ExternKind, Kconfig, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue,
+};
 use bpfsim_vm::{Image, LowerError};
 use std::sync::Arc;
 
@@ -114,18 +114,21 @@ impl Kernel {
             });
         }
         let mut programs = Vec::new();
-        for program in object.programs.iter().filter(|p| p.autoload) {
-            let id = self.load_program(object, program, &maps)?;
-            programs.push((program.name.clone(), id));
+        let mut ids = vec![None; object.programs.len()];
+        for (index, program) in object.programs.iter().enumerate() {
+            if program.autoload {
+                let id = self.load_program(object, program, &maps)?;
+                programs.push((program.name.clone(), id));
+                ids[index] = Some(id);
+            }
         }
+        self.fill_maps(object, &maps, &ids)?;
         Ok(Loaded { maps, programs })
     }
 
     fn create_map(&mut self, object: &Object, def: &MapDef) -> Result<MapId, LoadError> {
         let map_type = MapType::from_u32(def.map_type);
-        let supported =
-            map_type.filter(|t| matches!(t, MapType::Array | MapType::Hash | MapType::LruHash));
-        let Some(map_type) = supported.filter(|_| def.kind != MapKind::StructOps) else {
+        let Some(map_type) = map_type.filter(|_| def.kind != MapKind::StructOps) else {
             let kind =
                 map_type.map_or_else(|| def.map_type.to_string(), |t| t.symbol().to_string());
             let what = format!("map `{}` of type {kind}", def.name);
@@ -134,43 +137,96 @@ impl Kernel {
                 program: None,
             });
         };
+        // libbpf makes a map like those that this one will hold, for Linux to look at.
+        let inner = def
+            .inner
+            .as_ref()
+            .filter(|_| matches!(map_type, MapType::ArrayOfMaps | MapType::HashOfMaps));
+        let inner = inner
+            .map(|inner| self.create_map(object, inner))
+            .transpose()?;
         let btf = match (&object.btf, def.key_type, def.value_type) {
-            (Some(btf), key, Some(value)) => Some(MapBtf {
+            (Some(btf), key, Some(value)) if has_types(map_type) => Some(MapBtf {
                 btf: Arc::clone(btf),
                 key: key.unwrap_or_default(),
                 value,
             }),
             _ => None,
         };
-        let found = btf
-            .as_ref()
-            .and_then(|t| fields::parse_fields(&t.btf, t.value).ok());
         let spec = MapSpec {
             name: def.name.clone(),
             map_type,
             key_size: def.key_size,
             value_size: def.value_size,
-            max_entries: def.max_entries,
+            max_entries: self.max_entries(map_type, def.max_entries),
             flags: def.map_flags,
+            map_extra: def.map_extra,
+            numa_node: def.numa_node,
+            inner,
             btf,
         };
-        let fields = Fields::new(&found.unwrap_or_default());
         let frozen = matches!(def.kind, MapKind::Rodata | MapKind::Kconfig);
         let failed = |errno| LoadError::Map {
             map: def.name.clone(),
             errno,
         };
-        let cpus = self.cpus.len() as u32;
-        let map = Map::create(&mut self.mem, spec, fields, cpus, frozen).map_err(failed)?;
+        let id = match self.make_map(spec.clone(), frozen) {
+            // As libbpf does, once more without types.
+            Err(_) if spec.btf.is_some() => {
+                let plain = MapSpec { btf: None, ..spec };
+                self.make_map(plain, frozen)
+            }
+            made => made,
+        };
+        let id = id.map_err(failed)?;
         if !def.data.is_empty() {
-            let to = map
-                .data_addr()
-                .and_then(|at| self.mem.slice_mut(at, def.data.len() as u64));
-            to.ok_or_else(|| failed(Errno::ENOMEM))?
+            let at = self.st.maps[id.at()].data_addr();
+            at.and_then(|at| self.mem.slice_mut(at, def.data.len() as u64))
+                .ok_or_else(|| failed(Errno::ENOMEM))?
                 .copy_from_slice(&def.data);
         }
-        self.st.maps.push(map);
-        Ok(MapId(self.st.maps.len() as u32 - 1))
+        Ok(id)
+    }
+
+    /// `max_entries` as libbpf corrects it: ring buffers are powers of two of whole pages, perf
+    /// event arrays have an entry for each CPU unless said otherwise.
+    fn max_entries(&self, map_type: MapType, given: u32) -> u32 {
+        match map_type {
+            MapType::Ringbuf | MapType::UserRingbuf if given != 0 => {
+                given.max(4096).checked_next_power_of_two().unwrap_or(given)
+            }
+            MapType::PerfEventArray if given == 0 => self.cpus.len() as u32,
+            _ => given,
+        }
+    }
+
+    /// Puts into maps of maps and of programs what the object says lies in them.
+    fn fill_maps(
+        &mut self,
+        object: &Object,
+        maps: &[Option<MapId>],
+        programs: &[Option<ProgId>],
+    ) -> Result<(), LoadError> {
+        for (def, map) in object.maps.iter().zip(maps) {
+            let Some(map) = *map else { continue };
+            for slot in &def.values {
+                let number = match slot.value {
+                    SlotValue::Map(index) => maps.get(index).copied().flatten().map(|id| id.0),
+                    SlotValue::Program(index) => {
+                        programs.get(index).copied().flatten().map(|id| id.0)
+                    }
+                };
+                // libbpf passes over what was not loaded.
+                let Some(number) = number else { continue };
+                let (key, value) = (slot.key.to_le_bytes(), number.to_le_bytes());
+                self.map_update(map, &key, &value, 0)
+                    .map_err(|errno| LoadError::Map {
+                        map: def.name.clone(),
+                        errno,
+                    })?;
+            }
+        }
+        Ok(())
     }
 
     fn load_program(
@@ -209,7 +265,10 @@ impl Kernel {
         self.st.progs.push(ProgMeta {
             name: program.name.clone(),
             prog_type: program.spec.prog_type,
-            attach_type: program.spec.attach_type.unwrap_or(AttachType::CgroupInetIngress),
+            attach_type: program
+                .spec
+                .attach_type
+                .unwrap_or(AttachType::CgroupInetIngress),
             funcs: program
                 .funcs
                 .iter()
@@ -286,4 +345,25 @@ impl Kernel {
         (first.imm, second.imm) = (value as u32 as i32, (value >> 32) as i32);
         Ok(())
     }
+}
+
+/// Types of map for which libbpf tells Linux the types of keys and values.
+fn has_types(map_type: MapType) -> bool {
+    !matches!(
+        map_type,
+        MapType::PerfEventArray
+            | MapType::CgroupArray
+            | MapType::StackTrace
+            | MapType::ArrayOfMaps
+            | MapType::HashOfMaps
+            | MapType::Devmap
+            | MapType::DevmapHash
+            | MapType::Cpumap
+            | MapType::Xskmap
+            | MapType::Sockmap
+            | MapType::Sockhash
+            | MapType::Queue
+            | MapType::Stack
+            | MapType::Arena
+    )
 }

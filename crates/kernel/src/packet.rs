@@ -41,7 +41,12 @@ impl FieldsCtx {
         let mut raw = vec![0; rule.layout.size as usize];
         let n = given.len().min(raw.len());
         raw[..n].copy_from_slice(&given[..n]);
-        FieldsCtx { rule, raw, pointers: Vec::new(), packet: None }
+        FieldsCtx {
+            rule,
+            raw,
+            pointers: Vec::new(),
+            packet: None,
+        }
     }
 
     /// True for `struct xdp_md`.

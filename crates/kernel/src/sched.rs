@@ -378,7 +378,8 @@ impl Kernel {
             level,
             task,
             prog,
-            scratch: self.stacks[stack as usize] + STACK_SIZE, ..Cur::user(task)
+            scratch: self.stacks[stack as usize] + STACK_SIZE,
+            ..Cur::user(task)
         };
         let what = what(element);
         let (kind, element) = async_kind(&what);
@@ -476,7 +477,8 @@ impl Kernel {
             prog,
             bh_off,
             ctx,
-            scratch: self.stacks[stack as usize] + STACK_SIZE, ..Cur::user(task)
+            scratch: self.stacks[stack as usize] + STACK_SIZE,
+            ..Cur::user(task)
         };
         let name = self.st.progs[prog.at()].name.clone();
         self.event(&cur, What::ProgramStart { name });
@@ -563,7 +565,11 @@ impl Kernel {
         let data_out = data.unwrap_or(&[]).to_vec();
         let ctx_out = match &run.cur.ctx {
             ProgCtx::Fields(ctx) => ctx.raw.clone(),
-            ProgCtx::Memory => self.mem.slice(r1, s.input.ctx.len() as u64).unwrap_or(&[]).to_vec(),
+            ProgCtx::Memory => self
+                .mem
+                .slice(r1, s.input.ctx.len() as u64)
+                .unwrap_or(&[])
+                .to_vec(),
         };
         let insns = run.act.insns;
         s.out = Some(ProgramOutput {

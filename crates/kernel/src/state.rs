@@ -163,6 +163,9 @@ impl State {
             Op {
                 mem,
                 cpu: self.cur.cpu,
+                cpus: self.cpus.len() as u32,
+                user: false,
+                freed: Freed::new(),
             },
         )
     }
@@ -200,14 +203,10 @@ impl State {
         value: &[u8],
         flags: u64,
     ) -> (Result<(), Errno>, smallvec::SmallVec<[Handle; 2]>) {
-        let mut freed = Freed::new();
         let (m, mut op) = self.map_op(mem, map);
-        let result = m.update(&mut op, key, value, flags, &mut freed);
-        let waits = freed
-            .iter()
-            .flat_map(|&v| self.free_fields(mem, map, v))
-            .collect();
-        (result, waits)
+        let result = m.update(&mut op, key, value, flags);
+        let freed = std::mem::take(&mut op.freed);
+        (result, self.free_all(mem, map, &freed))
     }
 
     /// `map_delete_elem`; as [`State::map_update`].
@@ -218,13 +217,9 @@ impl State {
         key: &[u8],
     ) -> (Result<(), Errno>, smallvec::SmallVec<[Handle; 2]>) {
         let (m, mut op) = self.map_op(mem, map);
-        match m.delete(&mut op, key) {
-            Ok(value) => (
-                Ok(()),
-                self.free_fields(mem, map, value).into_iter().collect(),
-            ),
-            Err(errno) => (Err(errno), Default::default()),
-        }
+        let result = m.delete(&mut op, key);
+        let freed = std::mem::take(&mut op.freed);
+        (result, self.free_all(mem, map, &freed))
     }
 
     /// `bpf_obj_free_fields` for the asynchronous ones. Returns a timer whose callback runs on

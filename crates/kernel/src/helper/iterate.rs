@@ -5,6 +5,8 @@
 //! last, since callbacks may iterate themselves.
 
 use super::{Arg, Args, ret};
+use crate::ids::MapId;
+use crate::map::Place;
 use crate::prog::code_of;
 use crate::state::State;
 use bpfsim_abi::Errno;
@@ -27,12 +29,8 @@ pub(crate) struct Iteration {
 enum Over {
     /// `bpf_loop`: how often.
     Count(u64),
-    /// `bpf_for_each_map_elem`: the map's address, and the addresses of each element's key (of an
-    /// array none) and value.
-    Elements {
-        map: u64,
-        elements: Vec<(Option<u64>, u64)>,
-    },
+    /// `bpf_for_each_map_elem`: the map, and the element whose callback was begun last.
+    Elements { map: MapId, at: Option<Place> },
 }
 
 /// Asks for the innermost iteration's next callback, if there is one to come.
@@ -40,18 +38,22 @@ fn next(st: &mut State, mem: &mut GuestMem) -> Option<Flow> {
     let depth = st.cur.iterations.len() as u64;
     // Callbacks of arrays are given a copy of the index, where nothing else lies.
     let copy = st.cur.scratch + 8 * depth;
+    let cpu = st.cur.cpu;
     let iteration = st.cur.iterations.last_mut()?;
-    let at = iteration.done;
+    let done = iteration.done;
     let ctx = iteration.ctx;
-    let args = match &iteration.over {
-        Over::Count(n) => (at < *n).then_some([at, ctx, 0, 0, 0]),
-        Over::Elements { map, elements } => elements
-            .get(at as usize)
-            .map(|&(key, value)| [*map, key.unwrap_or(copy), value, ctx, 0]),
-    }?;
-    if args[1] == copy {
-        mem.write_u64(copy, at)?;
-    }
+    let args = match &mut iteration.over {
+        Over::Count(n) => (done < *n).then_some([done, ctx, 0, 0, 0])?,
+        Over::Elements { map, at } => {
+            let m = &st.maps[map.at()];
+            let place = m.after(mem, cpu, *at)?;
+            *at = Some(place);
+            if place.key.is_none() {
+                mem.write_u64(copy, place.index as u64)?;
+            }
+            [m.addr, place.key.unwrap_or(copy), place.value, ctx, 0]
+        }
+    };
     iteration.done += 1;
     Some(Flow::CallBpf {
         entry: iteration.entry,
@@ -111,16 +113,7 @@ pub(super) fn for_each_map_elem(st: &mut State, mem: &mut GuestMem, a: &Args) ->
     if a.r[3] != 0 {
         return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
     }
-    let m = &st.maps[map.at()];
-    let elements = m
-        .values()
-        .into_iter()
-        .map(|value| (m.key_addr(value), value))
-        .collect();
-    let over = Over::Elements {
-        map: m.addr,
-        elements,
-    };
+    let over = Over::Elements { map, at: None };
     Ok(begin(
         st,
         mem,

@@ -36,9 +36,13 @@ fn show(st: &mut State, packet: Packet) {
 pub(super) fn load_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let len = a.r[3] as u32 as u64;
-    let from = p.at(a.r[1] as u32 as u64, len).filter(|_| a.r[1] as u32 <= i32::MAX as u32);
+    let from = p
+        .at(a.r[1] as u32 as u64, len)
+        .filter(|_| a.r[1] as u32 <= i32::MAX as u32);
     let bytes = from.and_then(|at| mem.slice(at, len)).map(<[u8]>::to_vec);
-    let Some(to) = mem.slice_mut(a.r[2], len) else { return a.bad(3) };
+    let Some(to) = mem.slice_mut(a.r[2], len) else {
+        return a.bad(3);
+    };
     match bytes {
         Some(bytes) => to.copy_from_slice(&bytes),
         None => {
@@ -64,7 +68,11 @@ pub(super) fn store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<F
     let bytes = a.bytes(mem, 3, a.r[3] as u32 as u64)?;
     let at = p.at(a.r[1] as u32 as u64, bytes.len() as u64);
     let to = at.and_then(|at| mem.slice_mut(at, bytes.len() as u64));
-    done(to.map(|to| to.copy_from_slice(&bytes)).map(|()| 0).ok_or(Errno::EFAULT))
+    done(
+        to.map(|to| to.copy_from_slice(&bytes))
+            .map(|()| 0)
+            .ok_or(Errno::EFAULT),
+    )
 }
 
 /// `bpf_xdp_get_buff_len`
@@ -75,7 +83,11 @@ pub(super) fn xdp_get_buff_len(st: &mut State, _: &mut GuestMem, a: &Args) -> Ar
 /// `bpf_skb_pull_data`: packets here are linear; only what is not there fails.
 pub(super) fn skb_pull_data(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
-    done(if a.r[1] as u32 as u64 > p.len() { Err(Errno::ENOMEM) } else { Ok(0) })
+    done(if a.r[1] as u32 as u64 > p.len() {
+        Err(Errno::ENOMEM)
+    } else {
+        Ok(0)
+    })
 }
 
 /// `bpf_xdp_adjust_head`: metadata moves along.
@@ -94,7 +106,14 @@ pub(super) fn xdp_adjust_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
             None => return a.bad(1),
         }
     }
-    show(st, Packet { data, meta: data - meta_len, ..p });
+    show(
+        st,
+        Packet {
+            data,
+            meta: data - meta_len,
+            ..p
+        },
+    );
     done(Ok(0))
 }
 
@@ -152,8 +171,16 @@ pub(super) fn csum_diff(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
     if !from_len.is_multiple_of(4) || !to_len.is_multiple_of(4) {
         return done(Err(Errno::EINVAL));
     }
-    let from = if from_len > 0 { partial(&a.bytes(mem, 1, from_len)?) } else { 0 };
-    let to = if to_len > 0 { partial(&a.bytes(mem, 3, to_len)?) } else { 0 };
+    let from = if from_len > 0 {
+        partial(&a.bytes(mem, 1, from_len)?)
+    } else {
+        0
+    };
+    let to = if to_len > 0 {
+        partial(&a.bytes(mem, 3, to_len)?)
+    } else {
+        0
+    };
     let sum = match (from_len, to_len) {
         (0, _) => add(to, seed),
         _ => add(add(to, seed), !from),
@@ -218,7 +245,9 @@ fn csum_replace(st: &mut State, mem: &mut GuestMem, a: &Args, l4: bool) -> Arg<F
     if offset > 0xffff || !offset.is_multiple_of(2) {
         return done(Err(Errno::EFAULT));
     }
-    let Some(at) = p.at(offset, 2) else { return done(Err(Errno::EFAULT)) };
+    let Some(at) = p.at(offset, 2) else {
+        return done(Err(Errno::EFAULT));
+    };
     let bytes = a.memory(mem, at, 2)?;
     let old = u16::from_le_bytes([bytes[0], bytes[1]]);
     let mangled = l4 && a.r[4] & F_MARK_MANGLED_0 != 0;

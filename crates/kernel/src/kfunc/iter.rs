@@ -91,7 +91,9 @@ fn set_bits(mem: &mut GuestMem, a: &Args, state: [u64; 2]) -> Result<(), FaultKi
 /// the upper half of the second word; numbers go up to 511 * 64.
 pub(super) fn bits_next(_: &mut State, mem: &mut GuestMem, a: &Args) -> Done {
     let from = mem.read_u64(a.r[0]).map_or_else(|| bad(a, 1), Ok)?;
-    let second = mem.read_u64(a.r[0].wrapping_add(8)).map_or_else(|| bad(a, 1), Ok)?;
+    let second = mem
+        .read_u64(a.r[0].wrapping_add(8))
+        .map_or_else(|| bad(a, 1), Ok)?;
     let (bits, next) = (second & 0xffff, (second >> 16) & 0xffff);
     let set = (next..bits).find(|&bit| {
         let word = mem.read_u64(from.wrapping_add(bit / 64 * 8));

@@ -1,36 +1,59 @@
-//! `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_LRU_HASH`
+//! The hash maps: `BPF_MAP_TYPE_HASH`, `LRU_HASH`, `PERCPU_HASH`, `LRU_PERCPU_HASH`,
+//! `HASH_OF_MAPS`; and `DEVMAP_HASH` and `SOCKHASH`, which keep keys in the same way.
 //!
 //! Buckets are Linux's: `jhash` over the key, as many as the next power of two, newest element
 //! first, so that keys come out in the order in which a map made with `BPF_F_ZERO_SEED` gives
 //! them. Element memory is recycled at once, last freed first, on the CPU that freed it.
 
-use super::{F_NO_PREALLOC, Freed, MapSpec, Op, copy_value, update};
-use crate::field::Fields;
+use super::jhash::jhash;
+use super::lru::Lru;
+use super::ops::{Bucket, Entry};
+use super::paged::{Paged, Slab};
+use super::{Cx, MapOps, MapSpec, Place, copy_value, update, value_for_user};
 use crate::ids::Cpu;
+use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
-use bpfsim_vm::{Area, GuestMem};
-use std::collections::BTreeMap;
+use bpfsim_vm::GuestMem;
 
 /// No slot. Slots are linked by their number plus one, so that an empty table is all zero and a
 /// large one costs nothing until it is used.
 const NONE: u32 = 0;
 
+/// The part that differs between the types.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Plain,
+    PerCpu,
+    /// The value is an inner map's address.
+    OfMaps,
+    /// The bucket is the key itself; updates that find the key take a new element.
+    Devmap,
+    /// Holds sockets.
+    Sock,
+}
+
+#[derive(Clone)]
 pub(crate) struct Hash {
-    base: u64,
-    stride: u64,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
+    table: Table,
+    kind: Kind,
     prealloc: bool,
-    buckets: Vec<u32>,
-    slots: Vec<Slot>,
-    len: u32,
     per_cpu: Vec<CpuCache>,
-    /// The first slot never used so far.
-    fresh: u32,
-    /// Present in LRU maps: use stamp to slot, oldest first.
-    lru: Option<BTreeMap<u64, u32>>,
-    stamp: u64,
+    lru: Option<Box<Lru>>,
+}
+
+/// Buckets and elements.
+#[derive(Clone)]
+struct Table {
+    slab: Slab,
+    key_size: u32,
+    /// Bytes of one CPU's value, rounded up.
+    value: u64,
+    max_entries: u32,
+    n_buckets: u32,
+    buckets: Paged<u32>,
+    slots: Paged<Slot>,
+    len: u32,
+    by_key: bool,
 }
 
 /// The host's side of an element.
@@ -39,363 +62,632 @@ struct Slot {
     hash: u32,
     /// The next slot of the bucket.
     next: u32,
-    stamp: u64,
     used: bool,
 }
 
 /// One CPU's free elements.
+#[derive(Clone)]
 struct CpuCache {
     free: Vec<u32>,
-    /// `extra_elems` of a preallocated map: what an update of an existing key fills. Without
-    /// preallocation, what such an update takes when the map is full.
+    /// Elements never used so far, to be taken from the end.
+    fresh: (u32, u32),
+    /// `extra_elems` of a preallocated map: what an update of an existing key fills.
     spare: Option<u32>,
 }
 
-impl Hash {
-    /// `htab_map_alloc_check` and `htab_map_alloc`.
-    pub fn create(mem: &mut GuestMem, spec: &MapSpec, cpus: u32) -> Result<Hash, Errno> {
-        let lru = spec.map_type == MapType::LruHash;
-        let prealloc = spec.flags & F_NO_PREALLOC == 0;
-        if lru && !prealloc {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if spec.max_entries == 0 || spec.key_size == 0 || spec.value_size == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let stride = (spec.key_size as u64).next_multiple_of(8)
-            + (spec.value_size as u64).next_multiple_of(8);
-        // KMALLOC_MAX_SIZE less struct htab_elem.
-        if spec.key_size as u64 + spec.value_size as u64 >= (4 << 20) - 48 || spec.key_size > 512 {
-            return Err(Errno::E2BIG);
-        }
-        let max_entries = spec.max_entries;
-        if max_entries > 1 << 31 {
-            return Err(Errno::E2BIG);
-        }
-        let total = max_entries as u64 + cpus as u64;
-        let base = mem
-            .alloc(Area::Shared, stride * total, 8)
-            .map_err(|_| Errno::ENOMEM)?;
-        let spare = |c| if lru { None } else { Some(c) };
-        let per_cpu = (0..cpus).map(|c| CpuCache {
-            free: Vec::new(),
-            spare: spare(c),
-        });
-        Ok(Hash {
-            base,
-            stride,
-            key_size: spec.key_size,
-            value_size: spec.value_size,
-            max_entries,
-            prealloc,
-            buckets: Vec::new(),
-            slots: Vec::new(),
-            len: 0,
-            per_cpu: per_cpu.collect(),
-            fresh: cpus,
-            lru: lru.then(BTreeMap::new),
-            stamp: 0,
-        })
-    }
-
+impl Table {
     fn key_at(&self, slot: u32) -> u64 {
-        self.base + self.stride * slot as u64
+        self.slab.addr(slot)
     }
 
     fn value_at(&self, slot: u32) -> u64 {
         self.key_at(slot) + (self.key_size as u64).next_multiple_of(8)
     }
 
-    fn slot_of(&self, value_addr: u64) -> Option<u32> {
-        let slot = value_addr.wrapping_sub(self.base) / self.stride;
-        (slot < self.slots.len() as u64).then_some(slot as u32)
+    fn hash(&self, key: &[u8]) -> u32 {
+        if self.by_key {
+            super::ops::index(key)
+        } else {
+            jhash(key, 0)
+        }
     }
 
-    fn n_buckets(&self) -> u32 {
-        self.max_entries.next_power_of_two()
+    fn bucket(&self, hash: u32) -> u32 {
+        hash & (self.n_buckets - 1)
     }
 
     fn find(&self, mem: &GuestMem, hash: u32, key: &[u8]) -> Option<u32> {
-        let first = *self.buckets.get((hash & (self.n_buckets() - 1)) as usize)?;
-        self.chain(first).find(|&slot| {
-            self.slots[slot as usize].hash == hash
+        self.chain(self.bucket(hash)).find(|&slot| {
+            self.slots.get(slot).hash == hash
                 && mem.slice(self.key_at(slot), key.len() as u64) == Some(key)
         })
     }
 
-    pub fn lookup(&mut self, op: &Op<'_>, key: &[u8]) -> Option<u64> {
-        let slot = self.find(op.mem, jhash(key), key)?;
-        self.touch(slot);
-        Some(self.value_at(slot))
+    fn chain(&self, bucket: u32) -> impl Iterator<Item = u32> + '_ {
+        let slot = |link: u32| link.checked_sub(1);
+        std::iter::successors(slot(self.buckets.get(bucket)), move |&s| {
+            slot(self.slots.get(s).next)
+        })
     }
 
-    pub fn update(
-        &mut self,
-        op: &mut Op<'_>,
-        fields: &Fields,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-        freed: &mut Freed,
-    ) -> Result<(), Errno> {
-        let lru = self.lru.is_some();
-        if flags & !update::LOCK > update::EXIST || (lru && flags > update::EXIST) {
-            return Err(Errno::EINVAL);
-        }
-        let hash = jhash(key);
-        if flags & update::LOCK != 0
-            && let Some(slot) = self.find(op.mem, hash, key)
-        {
-            if flags & update::NOEXIST != 0 {
-                return Err(Errno::EEXIST);
-            }
-            return copy_value(op.mem, fields, self.value_at(slot), value);
-        }
-        // An LRU map takes its element, evicting if it must, before it looks at the flags.
-        let taken = if lru {
-            Some(self.take_lru(op.cpu, freed)?)
-        } else {
-            None
-        };
-        let old = self.find(op.mem, hash, key);
-        let conflict = match (old, flags & 3) {
-            (Some(_), update::NOEXIST) => Some(Errno::EEXIST),
-            (None, update::EXIST) => Some(Errno::ENOENT),
-            _ => None,
-        };
-        if let Some(errno) = conflict {
-            self.per_cpu[op.cpu.at()].free.extend(taken);
-            return Err(errno);
-        }
-        let slot = match taken {
-            Some(slot) => slot,
-            None => self.take(op.cpu, old.is_some())?,
-        };
-        self.fill(op.mem, slot, hash, key, value, fields)?;
-        if let Some(old) = old {
-            self.unlink(old);
-            freed.push(self.value_at(old));
-            self.give(op.cpu, old, true);
-        }
-        self.link(slot);
-        Ok(())
+    fn next_bucket(&self, from: u32) -> Option<u32> {
+        self.buckets
+            .next(from, self.n_buckets, |&first| first != NONE)
     }
 
-    pub fn delete(&mut self, op: &mut Op<'_>, key: &[u8]) -> Result<u64, Errno> {
-        let slot = self.find(op.mem, jhash(key), key).ok_or(Errno::ENOENT)?;
-        self.unlink(slot);
-        self.give(op.cpu, slot, false);
-        Ok(self.value_at(slot))
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let buckets = std::iter::successors(self.next_bucket(0), |&b| self.next_bucket(b + 1));
+        buckets.flat_map(|b| self.chain(b))
     }
 
-    /// An element for a new key, or for an existing one that it replaces.
-    fn take(&mut self, cpu: Cpu, replaces: bool) -> Result<u32, Errno> {
-        let spare = self.per_cpu[cpu.at()].spare;
-        if replaces && self.prealloc {
-            return spare.ok_or(Errno::E2BIG);
-        }
-        if !replaces && self.len >= self.max_entries {
-            return Err(Errno::E2BIG);
-        }
-        if let Some(slot) = self.pop(cpu) {
-            return Ok(slot);
-        }
-        self.per_cpu[cpu.at()].spare.take().ok_or(Errno::E2BIG)
-    }
-
-    /// This CPU's free elements first, then ones never used, then the other CPUs'.
-    fn pop(&mut self, cpu: Cpu) -> Option<u32> {
-        if let Some(slot) = self.per_cpu[cpu.at()].free.pop() {
-            return Some(slot);
-        }
-        if self.fresh < self.max_entries + self.per_cpu.len() as u32 {
-            self.fresh += 1;
-            return Some(self.fresh - 1);
-        }
-        self.per_cpu.iter_mut().find_map(|cache| cache.free.pop())
-    }
-
-    /// Takes a slot back. One that a new element replaced becomes the CPU's spare.
-    fn give(&mut self, cpu: Cpu, slot: u32, replaced: bool) {
-        let cache = &mut self.per_cpu[cpu.at()];
-        if replaced && self.prealloc && self.lru.is_none() {
-            cache.spare = Some(slot);
-        } else {
-            cache.free.push(slot);
-        }
-    }
-
-    fn take_lru(&mut self, cpu: Cpu, freed: &mut Freed) -> Result<u32, Errno> {
-        if let Some(slot) = self.pop(cpu) {
-            return Ok(slot);
-        }
-        let oldest = self.lru.as_ref().and_then(|l| l.values().next().copied());
-        let victim = oldest.ok_or(Errno::ENOMEM)?;
-        self.unlink(victim);
-        freed.push(self.value_at(victim));
-        Ok(victim)
-    }
-
-    fn fill(
+    /// Writes key and hash of an element that is about to be linked; gives its value's address.
+    fn set_key(
         &mut self,
         mem: &mut GuestMem,
         slot: u32,
         hash: u32,
         key: &[u8],
-        value: &[u8],
-        fields: &Fields,
-    ) -> Result<(), Errno> {
-        if self.slots.len() <= slot as usize {
-            let unused = Slot {
-                hash: 0,
-                next: NONE,
-                stamp: 0,
-                used: false,
-            };
-            self.slots.resize(slot as usize + 1, unused);
-        }
-        self.slots[slot as usize].hash = hash;
-        mem.slice_mut(self.key_at(slot), key.len() as u64)
+    ) -> Result<u64, Errno> {
+        let at = self.slab.make(mem, slot)?;
+        mem.slice_mut(at, key.len() as u64)
             .ok_or(Errno::ENOMEM)?
             .copy_from_slice(key);
-        copy_value(mem, fields, self.value_at(slot), value)
+        self.slots.at_mut(slot).hash = hash;
+        Ok(self.value_at(slot))
     }
 
     fn link(&mut self, slot: u32) {
-        if self.buckets.is_empty() {
-            self.buckets = vec![0; self.n_buckets() as usize];
-        }
-        let bucket = (self.slots[slot as usize].hash & (self.n_buckets() - 1)) as usize;
-        self.slots[slot as usize].next = std::mem::replace(&mut self.buckets[bucket], slot + 1);
-        self.slots[slot as usize].used = true;
+        let bucket = self.bucket(self.slots.get(slot).hash);
+        let first = std::mem::replace(self.buckets.at_mut(bucket), slot + 1);
+        let s = self.slots.at_mut(slot);
+        (s.next, s.used) = (first, true);
         self.len += 1;
-        self.touch(slot);
     }
 
-    fn unlink(&mut self, slot: u32) {
-        let s = self.slots[slot as usize];
-        let bucket = (s.hash & (self.n_buckets() - 1)) as usize;
+    /// False where it is not in the table.
+    fn unlink(&mut self, slot: u32) -> bool {
+        let s = self.slots.get(slot);
+        if !s.used {
+            return false;
+        }
+        let bucket = self.bucket(s.hash);
         let before = self
-            .chain(self.buckets[bucket])
-            .find(|&s| self.slots[s as usize].next == slot + 1);
+            .chain(bucket)
+            .find(|&b| self.slots.get(b).next == slot + 1);
         match before {
-            Some(before) => self.slots[before as usize].next = s.next,
-            None => self.buckets[bucket] = s.next,
+            Some(before) => self.slots.at_mut(before).next = s.next,
+            None => self.buckets.set(bucket, s.next),
         }
-        self.slots[slot as usize].used = false;
+        self.slots.at_mut(slot).used = false;
         self.len -= 1;
-        if let Some(lru) = &mut self.lru {
-            lru.remove(&s.stamp);
+        true
+    }
+
+    fn slot_of(&self, value_addr: u64) -> Option<u32> {
+        self.slab.slot_of(value_addr)
+    }
+}
+
+impl Hash {
+    /// `htab_map_alloc`
+    pub fn create(spec: &MapSpec, cpus: u32) -> Hash {
+        let kind = match spec.map_type {
+            MapType::PercpuHash | MapType::LruPercpuHash => Kind::PerCpu,
+            MapType::HashOfMaps => Kind::OfMaps,
+            MapType::DevmapHash => Kind::Devmap,
+            MapType::Sockhash => Kind::Sock,
+            _ => Kind::Plain,
+        };
+        let lru = matches!(spec.map_type, MapType::LruHash | MapType::LruPercpuHash);
+        let flags = MapFlags::from_bits_retain(spec.flags);
+        let prealloc =
+            !flags.contains(MapFlags::NO_PREALLOC) && !matches!(kind, Kind::Devmap | Kind::Sock);
+        let value = match kind {
+            Kind::OfMaps | Kind::Devmap | Kind::Sock => 8,
+            _ => (spec.value_size as u64).next_multiple_of(8),
+        };
+        let values = if kind == Kind::PerCpu { cpus } else { 1 };
+        let stride = (spec.key_size as u64).next_multiple_of(8) + value * values as u64;
+        let max_entries = spec.max_entries;
+        let extra = !lru && matches!(kind, Kind::Plain | Kind::Devmap | Kind::Sock);
+        let slots = max_entries.saturating_add(if extra { cpus } else { 0 });
+        let mut hash = Hash {
+            table: Table {
+                slab: Slab::new(stride, slots),
+                key_size: spec.key_size,
+                value,
+                max_entries,
+                n_buckets: max_entries.next_power_of_two(),
+                buckets: Paged::new(NONE),
+                slots: Paged::new(Slot {
+                    hash: 0,
+                    next: NONE,
+                    used: false,
+                }),
+                len: 0,
+                by_key: kind == Kind::Devmap,
+            },
+            kind,
+            prealloc,
+            per_cpu: Vec::new(),
+            lru: lru.then(|| {
+                let own = flags.contains(MapFlags::NO_COMMON_LRU);
+                Box::new(Lru::new(max_entries, cpus, own))
+            }),
+        };
+        hash.populate(slots, cpus);
+        if prealloc && extra {
+            for cpu in 0..cpus as usize {
+                hash.per_cpu[cpu].spare = hash.pop(0);
+            }
+        }
+        hash
+    }
+
+    /// The next bucket that is not empty, or the number of buckets.
+    pub fn next_bucket(&self, from: u32) -> u32 {
+        let n = self.table.n_buckets;
+        self.table.next_bucket(from).unwrap_or(n)
+    }
+
+    /// `pcpu_freelist_populate`: each CPU gets a share, the last of which is taken first.
+    fn populate(&mut self, slots: u32, cpus: u32) {
+        let (share, more) = (slots / cpus, slots % cpus);
+        let mut start = 0;
+        for cpu in 0..cpus {
+            let end = start + share + (cpu < more) as u32;
+            self.per_cpu.push(CpuCache {
+                free: Vec::new(),
+                fresh: (start, end),
+                spare: None,
+            });
+            start = end;
         }
     }
 
-    fn touch(&mut self, slot: u32) {
-        if let Some(lru) = &mut self.lru {
-            self.stamp += 1;
-            lru.remove(&std::mem::replace(
-                &mut self.slots[slot as usize].stamp,
-                self.stamp,
-            ));
-            lru.insert(self.stamp, slot);
+    /// This CPU's elements first, then the other CPUs' in turn.
+    fn pop(&mut self, cpu: usize) -> Option<u32> {
+        let cpus = self.per_cpu.len();
+        (0..cpus).find_map(|i| {
+            let cache = &mut self.per_cpu[(cpu + i) % cpus];
+            cache.free.pop().or_else(|| {
+                let (start, end) = cache.fresh;
+                (start < end).then(|| {
+                    cache.fresh.1 -= 1;
+                    end - 1
+                })
+            })
+        })
+    }
+
+    /// `alloc_htab_elem`'s choice of an element, but for the spare that a preallocated map's
+    /// update takes.
+    fn take(&mut self, cpu: Cpu, replaces: bool) -> Result<u32, Errno> {
+        if !replaces && self.table.len >= self.table.max_entries {
+            return Err(Errno::E2BIG);
+        }
+        self.pop(cpu.at()).ok_or(if self.prealloc {
+            Errno::E2BIG
+        } else {
+            Errno::ENOMEM
+        })
+    }
+
+    /// Notes an element's values for having their fields freed.
+    fn free_fields(&self, cx: &mut Cx<'_>, slot: u32) {
+        let first = self.table.value_at(slot);
+        let n = if self.kind == Kind::PerCpu {
+            cx.cpus
+        } else {
+            1
+        };
+        for cpu in 0..n as u64 {
+            cx.freed.push(first + cpu * self.table.value);
         }
     }
 
-    pub fn len(&self) -> u32 {
-        self.len
+    /// Takes an element back that is in no bucket any more (`free_htab_elem`,
+    /// `htab_lru_push_free`).
+    fn give(&mut self, cx: &mut Cx<'_>, slot: u32) {
+        self.free_fields(cx, slot);
+        match &mut self.lru {
+            Some(lru) => lru.push(slot),
+            None => self.per_cpu[cx.cpu.at()].free.push(slot),
+        }
     }
 
-    pub fn key_addr(&self, value_addr: u64) -> Option<u64> {
-        self.slot_of(value_addr).map(|s| self.key_at(s))
+    fn check_flags(found: bool, flags: u64) -> Result<(), Errno> {
+        match (found, flags & !update::LOCK) {
+            (true, update::NOEXIST) => Err(Errno::EEXIST),
+            (false, update::EXIST) => Err(Errno::ENOENT),
+            _ => Ok(()),
+        }
     }
 
-    pub fn value_around(&self, addr: u64) -> Option<u64> {
-        let value = self.value_at(self.slot_of(addr)?);
-        (addr.wrapping_sub(value) < self.value_size as u64).then_some(value)
+    /// A node of the LRU lists, the key and hash in it (`prealloc_lru_pop`).
+    fn pop_lru(&mut self, cx: &mut Cx<'_>, hash: u32, key: &[u8]) -> Result<u32, Errno> {
+        let Hash {
+            table, lru, kind, ..
+        } = self;
+        let lru = lru.as_mut().ok_or(Errno::ENOMEM)?;
+        let values = if *kind == Kind::PerCpu { cx.cpus } else { 1 } as u64;
+        let freed = &mut *cx.freed;
+        let slot = lru.pop(cx.cpu.at(), &mut |victim| {
+            let there = table.unlink(victim);
+            if there {
+                let first = table.value_at(victim);
+                freed.extend((0..values).map(|cpu| first + cpu * table.value));
+            }
+            there
+        });
+        let slot = slot.ok_or(Errno::ENOMEM)?;
+        table.set_key(cx.mem, slot, hash, key)?;
+        Ok(slot)
     }
 
-    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.buckets
-            .iter()
-            .flat_map(move |&first| self.chain(first))
+    /// `htab_lru_map_update_elem`: takes its element, evicting if it must, before it looks at
+    /// the flags.
+    fn update_lru(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let hash = self.table.hash(key);
+        let slot = self.pop_lru(cx, hash, key)?;
+        copy_value(cx.mem, cx.fields, self.table.value_at(slot), value)?;
+        let old = self.table.find(cx.mem, hash, key);
+        if let Err(errno) = Self::check_flags(old.is_some(), flags) {
+            self.give(cx, slot);
+            return Err(errno);
+        }
+        self.table.link(slot);
+        if let Some(old) = old {
+            if let Some(lru) = &mut self.lru {
+                lru.set_ref(slot);
+            }
+            self.table.unlink(old);
+            self.give(cx, old);
+        }
+        Ok(())
     }
 
-    fn chain(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
-        let slot = |link: u32| link.checked_sub(1);
-        std::iter::successors(slot(first), move |&s| slot(self.slots[s as usize].next))
+    /// `__htab_lru_percpu_map_update_elem`
+    fn update_lru_percpu(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let hash = self.table.hash(key);
+        let new = match flags {
+            update::EXIST => None,
+            _ => Some(self.pop_lru(cx, hash, key)?),
+        };
+        let old = self.table.find(cx.mem, hash, key);
+        let result = Self::check_flags(old.is_some(), flags);
+        match (result, old, new) {
+            (Ok(()), None, Some(new)) => {
+                self.fill_percpu(cx, new, value)?;
+                self.table.link(new);
+                return Ok(());
+            }
+            (Ok(()), Some(old), _) => {
+                if let Some(lru) = &mut self.lru {
+                    lru.set_ref(old);
+                }
+                cx.write_percpu(self.table.value_at(old), value)?;
+            }
+            _ => {}
+        }
+        // Its fields are not freed here: it was in no bucket.
+        if let (Some(new), Some(lru)) = (new, &mut self.lru) {
+            lru.push(new);
+        }
+        result
     }
 
-    pub fn values(&self) -> Vec<u64> {
-        self.iter().map(|s| self.value_at(s)).collect()
+    /// `htab_map_update_elem_in_place`: per-CPU values and inner maps stay where they are.
+    fn update_in_place(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let hash = self.table.hash(key);
+        let old = self.table.find(cx.mem, hash, key);
+        Self::check_flags(old.is_some(), flags)?;
+        if let Some(old) = old {
+            let at = self.table.value_at(old);
+            return match self.kind {
+                Kind::PerCpu => cx.write_percpu(at, value),
+                _ => store(cx.mem, at, value),
+            };
+        }
+        let slot = self.take(cx.cpu, false)?;
+        let at = self.table.set_key(cx.mem, slot, hash, key)?;
+        match self.kind {
+            Kind::PerCpu => self.fill_percpu(cx, slot, value)?,
+            _ => store(cx.mem, at, value)?,
+        }
+        self.table.link(slot);
+        Ok(())
+    }
+
+    /// `pcpu_init_value`: a program sets its CPU's value, the other CPUs' are zero.
+    fn fill_percpu(&self, cx: &mut Cx<'_>, slot: u32, value: &[u8]) -> Result<(), Errno> {
+        let first = self.table.value_at(slot);
+        if cx.user {
+            return cx.write_percpu(first, value);
+        }
+        let zero = vec![0; value.len()];
+        for cpu in 0..cx.cpus {
+            let value = if cpu == cx.cpu.0 { value } else { &zero };
+            let at = first + cpu as u64 * self.table.value;
+            copy_value(cx.mem, cx.fields, at, value)?;
+        }
+        Ok(())
+    }
+
+    /// `htab_map_update_elem`
+    fn update_plain(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let hash = self.table.hash(key);
+        if flags & update::LOCK != 0 && !cx.fields.has_spin_lock() {
+            return Err(Errno::EINVAL);
+        }
+        let old = self.table.find(cx.mem, hash, key);
+        Self::check_flags(old.is_some(), flags)?;
+        if let (Some(old), true) = (old, flags & update::LOCK != 0) {
+            return copy_value(cx.mem, cx.fields, self.table.value_at(old), value);
+        }
+        let spare = &mut self.per_cpu[cx.cpu.at()].spare;
+        let slot = match (old, *spare) {
+            (Some(old), Some(new)) if self.prealloc => {
+                *spare = Some(old);
+                new
+            }
+            _ => self.take(cx.cpu, old.is_some())?,
+        };
+        let at = self.table.set_key(cx.mem, slot, hash, key)?;
+        copy_value(cx.mem, cx.fields, at, value)?;
+        self.table.link(slot);
+        if let Some(old) = old {
+            self.table.unlink(old);
+            if self.prealloc {
+                self.free_fields(cx, old);
+            } else {
+                self.give(cx, old);
+            }
+        }
+        Ok(())
+    }
+
+    /// `__dev_map_hash_update_elem`, `sock_hash_update_common`: the caller has made sure that
+    /// the device or socket exists.
+    fn update_handle(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let hash = self.table.hash(key);
+        let old = self.table.find(cx.mem, hash, key);
+        // A device's key may be missing whatever the flags say.
+        let mask = if self.kind == Kind::Devmap {
+            update::NOEXIST
+        } else {
+            u64::MAX
+        };
+        Self::check_flags(old.is_some(), flags & mask)?;
+        let slot = self.take(cx.cpu, old.is_some())?;
+        let at = self.table.set_key(cx.mem, slot, hash, key)?;
+        store(cx.mem, at, value)?;
+        if let Some(old) = old {
+            self.table.unlink(old);
+            self.give(cx, old);
+        }
+        self.table.link(slot);
+        Ok(())
+    }
+
+    fn value_of(&self, cx: &mut Cx<'_>, slot: u32) -> Result<Vec<u8>, Errno> {
+        let at = self.table.value_at(slot);
+        match self.kind {
+            Kind::PerCpu => cx.percpu_for_user(at),
+            Kind::OfMaps | Kind::Sock => value_for_user(cx.mem, cx.fields, at, 8),
+            _ => value_for_user(cx.mem, cx.fields, at, cx.spec.value_size as u64),
+        }
+    }
+
+    fn find_key(&self, mem: &GuestMem, key: &[u8]) -> Option<u32> {
+        self.table.find(mem, self.table.hash(key), key)
+    }
+}
+
+/// Writes a value without special fields.
+fn store(mem: &mut GuestMem, at: u64, value: &[u8]) -> Result<(), Errno> {
+    let to = mem.slice_mut(at, value.len() as u64);
+    to.ok_or(Errno::ENOMEM)?.copy_from_slice(value);
+    Ok(())
+}
+
+impl MapOps for Hash {
+    fn lookup(&mut self, cx: &mut Cx<'_>, key: &[u8]) -> Option<u64> {
+        let slot = self.find_key(cx.mem, key)?;
+        if let Some(lru) = self.lru.as_mut().filter(|_| !cx.user) {
+            lru.set_ref(slot);
+        }
+        let at = self.table.value_at(slot);
+        match self.kind {
+            Kind::PerCpu => Some(at + self.table.value * cx.cpu.0 as u64),
+            Kind::OfMaps | Kind::Sock => cx.mem.read_u64(at),
+            Kind::Plain | Kind::Devmap => Some(at),
+        }
+    }
+
+    fn copy(&mut self, cx: &mut Cx<'_>, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        if self.kind == Kind::Sock && cx.spec.value_size != 8 {
+            return Err(Errno::ENOSPC);
+        }
+        let slot = self.find_key(cx.mem, key).ok_or(Errno::ENOENT)?;
+        self.value_of(cx, slot)
+    }
+
+    fn update(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let locks = self.kind == Kind::Plain && self.lru.is_none();
+        let known = if locks { flags & !update::LOCK } else { flags };
+        if known > update::EXIST {
+            return Err(Errno::EINVAL);
+        }
+        match (self.kind, &self.lru) {
+            (Kind::PerCpu, Some(_)) => self.update_lru_percpu(cx, key, value, flags),
+            (_, Some(_)) => self.update_lru(cx, key, value, flags),
+            (Kind::PerCpu | Kind::OfMaps, None) => self.update_in_place(cx, key, value, flags),
+            (Kind::Plain, None) => self.update_plain(cx, key, value, flags),
+            (Kind::Devmap | Kind::Sock, None) => self.update_handle(cx, key, value, flags),
+        }
+    }
+
+    fn check_update(&self, mem: &GuestMem, key: &[u8], flags: u64) -> Result<(), Errno> {
+        if self.kind != Kind::Devmap {
+            return Ok(());
+        }
+        if flags > update::EXIST {
+            return Err(Errno::EINVAL);
+        }
+        let found = self.find_key(mem, key).is_some();
+        Self::check_flags(found, flags & update::NOEXIST)
+    }
+
+    fn delete(&mut self, cx: &mut Cx<'_>, key: &[u8]) -> Result<(), Errno> {
+        let slot = self.find_key(cx.mem, key).ok_or(Errno::ENOENT)?;
+        self.table.unlink(slot);
+        self.give(cx, slot);
+        Ok(())
+    }
+
+    fn copy_delete(&mut self, cx: &mut Cx<'_>, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        if !matches!(self.kind, Kind::Plain | Kind::PerCpu) {
+            return Err(Errno::ENOTSUPP);
+        }
+        let value = self.copy(cx, key)?;
+        self.delete(cx, key)?;
+        Ok(value)
     }
 
     /// `htab_map_get_next_key`
-    pub fn next_key(&self, mem: &GuestMem, key: Option<&[u8]>) -> Option<Vec<u8>> {
-        let found = key.and_then(|k| self.find(mem, jhash(k), k));
-        let next = match found {
-            None => self.iter().next(),
+    fn next_key(
+        &self,
+        mem: &GuestMem,
+        spec: &MapSpec,
+        key: Option<&[u8]>,
+    ) -> Result<Vec<u8>, Errno> {
+        let t = &self.table;
+        let next = match key.and_then(|k| self.find_key(mem, k)) {
+            None => t.iter().next(),
             Some(slot) => {
-                let s = &self.slots[slot as usize];
-                let bucket = (s.hash & (self.n_buckets() - 1)) as usize;
-                let later = self.buckets[bucket + 1..]
-                    .iter()
-                    .copied()
-                    .find(|&b| b != NONE);
-                if s.next != NONE { Some(s.next) } else { later }
+                let s = t.slots.get(slot);
+                let later = || t.chain(t.next_bucket(t.bucket(s.hash) + 1)?).next();
+                s.next.checked_sub(1).or_else(later)
             }
-        }?;
-        mem.slice(self.key_at(next), self.key_size as u64)
-            .map(<[u8]>::to_vec)
+        };
+        let at = t.key_at(next.ok_or(Errno::ENOENT)?);
+        let key = mem.slice(at, spec.key_size as u64);
+        key.map(<[u8]>::to_vec).ok_or(Errno::EFAULT)
     }
-}
 
-/// Bob Jenkins' lookup3 (public domain), as Linux's `jhash`/`jhash2` with initial value 0.
-/// Both give the same for keys of whole words on a little-endian machine.
-fn jhash(key: &[u8]) -> u32 {
-    let init = 0xdead_beef_u32.wrapping_add(key.len() as u32);
-    let (mut a, mut b, mut c) = (init, init, init);
-    let mut rest = key;
-    while rest.len() > 12 {
-        a = a.wrapping_add(word(&rest[0..4]));
-        b = b.wrapping_add(word(&rest[4..8]));
-        c = c.wrapping_add(word(&rest[8..12]));
-        a = a.wrapping_sub(c) ^ c.rotate_left(4);
-        c = c.wrapping_add(b);
-        b = b.wrapping_sub(a) ^ a.rotate_left(6);
-        a = a.wrapping_add(c);
-        c = c.wrapping_sub(b) ^ b.rotate_left(8);
-        b = b.wrapping_add(a);
-        a = a.wrapping_sub(c) ^ c.rotate_left(16);
-        c = c.wrapping_add(b);
-        b = b.wrapping_sub(a) ^ a.rotate_left(19);
-        a = a.wrapping_add(c);
-        c = c.wrapping_sub(b) ^ b.rotate_left(4);
-        b = b.wrapping_add(a);
-        rest = &rest[12..];
+    /// `bpf_for_each_hash_elem`: what follows in the bucket is read before the callback.
+    fn after(&self, _: &GuestMem, cpu: Cpu, at: Option<Place>) -> Option<Place> {
+        let t = &self.table;
+        let (bucket, slot) = match at {
+            Some(p) if p.next != NONE => (p.index, p.next - 1),
+            _ => {
+                let bucket = t.next_bucket(at.map_or(0, |p| p.index + 1))?;
+                (bucket, t.chain(bucket).next()?)
+            }
+        };
+        let on = if self.kind == Kind::PerCpu { cpu.0 } else { 0 };
+        Some(Place {
+            key: Some(t.key_at(slot)),
+            index: bucket,
+            next: t.slots.get(slot).next,
+            value: t.value_at(slot) + t.value * on as u64,
+        })
     }
-    if rest.is_empty() {
-        return c;
-    }
-    let mut last = [0; 12];
-    last[..rest.len()].copy_from_slice(rest);
-    a = a.wrapping_add(word(&last[0..4]));
-    b = b.wrapping_add(word(&last[4..8]));
-    c = c.wrapping_add(word(&last[8..12]));
-    for (x, y, by) in [
-        (0, 1, 14),
-        (2, 0, 11),
-        (1, 2, 25),
-        (0, 1, 16),
-        (2, 0, 4),
-        (1, 2, 14),
-        (0, 1, 24),
-    ] {
-        let mut v = [c, b, a];
-        v[x] = (v[x] ^ v[y]).wrapping_sub(v[y].rotate_left(by));
-        [c, b, a] = v;
-    }
-    c
-}
 
-fn word(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |w, &b| w << 8 | b as u32)
+    fn key_addr(&self, value_addr: u64) -> Option<u64> {
+        self.table.slot_of(value_addr).map(|s| self.table.key_at(s))
+    }
+
+    fn value_around(&self, addr: u64) -> Option<u64> {
+        let first = self.table.value_at(self.table.slot_of(addr)?);
+        let within = addr.checked_sub(first)?;
+        Some(addr - within % self.table.value)
+    }
+
+    fn len(&self) -> u32 {
+        self.table.len
+    }
+
+    fn values(&self) -> Vec<u64> {
+        let cpus = if self.kind == Kind::PerCpu {
+            self.per_cpu.len() as u64
+        } else {
+            1
+        };
+        let t = &self.table;
+        t.iter()
+            .flat_map(|s| (0..cpus).map(move |cpu| t.value_at(s) + cpu * t.value))
+            .collect()
+    }
+
+    fn bucket(
+        &mut self,
+        cx: &mut Cx<'_>,
+        bucket: u32,
+        most: u32,
+        delete: bool,
+    ) -> Result<Vec<Entry>, Bucket> {
+        if bucket >= self.table.n_buckets {
+            return Err(Bucket::None);
+        }
+        let slots: Vec<u32> = self.table.chain(bucket).collect();
+        if slots.len() > most as usize {
+            return Err(Bucket::Full);
+        }
+        let mut elems = Vec::with_capacity(slots.len());
+        for &slot in &slots {
+            let key = cx
+                .mem
+                .slice(self.table.key_at(slot), self.table.key_size as u64);
+            let key = key.ok_or(Bucket::Failed(Errno::EFAULT))?.to_vec();
+            elems.push((key, self.value_of(cx, slot).map_err(Bucket::Failed)?));
+        }
+        if delete {
+            for &slot in &slots {
+                self.table.unlink(slot);
+            }
+            // The last one that was taken out is freed first.
+            for &slot in slots.iter().rev() {
+                self.give(cx, slot);
+            }
+        }
+        Ok(elems)
+    }
 }

@@ -3,19 +3,40 @@
 //! Values live in guest memory; everything else (buckets, free lists) is the host's own, so
 //! that no program can corrupt it. What an operation leaves behind - elements whose special
 //! fields must be freed - is returned to the caller, who knows the rest of the kernel.
+//!
+//! Where things are: [`ops`] is what a map type can be asked (`struct bpf_map_ops`), and each
+//! type's file answers; `create` makes maps; `sys` is the system calls' side, `helpers` the
+//! programs'.
 
+mod arena;
 mod array;
+mod bloom;
+mod btf;
+mod create;
+mod fd_array;
 mod hash;
+pub(crate) mod helpers;
+mod jhash;
+mod local;
+mod lpm;
+mod lru;
+mod ops;
+mod paged;
+mod perf;
+mod queue;
+mod ringbuf;
+mod stack_trace;
+mod sys;
+mod user;
 
-pub(crate) use array::Array;
-pub(crate) use hash::Hash;
+pub use create::{MapBtf, MapSpec};
+pub(crate) use ops::{Cx, Freed, MapOps, Op};
+pub(crate) use ringbuf::Ringbuf;
+pub use sys::{BatchCmd, BatchOut};
 
 use crate::field::Fields;
-use crate::ids::Cpu;
-use bpfsim_abi::{Errno, MapType};
-use bpfsim_btf::{Btf, TypeId};
+use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
-use std::sync::Arc;
 
 /// `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST` and `BPF_F_LOCK`, as [`Kernel`](crate::Kernel)'s map
 /// operations take them.
@@ -30,40 +51,8 @@ pub mod update {
     pub const LOCK: u64 = 4;
 }
 
-/// `BPF_F_NO_PREALLOC`
-pub(crate) const F_NO_PREALLOC: u32 = 1;
-
-/// Shape of a map, as `union bpf_attr` gives it to `BPF_MAP_CREATE`.
-#[derive(Clone, Debug)]
-pub struct MapSpec {
-    /// Name; Linux keeps 15 bytes of it.
-    pub name: String,
-    /// Kind of map.
-    pub map_type: MapType,
-    /// Bytes of a key.
-    pub key_size: u32,
-    /// Bytes of a value.
-    pub value_size: u32,
-    /// Most elements.
-    pub max_entries: u32,
-    /// `BPF_F_*`.
-    pub flags: u32,
-    /// Types of key and value, where the object has BTF.
-    pub btf: Option<MapBtf>,
-}
-
-/// A map's types.
-#[derive(Clone, Debug)]
-pub struct MapBtf {
-    /// The types.
-    pub btf: Arc<Btf>,
-    /// Type of the key.
-    pub key: TypeId,
-    /// Type of the value; of global data the section.
-    pub value: TypeId,
-}
-
 /// A map.
+#[derive(Clone)]
 pub(crate) struct Map {
     pub spec: MapSpec,
     /// Guest address of what programs see as `struct bpf_map`.
@@ -72,111 +61,157 @@ pub(crate) struct Map {
     pub fields: Fields,
     /// User references (`map->usercnt`): file descriptors and pins.
     pub uref: u32,
+    /// `BPF_MAP_FREEZE` was done.
+    pub frozen: bool,
+    /// What a map in this one must be like (`map->inner_map_meta`).
+    pub inner: Option<Box<create::Inner>>,
+    /// Something other than guest memory was changed since this was last set to false: what a
+    /// reset need not touch otherwise.
+    pub dirty: bool,
     pub storage: Storage,
 }
 
 /// Where elements are.
+#[derive(Clone)]
 pub(crate) enum Storage {
-    Array(Array),
-    Hash(Hash),
+    Array(array::Array),
+    FdArray(fd_array::FdArray),
+    Hash(hash::Hash),
+    Lpm(lpm::Lpm),
+    Queue(queue::Queue),
+    Bloom(bloom::Bloom),
+    Ringbuf(Ringbuf),
+    StackTrace(stack_trace::StackTrace),
+    Local(local::Local),
+    Arena(arena::Arena),
 }
 
-/// What an operation needs to know of its surroundings.
-pub(crate) struct Op<'a> {
-    pub mem: &'a mut GuestMem,
-    pub cpu: Cpu,
-}
-
-/// Value addresses of elements that an operation took out of use, or whose fields it must reset.
-pub(crate) type Freed = smallvec::SmallVec<[u64; 2]>;
-
-impl Map {
-    /// Makes the map's storage. Errors and their order follow `map_create` and the type's
-    /// `map_alloc_check`.
-    pub fn create(
-        mem: &mut GuestMem,
-        spec: MapSpec,
-        fields: Fields,
-        cpus: u32,
-        frozen: bool,
-    ) -> Result<Map, Errno> {
-        let addr = mem
-            .alloc(bpfsim_vm::Area::Object, MAP_OBJECT_SIZE, MAP_OBJECT_SIZE)
-            .map_err(|_| Errno::ENOMEM)?;
-        let storage = match spec.map_type {
-            MapType::Array => Storage::Array(Array::create(mem, &spec, frozen)?),
-            MapType::Hash | MapType::LruHash => Storage::Hash(Hash::create(mem, &spec, cpus)?),
-            _ => return Err(Errno::EOPNOTSUPP),
-        };
-        // The first members of struct bpf_map that programs can see without BTF: none. What
-        // they read through BTF is laid out when the kernel's types are known.
-        Ok(Map {
-            spec,
-            addr,
-            fields,
-            uref: 1,
-            storage,
-        })
-    }
-
-    /// `map_lookup_elem`: the value's address.
-    pub fn lookup(&mut self, op: &Op<'_>, key: &[u8]) -> Option<u64> {
-        match &mut self.storage {
-            Storage::Array(a) => a.lookup(key),
-            Storage::Hash(h) => h.lookup(op, key),
+impl Storage {
+    fn ops(&self) -> &dyn MapOps {
+        match self {
+            Storage::Array(s) => s,
+            Storage::FdArray(s) => s,
+            Storage::Hash(s) => s,
+            Storage::Lpm(s) => s,
+            Storage::Queue(s) => s,
+            Storage::Bloom(s) => s,
+            Storage::Ringbuf(s) => s,
+            Storage::StackTrace(s) => s,
+            Storage::Local(s) => s,
+            Storage::Arena(s) => s,
         }
     }
 
-    /// `map_update_elem`. Special fields of the destination are never written. Elements whose
-    /// fields are to be freed join `freed`, also when the update itself fails.
+    fn ops_mut(&mut self) -> &mut dyn MapOps {
+        match self {
+            Storage::Array(s) => s,
+            Storage::FdArray(s) => s,
+            Storage::Hash(s) => s,
+            Storage::Lpm(s) => s,
+            Storage::Queue(s) => s,
+            Storage::Bloom(s) => s,
+            Storage::Ringbuf(s) => s,
+            Storage::StackTrace(s) => s,
+            Storage::Local(s) => s,
+            Storage::Arena(s) => s,
+        }
+    }
+}
+
+/// Room for the guest's view of `struct bpf_map`; map pointers are multiples of it.
+pub(crate) const MAP_OBJECT_SIZE: u64 = 1024;
+
+impl Map {
+    /// What the type can be asked, and what it needs to know to answer.
+    fn parts<'a>(&'a mut self, op: &'a mut Op<'_>) -> (&'a mut dyn MapOps, Cx<'a>) {
+        self.dirty = true;
+        let cx = Cx {
+            mem: &mut *op.mem,
+            cpu: op.cpu,
+            cpus: op.cpus,
+            user: op.user,
+            freed: &mut op.freed,
+            spec: &self.spec,
+            fields: &self.fields,
+        };
+        (self.storage.ops_mut(), cx)
+    }
+
+    /// `bpf_map_lookup_elem`: the value's address, of a per-CPU map this CPU's.
+    #[inline]
+    pub fn lookup(&mut self, op: &mut Op<'_>, key: &[u8]) -> Option<u64> {
+        if let Storage::Array(a) = &self.storage {
+            return a.value_on(key, op.cpu);
+        }
+        let (ops, mut cx) = self.parts(op);
+        ops.lookup(&mut cx, key)
+    }
+
+    /// `bpf_map_lookup_percpu_elem`: the value's address on that CPU.
+    pub fn lookup_percpu(&mut self, op: &mut Op<'_>, key: &[u8], cpu: u32) -> Option<u64> {
+        if cpu >= op.cpus {
+            return None;
+        }
+        let (ops, mut cx) = self.parts(op);
+        cx.cpu = crate::ids::Cpu(cpu);
+        ops.lookup(&mut cx, key)
+    }
+
+    /// `bpf_map_update_elem`. Special fields of the destination are never written. Elements
+    /// whose fields are to be freed join `op.freed`, also when the update itself fails.
     pub fn update(
         &mut self,
         op: &mut Op<'_>,
         key: &[u8],
         value: &[u8],
         flags: u64,
-        freed: &mut Freed,
     ) -> Result<(), Errno> {
-        if flags & update::LOCK != 0 && !self.fields.has_spin_lock() {
-            return Err(Errno::EINVAL);
-        }
-        match &mut self.storage {
-            Storage::Array(a) => a.update(op, &self.fields, key, value, flags, freed),
-            Storage::Hash(h) => h.update(op, &self.fields, key, value, flags, freed),
-        }
+        let (ops, mut cx) = self.parts(op);
+        ops.update(&mut cx, key, value, flags)
     }
 
-    /// `map_delete_elem`: the value address of the element that is gone.
-    pub fn delete(&mut self, op: &mut Op<'_>, key: &[u8]) -> Result<u64, Errno> {
-        match &mut self.storage {
-            Storage::Array(_) => Err(Errno::EINVAL),
-            Storage::Hash(h) => h.delete(op, key),
-        }
+    /// `bpf_map_delete_elem`; as [`Map::update`].
+    pub fn delete(&mut self, op: &mut Op<'_>, key: &[u8]) -> Result<(), Errno> {
+        let (ops, mut cx) = self.parts(op);
+        ops.delete(&mut cx, key)
     }
 
-    /// `map_get_next_key`; `None` or a key that is gone starts from the first.
-    pub fn next_key(&self, mem: &GuestMem, key: Option<&[u8]>) -> Option<Vec<u8>> {
-        match &self.storage {
-            Storage::Array(a) => a.next_key(key),
-            Storage::Hash(h) => h.next_key(mem, key),
-        }
+    /// `bpf_map_push_elem`
+    pub fn push(&mut self, op: &mut Op<'_>, value: &[u8], flags: u64) -> Result<(), Errno> {
+        let (ops, mut cx) = self.parts(op);
+        ops.push(&mut cx, value, flags)
+    }
+
+    /// `bpf_map_pop_elem` and, without `delete`, `bpf_map_peek_elem`: `value` is filled, also
+    /// when there is none.
+    pub fn take(&mut self, op: &mut Op<'_>, value: &mut [u8], delete: bool) -> Result<(), Errno> {
+        let (ops, mut cx) = self.parts(op);
+        ops.take(&mut cx, value, delete)
+    }
+
+    /// The element after `at` as `bpf_for_each_map_elem` passes them to a callback, with this
+    /// CPU's value; the first one after `None`.
+    pub fn after(&self, mem: &GuestMem, cpu: crate::ids::Cpu, at: Option<Place>) -> Option<Place> {
+        self.storage.ops().after(mem, cpu, at)
+    }
+
+    /// `bpf_map_get_next_key`; `None` or a key that is gone starts from the first.
+    pub fn next_key(&self, mem: &GuestMem, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
+        self.storage.ops().next_key(mem, &self.spec, key)
     }
 
     /// Address of the key that belongs to a value, as a callback is given it: the element's own
     /// copy for hash maps, `None` for arrays, whose callbacks get a private one.
     pub fn key_addr(&self, value_addr: u64) -> Option<u64> {
-        match &self.storage {
-            Storage::Array(_) => None,
-            Storage::Hash(h) => h.key_addr(value_addr),
-        }
+        self.storage.ops().key_addr(value_addr)
     }
 
     /// The key bytes that belong to a value now.
     pub fn key_of(&self, mem: &GuestMem, value_addr: u64) -> Vec<u8> {
         match &self.storage {
             Storage::Array(a) => a.index_of(value_addr).to_le_bytes().to_vec(),
-            Storage::Hash(h) => {
-                let at = h.key_addr(value_addr);
+            _ => {
+                let at = self.key_addr(value_addr);
                 at.and_then(|a| mem.slice(a, self.spec.key_size as u64))
                     .unwrap_or(&[])
                     .to_vec()
@@ -186,39 +221,53 @@ impl Map {
 
     /// Address of the value that the address lies in, or `None` when it lies in no element.
     pub fn value_around(&self, addr: u64) -> Option<u64> {
-        match &self.storage {
-            Storage::Array(a) => a.value_around(addr),
-            Storage::Hash(h) => h.value_around(addr),
-        }
+        let value = self.storage.ops().value_around(addr)?;
+        (addr.wrapping_sub(value) < self.spec.value_size as u64).then_some(value)
     }
 
-    /// Address of the only value of a global data map.
+    /// Address of the only value of a global data map, or of an arena's first page
+    /// (`map_direct_value_addr`).
     pub fn data_addr(&self) -> Option<u64> {
         match &self.storage {
             Storage::Array(a) => Some(a.base),
-            Storage::Hash(_) => None,
+            Storage::Arena(a) => Some(a.base),
+            _ => None,
         }
     }
 
     /// Elements that exist: of an array all of them.
     pub fn len(&self) -> u32 {
-        match &self.storage {
-            Storage::Array(_) => self.spec.max_entries,
-            Storage::Hash(h) => h.len(),
-        }
+        self.storage.ops().len()
     }
 
-    /// Value addresses of all elements, in the order of their keys' iteration.
+    /// Value addresses of all elements, in the order of their keys' iteration; of per-CPU maps
+    /// each CPU's.
     pub fn values(&self) -> Vec<u64> {
-        match &self.storage {
-            Storage::Array(a) => a.values(),
-            Storage::Hash(h) => h.values(),
+        self.storage.ops().values()
+    }
+
+    /// The ring buffer that this map is.
+    pub fn ringbuf(&mut self) -> Option<&mut Ringbuf> {
+        self.dirty = true;
+        match &mut self.storage {
+            Storage::Ringbuf(r) => Some(r),
+            _ => None,
         }
     }
 }
 
-/// Room for the guest's view of `struct bpf_map`; map pointers are multiples of it.
-pub(crate) const MAP_OBJECT_SIZE: u64 = 1024;
+/// An element on the way through a map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    /// Address of the key; of an array's element none, its callback gets a private copy.
+    pub key: Option<u64>,
+    /// Index of an array's element; of a hash map's the bucket.
+    pub index: u32,
+    /// The slot that follows in the bucket, as Linux has read it before the callback.
+    pub next: u32,
+    /// Address of the value.
+    pub value: u64,
+}
 
 /// Copies a value into an element but for its special fields (`copy_map_value`).
 pub(crate) fn copy_value(
@@ -230,10 +279,27 @@ pub(crate) fn copy_value(
     let dest = mem.slice_mut(to, value.len() as u64).ok_or(Errno::ENOMEM)?;
     let mut at = 0;
     for hole in fields.ranges() {
-        let start = (hole.start as usize).min(value.len());
+        let start = (hole.start as usize).min(value.len()).max(at);
         dest[at..start].copy_from_slice(&value[at..start]);
         at = (hole.end as usize).min(value.len()).max(at);
     }
     dest[at..].copy_from_slice(&value[at..]);
     Ok(())
+}
+
+/// A copy of a value for user space: its special fields read as zero
+/// (`check_and_init_map_value`).
+pub(crate) fn value_for_user(
+    mem: &GuestMem,
+    fields: &Fields,
+    from: u64,
+    size: u64,
+) -> Result<Vec<u8>, Errno> {
+    let mut value = mem.slice(from, size).ok_or(Errno::EFAULT)?.to_vec();
+    for hole in fields.ranges() {
+        let end = (hole.end as usize).min(value.len());
+        let start = (hole.start as usize).min(end);
+        value[start..end].fill(0);
+    }
+    Ok(value)
 }

@@ -1,0 +1,114 @@
+//! What the types of keys and values must be (`map_check_btf`).
+
+use super::MapSpec;
+use crate::field::Fields;
+use bpfsim_abi::map::MapFlags;
+use bpfsim_abi::{Errno, MapType};
+use bpfsim_btf::fields::{Field, parse_fields};
+use bpfsim_btf::{Btf, Kind, Type, TypeId};
+
+/// The special fields of a map's values; none where it has no types.
+///
+/// # Errors
+/// `EINVAL` where types and sizes disagree or a type cannot be a key's; `EACCES` for special
+/// fields in a map that programs may not write or not read; `EOPNOTSUPP` for fields that this
+/// type of map does not have.
+pub(super) fn check(spec: &MapSpec) -> Result<Fields, Errno> {
+    let Some(types) = spec.btf.as_ref().filter(|t| t.value != TypeId::VOID) else {
+        return Ok(Fields::default());
+    };
+    let btf = &types.btf;
+    let key = (types.key != TypeId::VOID).then_some(types.key);
+    match key {
+        Some(key) if btf.size_of(key).ok() != Some(spec.key_size) => return Err(Errno::EINVAL),
+        None if !keyless(spec.map_type) => return Err(Errno::EINVAL),
+        _ => {}
+    }
+    if btf.size_of(types.value).ok() != Some(spec.value_size) {
+        return Err(Errno::EINVAL);
+    }
+    // What cannot be parsed is no error here: the values have no fields then.
+    let found = parse_fields(btf, types.value).unwrap_or_default();
+    check_fields(spec, &found)?;
+    if !key_fits(spec, btf, key, types.value) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Fields::new(&found))
+}
+
+/// Types whose `map_check_btf` exists, so that a key without a type comes that far.
+fn keyless(map_type: MapType) -> bool {
+    !matches!(
+        map_type,
+        MapType::Hash
+            | MapType::LruHash
+            | MapType::PercpuHash
+            | MapType::LruPercpuHash
+            | MapType::Queue
+            | MapType::Stack
+            | MapType::ProgArray
+            | MapType::Ringbuf
+            | MapType::UserRingbuf
+            | MapType::Cpumap
+            | MapType::Sockmap
+            | MapType::Sockhash
+            | MapType::ReuseportSockarray
+    )
+}
+
+fn check_fields(spec: &MapSpec, found: &[Field]) -> Result<(), Errno> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let flags = MapFlags::from_bits_retain(spec.flags);
+    if flags.intersects(MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG) {
+        return Err(Errno::EACCES);
+    }
+    let has = spec.map_type.rule().map_or(0, |r| r.fields.bits());
+    if found.iter().any(|f| f.kind.bit() & has == 0) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+/// The map type's own `map_check_btf`.
+fn key_fits(spec: &MapSpec, btf: &Btf, key: Option<TypeId>, value: TypeId) -> bool {
+    let int = |bits: u8| {
+        let id = key.and_then(|k| btf.skip_mods_and_typedefs(k).ok());
+        matches!(id.and_then(|id| btf.ty(id)), Some(Type::Int(i)) if i.bits == bits && i.offset == 0)
+    };
+    let kind = |id: TypeId| {
+        let id = btf.skip_mods_and_typedefs(id).ok()?;
+        btf.ty(id).map(|t| t.kind())
+    };
+    match spec.map_type {
+        MapType::Array | MapType::PercpuArray if key.is_none() => {
+            // Global data has no key.
+            spec.map_type == MapType::Array
+                && spec.max_entries == 1
+                && kind(value) == Some(Kind::Datasec)
+        }
+        MapType::Array
+        | MapType::PercpuArray
+        | MapType::SkStorage
+        | MapType::InodeStorage
+        | MapType::TaskStorage
+        | MapType::CgrpStorage => int(32),
+        MapType::LpmTrie => key.and_then(kind) == Some(Kind::Struct),
+        MapType::BloomFilter => key.is_none(),
+        MapType::CgroupStorage | MapType::PercpuCgroupStorage => match spec.key_size {
+            8 => int(64),
+            _ => key.and_then(kind) == Some(Kind::Struct),
+        },
+        // map_check_no_btf
+        MapType::PerfEventArray
+        | MapType::CgroupArray
+        | MapType::ArrayOfMaps
+        | MapType::HashOfMaps
+        | MapType::StackTrace
+        | MapType::Devmap
+        | MapType::DevmapHash
+        | MapType::Xskmap => false,
+        _ => true,
+    }
+}

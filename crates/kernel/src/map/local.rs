@@ -1,0 +1,164 @@
+//! Storage that belongs to an object: `TASK_STORAGE`, `SK_STORAGE`, `INODE_STORAGE`,
+//! `CGRP_STORAGE`, and the older `CGROUP_STORAGE` and `PERCPU_CGROUP_STORAGE`.
+//!
+//! The owner is named by the guest address of the object that programs have a pointer to, of
+//! the older two by the key: a cgroup's number and the attach type.
+
+use super::paged::Slab;
+use super::{Cx, MapOps, MapSpec, copy_value, update, value_for_user};
+use bpfsim_abi::{Errno, MapType};
+use bpfsim_vm::GuestMem;
+use std::collections::BTreeMap;
+
+#[derive(Clone)]
+pub(crate) struct Local {
+    /// Slot of each owner.
+    owners: BTreeMap<Vec<u8>, u32>,
+    slab: Slab,
+    free: Vec<u32>,
+    fresh: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Elements come and go by themselves.
+    Object,
+    /// Elements are there as long as the program is attached to the cgroup.
+    Cgroup,
+    CgroupPerCpu,
+}
+
+impl Local {
+    pub fn create(spec: &MapSpec, cpus: u32) -> Local {
+        let kind = match spec.map_type {
+            MapType::CgroupStorage => Kind::Cgroup,
+            MapType::PercpuCgroupStorage => Kind::CgroupPerCpu,
+            _ => Kind::Object,
+        };
+        let values = if kind == Kind::CgroupPerCpu { cpus } else { 1 };
+        let stride = (spec.value_size as u64).next_multiple_of(8) * values as u64;
+        Local {
+            owners: BTreeMap::new(),
+            slab: Slab::new(stride, u32::MAX),
+            free: Vec::new(),
+            fresh: 0,
+            kind,
+        }
+    }
+
+    fn at(&self, owner: &[u8]) -> Option<u64> {
+        self.owners.get(owner).map(|&slot| self.slab.addr(slot))
+    }
+
+    /// A zeroed element for an owner that has none.
+    pub fn insert(&mut self, mem: &mut GuestMem, owner: &[u8], size: u64) -> Result<u64, Errno> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = self.fresh;
+                self.fresh = slot.checked_add(1).ok_or(Errno::ENOMEM)?;
+                slot
+            }
+        };
+        let at = self.slab.make(mem, slot)?;
+        mem.slice_mut(at, size).ok_or(Errno::ENOMEM)?.fill(0);
+        self.owners.insert(owner.to_vec(), slot);
+        Ok(at)
+    }
+}
+
+impl MapOps for Local {
+    fn lookup(&mut self, cx: &mut Cx<'_>, owner: &[u8]) -> Option<u64> {
+        let at = self.at(owner)?;
+        let per_cpu = self.kind == Kind::CgroupPerCpu;
+        Some(at + if per_cpu { cx.cpu.0 as u64 } else { 0 } * cx.stride() as u64)
+    }
+
+    fn copy(&mut self, cx: &mut Cx<'_>, owner: &[u8]) -> Result<Vec<u8>, Errno> {
+        let at = self.at(owner).ok_or(Errno::ENOENT)?;
+        match self.kind {
+            Kind::CgroupPerCpu => cx.percpu_for_user(at),
+            _ => value_for_user(cx.mem, cx.fields, at, cx.spec.value_size as u64),
+        }
+    }
+
+    /// `bpf_local_storage_update`; `cgroup_storage_update_elem`.
+    fn update(
+        &mut self,
+        cx: &mut Cx<'_>,
+        owner: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let cgroup = self.kind != Kind::Object;
+        let known = match self.kind {
+            Kind::CgroupPerCpu => flags == update::ANY || flags == update::EXIST,
+            Kind::Cgroup => flags & !(update::LOCK | update::EXIST) == 0,
+            Kind::Object => flags & !update::LOCK <= update::EXIST,
+        };
+        if !known || (flags & update::LOCK != 0 && !cx.fields.has_spin_lock()) {
+            return Err(Errno::EINVAL);
+        }
+        let old = self.at(owner);
+        match (old, flags & !update::LOCK) {
+            (Some(_), update::NOEXIST) => return Err(Errno::EEXIST),
+            (None, update::EXIST) => return Err(Errno::ENOENT),
+            (None, _) if cgroup => return Err(Errno::ENOENT),
+            _ => {}
+        }
+        if let (Some(at), Kind::CgroupPerCpu) = (old, self.kind) {
+            return cx.write_percpu(at, value);
+        }
+        if let (Some(at), true) = (old, flags & update::LOCK != 0 || cgroup) {
+            return copy_value(cx.mem, cx.fields, at, value);
+        }
+        // A new element takes the old one's place.
+        if let Some(slot) = self.owners.remove(owner) {
+            cx.freed.push(self.slab.addr(slot));
+            let at = self.insert(cx.mem, owner, cx.spec.value_size as u64)?;
+            self.free.push(slot);
+            return copy_value(cx.mem, cx.fields, at, value);
+        }
+        let at = self.insert(cx.mem, owner, cx.spec.value_size as u64)?;
+        copy_value(cx.mem, cx.fields, at, value)
+    }
+
+    fn delete(&mut self, cx: &mut Cx<'_>, owner: &[u8]) -> Result<(), Errno> {
+        if self.kind != Kind::Object {
+            return Err(Errno::EINVAL);
+        }
+        let slot = self.owners.remove(owner).ok_or(Errno::ENOENT)?;
+        cx.freed.push(self.slab.addr(slot));
+        self.free.push(slot);
+        Ok(())
+    }
+
+    fn next_key(&self, _: &GuestMem, _: &MapSpec, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
+        if self.kind == Kind::Object {
+            return Err(Errno::ENOTSUPP);
+        }
+        let mut after = self
+            .owners
+            .keys()
+            .skip_while(|k| key.is_some_and(|key| k.as_slice() != key));
+        let next = if key.is_some() {
+            after.nth(1)
+        } else {
+            after.next()
+        };
+        next.cloned().ok_or(Errno::ENOENT)
+    }
+
+    fn value_around(&self, addr: u64) -> Option<u64> {
+        self.slab.slot_of(addr).map(|slot| self.slab.addr(slot))
+    }
+
+    fn len(&self) -> u32 {
+        self.owners.len() as u32
+    }
+
+    fn values(&self) -> Vec<u64> {
+        self.owners.values().map(|&s| self.slab.addr(s)).collect()
+    }
+}
