@@ -384,7 +384,16 @@ impl Btf {
     /// Names of the types of this BTF itself, in order.
     pub(crate) fn own_names(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
         let offsets = self.offsets.iter();
-        offsets.map(|&pos| self.str_at(self.word(pos as usize)))
+        offsets.map(|&pos| match Info(self.word(pos as usize + 4)).kind() {
+            // What may stand in place of their names is none.
+            kind::PTR
+            | kind::ARRAY
+            | kind::VOLATILE
+            | kind::CONST
+            | kind::RESTRICT
+            | kind::FUNC_PROTO => "",
+            _ => self.str_at(self.word(pos as usize)),
+        })
     }
 
     /// Name of a type; empty if it has none or does not exist.

@@ -19,7 +19,7 @@ const DESTRUCTORS: [(&str, &str); 6] = [
 pub(super) const PAGE_SIZE: u32 = 4096;
 
 /// `btf_check_and_fixup_fields`: what a value with these fields may own. Unlike the errors of
-/// [`parse_fields`], these refuse the map.
+/// [`super::parse_fields`], these refuse the map.
 ///
 /// # Errors
 /// Ownership that may form a cycle, and user pointers to what is no part of a page.

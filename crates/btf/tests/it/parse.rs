@@ -309,6 +309,21 @@ fn split_btf_goes_on_where_its_base_ends() {
 }
 
 #[test]
+fn what_has_no_name_is_not_found_by_one() {
+    let mut b = BtfBuilder::new();
+    let name = b.add_str("named");
+    let ptr = b.add_raw(name, 2 << 24, 0, &[]);
+    let btf = b.build().expect("libbpf does not mind");
+    assert_eq!(btf.name_of(ptr), "");
+    assert_eq!(btf.find("", Kind::Ptr), None);
+    assert_eq!(btf.find("named", Kind::Ptr), None);
+    assert_eq!(
+        btf.check_as_kernel().expect_err("Linux does").what,
+        BtfErrorKind::InvalidName
+    );
+}
+
+#[test]
 fn sizes_and_alignments() {
     let btf = Btf::parse(&read("kernel-6.18/rich.btf")).expect("rich");
     for (name, kind, size, align) in [
