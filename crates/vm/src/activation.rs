@@ -33,8 +33,8 @@ pub struct Activation {
     pub insns: u64,
     /// Iterations of `may_goto` left to this frame.
     pub(crate) may_goto: u32,
-    pub(crate) depth: usize,
-    pub(crate) frames: [Frame; MAX_FRAMES],
+    /// Of the callers, outermost first; nothing is allocated before the first call.
+    pub(crate) frames: Vec<Frame>,
 }
 
 impl Activation {
@@ -50,8 +50,7 @@ impl Activation {
             grant: false,
             insns: 0,
             may_goto: crate::interp::MAY_GOTO_LIMIT,
-            depth: 0,
-            frames: Default::default(),
+            frames: Vec::new(),
         }
     }
 

@@ -3,11 +3,12 @@
 use bpfsim_isa::AtomicOp;
 
 /// Calls `$m` with every ALU operation and comparison:
-/// `alu { function: 64-bit immediate, 64-bit register, 32-bit immediate, 32-bit register; }`
-/// and likewise `jmp`.
+/// `alu { function: 64-bit immediate, 64-bit register, 32-bit immediate, 32-bit register; }`,
+/// likewise `jmp`, and `others`.
 macro_rules! operand_ops {
-    ($m:ident) => {
+    ($m:ident $($before:tt)*) => {
         $m! {
+            $($before)*
             alu {
                 add: Add64I, Add64R, Add32I, Add32R;
                 sub: Sub64I, Sub64R, Sub32I, Sub32R;
@@ -37,6 +38,22 @@ macro_rules! operand_ops {
                 sle: Jsle64I, Jsle64R, Jsle32I, Jsle32R;
                 set: Jset64I, Jset64R, Jset32I, Jset32R;
             }
+            others {
+                Neg64, Neg32,
+                Sx8To64, Sx16To64, Sx32To64, Sx8To32, Sx16To32,
+                Zx16, Zx32, Swap16, Swap32, Swap64,
+                /// The whole 64-bit immediate; takes two slots.
+                LdImm64,
+                Ld8, Ld16, Ld32, Ld64, LdS8, LdS16, LdS32,
+                St8I, St16I, St32I, St64I, St8R, St16R, St32R, St64R,
+                /// `t` is an [`AtomicOp`] plus fetch; on 32 or 64 bits.
+                Atomic32, Atomic64,
+                LdPkt8, LdPkt16, LdPkt32,
+                Ja, MayGoto,
+                CallHelper, CallKfunc, CallBpf, Exit,
+                /// No instruction: the second slot of a wide one, and what follows the last.
+                Bad,
+            }
         }
     };
 }
@@ -44,7 +61,8 @@ pub(crate) use operand_ops;
 
 macro_rules! define_k {
     (alu { $($af:ident: $a:ident, $b:ident, $c:ident, $d:ident;)* }
-     jmp { $($jf:ident: $e:ident, $f:ident, $g:ident, $h:ident;)* }) => {
+     jmp { $($jf:ident: $e:ident, $f:ident, $g:ident, $h:ident;)* }
+     others { $($(#[$doc:meta])* $o:ident,)* }) => {
         /// What a [`Code`] does. Names: width in bits, `I` immediate, `R` register operand.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u8)]
@@ -52,20 +70,7 @@ macro_rules! define_k {
         pub enum K {
             $($a, $b, $c, $d,)*
             $($e, $f, $g, $h,)*
-            Neg64, Neg32,
-            Sx8To64, Sx16To64, Sx32To64, Sx8To32, Sx16To32,
-            Zx16, Zx32, Swap16, Swap32, Swap64,
-            /// The whole 64-bit immediate; takes two slots.
-            LdImm64,
-            Ld8, Ld16, Ld32, Ld64, LdS8, LdS16, LdS32,
-            St8I, St16I, St32I, St64I, St8R, St16R, St32R, St64R,
-            /// `t` is an [`AtomicOp`] plus fetch; on 32 or 64 bits.
-            Atomic32, Atomic64,
-            LdPkt8, LdPkt16, LdPkt32,
-            Ja, MayGoto,
-            CallHelper, CallKfunc, CallBpf, Exit,
-            /// No instruction: the second slot of a wide one, and what follows the last.
-            Bad,
+            $($(#[$doc])* $o,)*
         }
     };
 }
@@ -96,4 +101,11 @@ pub(crate) const FETCH: u8 = 0x80;
 /// The operation in [`Code::t`] of an atomic.
 pub(crate) fn atomic_op(t: u8) -> AtomicOp {
     AtomicOp::ALL[(t & !FETCH) as usize % AtomicOp::ALL.len()]
+}
+
+impl K {
+    /// Writes memory and no register.
+    pub(crate) fn stores(self) -> bool {
+        (K::St8I as u8..=K::St64R as u8).contains(&(self as u8))
+    }
 }

@@ -1,17 +1,19 @@
 //! The interpreter: one loop over pre-decoded ops.
 //!
-//! The budget is exact and costs nothing on straight lines. With `origin` the (virtual) pc at
-//! which counting began, `pc - origin` instructions have been executed; a jump moves `origin`
-//! along. The comparison against the budget is made only where control goes backwards, is
-//! called or returns; when less than a program's length is left, a second compilation of the
-//! same source counts every instruction.
+//! The budget is exact and costs nothing on straight lines. With `limit` the position at which it
+//! would be used up were there only straight lines, a jump moves `limit` along; the comparison
+//! against it is made only where a jump is taken, something is called or returns. `limit` lies
+//! one straight line of the program early; when it is reached, a second compilation of the same
+//! source goes on and counts every instruction.
 
 use crate::activation::{Frame, MAX_FRAMES};
 use crate::alu::{w32, w64};
-use crate::code::{Code, FETCH, K, atomic_op, operand_ops};
+use crate::code::{FETCH, atomic_op, operand_ops};
+use crate::cursor::Cursor;
 use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
 use crate::lower::Image;
-use crate::mem::GuestMem;
+use crate::mem::{Guest, GuestMem, Refused};
+use crate::op::{F, Op, sequences};
 use crate::{Activation, FRAME_SIZE};
 use bpfsim_isa::AtomicOp;
 
@@ -27,6 +29,9 @@ pub enum Mode {
 /// Iterations of `may_goto` that one frame has (`BPF_MAX_LOOPS`).
 pub(crate) const MAY_GOTO_LIMIT: u32 = 8 << 20;
 
+/// Instructions that one call of [`run`] executes at most, so that positions do not overflow.
+const MOST: u64 = 1 << 56;
+
 /// Continues `act`, a run of `image`, for at most `budget` instructions.
 ///
 /// [`Activation::insns`] grows by what was executed. After [`Stop::Exit`] and [`Stop::Fault`]
@@ -39,403 +44,543 @@ pub fn run<H: Host>(
     budget: u64,
     mode: Mode,
 ) -> Stop {
-    let mut left = i64::try_from(budget).unwrap_or(i64::MAX).min(1 << 60);
-    let slack = image.code().len() as i64 + 1;
-    if left > slack {
+    let budget = budget.min(MOST);
+    let mut left = budget as i64;
+    if left > image.ops().straight as i64 {
         let before = act.insns;
         let stop = match mode {
-            Mode::Plain => Loop { act, mem, host }.run::<false, false>(image.code(), left, slack),
-            Mode::Explore => Loop { act, mem, host }.run::<false, true>(image.code(), left, slack),
+            Mode::Plain => go::<false, false>(image, act, mem, host, left),
+            Mode::Explore => go::<false, true>(image, act, mem, host, left),
         };
         if stop != Stop::Budget {
             return stop;
         }
-        left -= (act.insns - before) as i64;
+        left -= act.insns.wrapping_sub(before) as i64;
     }
     match mode {
-        Mode::Plain => Loop { act, mem, host }.run::<true, false>(image.code(), left, 0),
-        Mode::Explore => Loop { act, mem, host }.run::<true, true>(image.code(), left, 0),
+        Mode::Plain => go::<true, false>(image, act, mem, host, left),
+        Mode::Explore => go::<true, true>(image, act, mem, host, left),
     }
 }
 
-struct Loop<'a, H> {
-    act: &'a mut Activation,
-    mem: &'a mut GuestMem,
-    host: &'a mut H,
+/// How a call that was not simply done goes on.
+enum Next {
+    /// After it.
+    On,
+    /// At another instruction.
+    Goto(usize),
+    /// Not now; as if it had not begun.
+    Before(Stop),
+    /// Not now; after it.
+    After(Stop),
 }
 
-/// Where a load or store goes.
-enum Place {
-    Guest(u32),
-    Window,
-}
+/// Runs from `act.pc`. With `STEP`, every instruction is counted; without it the caller makes
+/// sure that `budget` is more than the longest straight line.
+#[inline(never)]
+fn go<const STEP: bool, const EXPLORE: bool>(
+    image: &Image,
+    act: &mut Activation,
+    mem: &mut GuestMem,
+    host: &mut dyn Host,
+    budget: i64,
+) -> Stop {
+    const SLOT: isize = size_of::<Op>() as isize;
+    let all = image.ops();
+    let (ops, slack) = match STEP {
+        true => (&all.plain, 0),
+        false => (&all.fast, all.straight),
+    };
+    let Some(mut pc) = Cursor::new(ops, act.pc as usize) else {
+        let (pc, kind) = (act.pc, FaultKind::BadInsn);
+        return Stop::Fault(Fault { pc, kind });
+    };
+    let mut mem = Guest::new(mem);
+    let mut limit = pc.position() + (budget as isize - slack as isize) * SLOT;
 
-impl<H: Host> Loop<'_, H> {
-    #[inline(always)]
-    fn place(&self, addr: u64) -> Place {
-        match self.mem.offset(addr) {
-            Some(off) => Place::Guest(off),
-            None => Place::Window,
-        }
-    }
-
-    #[inline(always)]
-    fn load<const N: usize>(&mut self, addr: u64) -> Result<[u8; N], FaultKind> {
-        match self.place(addr) {
-            Place::Guest(off) => Ok(self.mem.get(off)),
-            Place::Window => self.load_window(addr),
-        }
-    }
-
-    #[cold]
-    fn load_window<const N: usize>(&mut self, addr: u64) -> Result<[u8; N], FaultKind> {
-        let fault = FaultKind::Address {
-            addr,
-            size: N as u32,
-            write: false,
+    macro_rules! R {
+        ($x:expr) => {
+            act.regs[$x as usize]
         };
-        let value = self.host.load(addr, N as u32, self.mem).ok_or(fault)?;
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&value.to_le_bytes()[..N]);
-        Ok(bytes)
     }
-
-    #[inline(always)]
-    fn store<const N: usize>(&mut self, addr: u64, bytes: [u8; N]) -> Result<(), FaultKind> {
-        match self.place(addr) {
-            Place::Guest(off) => match self.mem.put(off, bytes) {
-                true => Ok(()),
-                false => Err(FaultKind::MemoryLimit),
-            },
-            Place::Window => self.store_window(addr, bytes),
-        }
+    macro_rules! insns {
+        () => {{
+            let left = limit - pc.position();
+            let done = (budget - slack as i64) - (left / SLOT) as i64;
+            act.insns.wrapping_add(done as u64)
+        }};
     }
-
-    #[cold]
-    fn store_window<const N: usize>(&mut self, addr: u64, bytes: [u8; N]) -> Result<(), FaultKind> {
-        let mut wide = [0; 8];
-        wide[..N].copy_from_slice(&bytes);
-        let fault = FaultKind::Address {
-            addr,
-            size: N as u32,
-            write: true,
-        };
-        self.host
-            .store(addr, N as u32, u64::from_le_bytes(wide), self.mem)
-            .ok_or(fault)
+    // Stops as if the current instruction had not begun.
+    macro_rules! stop_before {
+        ($why:expr) => {{
+            pc.jump(-(SLOT as i32));
+            break $why;
+        }};
     }
-
-    #[inline(never)]
-    fn atomic(&mut self, o: Code, size: u32) -> Result<(), FaultKind> {
-        let addr = self.act.regs[o.d as usize & 15].wrapping_add(o.off as u64);
-        let bad = FaultKind::Address {
-            addr,
-            size,
-            write: true,
-        };
-        let Place::Guest(_) = self.place(addr) else {
-            return Err(bad);
-        };
-        let old = match size {
-            4 => u32::from_le_bytes(self.load(addr)?) as u64,
-            _ => u64::from_le_bytes(self.load(addr)?),
-        };
-        let fetch = o.t & FETCH != 0;
-        let cut = |v: u64| if size == 4 { v as u32 as u64 } else { v };
-        let src = self.act.regs[o.s as usize & 15];
-        let op = atomic_op(o.t);
-        let new = match op {
-            AtomicOp::Add => old.wrapping_add(src),
-            AtomicOp::Or => old | src,
-            AtomicOp::And => old & src,
-            AtomicOp::Xor => old ^ src,
-            AtomicOp::Xchg => src,
-            AtomicOp::CmpXchg if old == cut(self.act.regs[0]) => src,
-            AtomicOp::CmpXchg => old,
-        };
-        match size {
-            4 => self.store(addr, (new as u32).to_le_bytes())?,
-            _ => self.store(addr, new.to_le_bytes())?,
-        }
-        match op {
-            AtomicOp::CmpXchg => self.act.regs[0] = old,
-            _ if fetch => self.act.regs[o.s as usize & 15] = old,
-            _ => {}
-        }
-        Ok(())
+    macro_rules! fault {
+        ($kind:expr) => {{
+            pc.jump(-(SLOT as i32));
+            break fault(pc.index(), $kind);
+        }};
     }
-
-    /// Runs from `act.pc`. With `STEP`, every instruction is counted; without it the caller
-    /// makes sure that `budget > slack`, more than the longest way without a check.
-    #[inline(never)]
-    fn run<const STEP: bool, const EXPLORE: bool>(
-        mut self,
-        code: &[Code],
-        budget: i64,
-        slack: i64,
-    ) -> Stop {
-        let mut pc = self.act.pc as usize;
-        let mut origin = pc as i64;
-        macro_rules! R {
-            ($x:expr) => {
-                self.act.regs[$x as usize & 15]
-            };
-        }
-        macro_rules! stop {
-            ($why:expr) => {{
-                self.act.pc = pc as u32;
-                self.act.insns = self.act.insns.wrapping_add((pc as i64 - origin) as u64);
-                return $why;
-            }};
-        }
-        // Stops as if the current instruction had not begun.
-        macro_rules! stop_before {
-            ($why:expr) => {{
-                pc -= 1;
-                stop!($why)
-            }};
-        }
-        macro_rules! fault {
-            ($kind:expr) => {
-                stop_before!(Stop::Fault(Fault {
-                    pc: pc as u32,
-                    kind: $kind
-                }))
-            };
-        }
-        macro_rules! check_budget {
-            () => {
-                if !STEP && pc as i64 - origin + slack > budget {
-                    stop!(Stop::Budget)
+    macro_rules! check_budget {
+        () => {
+            if !STEP && pc.position() > limit {
+                break Stop::Budget;
+            }
+        };
+    }
+    macro_rules! jump {
+        ($o:expr) => {{
+            pc.jump($o.off);
+            limit += $o.off as isize;
+            check_budget!();
+            continue;
+        }};
+    }
+    macro_rules! goto {
+        ($to:expr) => {{
+            let before = pc.position();
+            if !pc.goto($to) {
+                fault!(FaultKind::BadInsn);
+            }
+            limit += pc.position() - before;
+            check_budget!();
+            continue;
+        }};
+    }
+    // In Explore mode, stops before a visible access unless it was granted.
+    macro_rules! gate {
+        ($addr:expr, $size:expr, $kind:ident) => {
+            if EXPLORE && GuestMem::is_shared($addr) {
+                if !act.grant {
+                    stop_before!(Stop::Access(Access {
+                        addr: $addr,
+                        size: $size,
+                        kind: AccessKind::$kind,
+                    }));
                 }
-            };
-        }
-        macro_rules! jump {
-            ($o:expr) => {{
-                let d = $o.off as i64;
-                pc = pc.wrapping_add(d as usize);
-                origin += d;
-                if d < 0 {
-                    check_budget!();
-                }
-            }};
-        }
-        macro_rules! goto {
-            ($to:expr) => {{
-                let to = $to as usize;
-                origin += to as i64 - pc as i64;
-                pc = to;
-                check_budget!();
-            }};
-        }
-        // In Explore mode, stops before a visible access unless it was granted.
-        macro_rules! gate {
-            ($addr:expr, $size:expr, $kind:ident) => {
-                if EXPLORE && GuestMem::is_shared($addr) {
-                    if !self.act.grant {
-                        let access = Access {
-                            addr: $addr,
-                            size: $size,
-                            kind: AccessKind::$kind,
-                        };
-                        stop_before!(Stop::Access(access));
-                    }
-                    self.act.grant = false;
-                }
-            };
-        }
-        macro_rules! ld {
-            ($o:expr, $t:ty, $as:ty) => {{
-                let addr = R!($o.s).wrapping_add($o.off as u64);
-                gate!(addr, size_of::<$t>() as u8, Read);
-                match self.load(addr) {
-                    Ok(b) => R!($o.d) = <$t>::from_le_bytes(b) as $as as u64,
+                act.grant = false;
+            }
+        };
+    }
+    macro_rules! load {
+        ($addr:expr, $t:ty, $as:ty) => {{
+            let addr = $addr;
+            gate!(addr, size_of::<$t>() as u8, Read);
+            match mem.load(addr) {
+                Some(bytes) => <$t>::from_le_bytes(bytes) as $as as u64,
+                None => match mem.lend(|m| load_window(host, m, addr, size_of::<$t>())) {
+                    // A pointer that C sees 32 bits of fills its register.
+                    Ok(value) if <$t>::MIN == 0 => value,
+                    Ok(value) => value as $t as $as as u64,
                     Err(kind) => fault!(kind),
-                }
-            }};
-        }
-        macro_rules! st {
-            ($o:expr, $t:ty, $v:expr) => {{
-                let addr = R!($o.d).wrapping_add($o.off as u64);
-                gate!(addr, size_of::<$t>() as u8, Write);
-                if let Err(kind) = self.store(addr, ($v as $t).to_le_bytes()) {
+                },
+            }
+        }};
+    }
+    macro_rules! store {
+        ($addr:expr, $t:ty, $v:expr) => {{
+            let (addr, value) = ($addr, $v as $t);
+            gate!(addr, size_of::<$t>() as u8, Write);
+            if let Err(why) = mem.store(addr, value.to_le_bytes()) {
+                let value = value as u64;
+                let done = mem.lend(|m| store_window(host, m, addr, size_of::<$t>(), value, why));
+                if let Err(kind) = done {
                     fault!(kind)
                 }
-            }};
-        }
-        macro_rules! atomic {
-            ($o:expr, $size:expr) => {{
-                gate!(R!($o.d).wrapping_add($o.off as u64), $size, Rmw);
-                if let Err(kind) = self.atomic($o, $size as u32) {
-                    fault!(kind)
+            }
+        }};
+    }
+    macro_rules! atomic {
+        ($o:expr, $size:expr) => {{
+            gate!(R!($o.d).wrapping_add($o.off as u64), $size, Rmw);
+            if let Err(kind) = mem.lend(|m| atomic(m, &mut act.regs, $o, $size as u32)) {
+                fault!(kind)
+            }
+        }};
+    }
+    macro_rules! packet {
+        ($o:expr, $size:expr) => {{
+            let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
+            match mem.lend(|m| host.load_packet(offset, $size, m)) {
+                Some(v) => R!(0) = v,
+                None => break Stop::Exit(0),
+            }
+        }};
+    }
+    macro_rules! flow {
+        ($flow:expr) => {
+            match $flow {
+                Flow::Done(r0) => R!(0) = r0,
+                other => match answered(act, other, pc.index()) {
+                    Next::On => {}
+                    Next::Goto(to) => goto!(to),
+                    Next::Before(stop) => stop_before!(stop),
+                    Next::After(stop) => break stop,
+                },
+            }
+        };
+    }
+    macro_rules! call_out {
+        ($call:expr) => {{
+            let (call, args) = ($call, act.args());
+            if EXPLORE {
+                if !act.grant && host.is_visible(call, &args) {
+                    stop_before!(Stop::Call(call));
                 }
-            }};
-        }
-        macro_rules! packet {
-            ($o:expr, $size:expr) => {{
-                let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
-                match self.host.load_packet(offset, $size, self.mem) {
-                    Some(v) => R!(0) = v,
-                    None => stop!(Stop::Exit(0)),
+                act.grant = false;
+            }
+            let insns = insns!();
+            flow!(mem.lend(|m| host.call(call, args, insns, m)))
+        }};
+    }
+    macro_rules! exit {
+        () => {{
+            let Some(frame) = pop(act) else {
+                break Stop::Exit(R!(0));
+            };
+            if frame.to_host {
+                let before = pc.position();
+                if !pc.goto(frame.ret as usize) {
+                    fault!(FaultKind::BadInsn);
                 }
-            }};
-        }
-        // What a call out answered; `$ret` is where the program goes on.
-        macro_rules! flow {
-            ($flow:expr, $ret:expr) => {
-                match $flow {
-                    Flow::Done(r0) => R!(0) = r0,
-                    Flow::Yield(r0) => {
-                        R!(0) = r0;
-                        stop!(Stop::Yield)
+                limit += pc.position() - before;
+                let r0 = R!(0);
+                flow!(mem.lend(|m| host.resume(r0, m)));
+                check_budget!();
+            } else {
+                goto!(frame.ret as usize);
+            }
+        }};
+    }
+    // What an operand is: the value written last, or that of its register.
+    macro_rules! dst {
+        (d, $o:expr, $v:expr) => {
+            $v
+        };
+        ($rel:ident, $o:expr, $v:expr) => {
+            R!($o.d)
+        };
+    }
+    macro_rules! src {
+        (s, $o:expr, $v:expr) => {
+            $v
+        };
+        ($rel:ident, $o:expr, $v:expr) => {
+            R!($o.s)
+        };
+    }
+    // Shapes of ops: `a`lu and `j`umps of 64 bits, `w` of 32, with `i`mmediate or `r`egister; the
+    // others by name. `$v` becomes what they write.
+    macro_rules! elem {
+        (ai $f:ident $rel:ident, $o:expr, $v:ident) => {
+            $v = w64::$f(dst!($rel, $o, $v), $o.imm as u64);
+            R!($o.d) = $v;
+        };
+        (ar $f:ident $rel:ident, $o:expr, $v:ident) => {
+            $v = w64::$f(dst!($rel, $o, $v), src!($rel, $o, $v));
+            R!($o.d) = $v;
+        };
+        (wi $f:ident $rel:ident, $o:expr, $v:ident) => {
+            $v = w32::$f(dst!($rel, $o, $v) as u32, $o.imm as u32) as u64;
+            R!($o.d) = $v;
+        };
+        (wr $f:ident $rel:ident, $o:expr, $v:ident) => {
+            $v = w32::$f(dst!($rel, $o, $v) as u32, src!($rel, $o, $v) as u32) as u64;
+            R!($o.d) = $v;
+        };
+        (ji $f:ident $rel:ident, $o:expr, $v:ident) => {
+            if w64::$f(dst!($rel, $o, $v), $o.imm as u64) {
+                jump!($o)
+            }
+        };
+        (jr $f:ident $rel:ident, $o:expr, $v:ident) => {
+            if w64::$f(dst!($rel, $o, $v), src!($rel, $o, $v)) {
+                jump!($o)
+            }
+        };
+        (wji $f:ident $rel:ident, $o:expr, $v:ident) => {
+            if w32::$f(dst!($rel, $o, $v) as u32, $o.imm as u32) {
+                jump!($o)
+            }
+        };
+        (wjr $f:ident $rel:ident, $o:expr, $v:ident) => {
+            if w32::$f(dst!($rel, $o, $v) as u32, src!($rel, $o, $v) as u32) {
+                jump!($o)
+            }
+        };
+        (ld $t:ident $rel:ident, $o:expr, $v:ident) => {
+            $v = load!(src!($rel, $o, $v).wrapping_add($o.off as u64), $t, $t);
+            R!($o.d) = $v;
+        };
+        (sr $t:ident $rel:ident, $o:expr, $v:ident) => {
+            store!(
+                dst!($rel, $o, $v).wrapping_add($o.off as u64),
+                $t,
+                src!($rel, $o, $v)
+            );
+        };
+        (swap $t:ident $rel:ident, $o:expr, $v:ident) => {
+            $v = (dst!($rel, $o, $v) as $t).swap_bytes() as u64;
+            R!($o.d) = $v;
+        };
+        (ldimm, $o:expr, $v:ident) => {
+            R!($o.d) = $o.imm as u64;
+            pc.jump(SLOT as i32);
+            limit += SLOT;
+        };
+        (ja, $o:expr, $v:ident) => {
+            jump!($o)
+        };
+        (call, $o:expr, $v:ident) => {
+            call_out!(Call::Helper($o.imm as u32))
+        };
+        (exit, $o:expr, $v:ident) => {
+            exit!()
+        };
+    }
+    macro_rules! one {
+        ($o:expr, $($shape:tt)*) => {{
+            #[allow(unused, reason = "for the next op, and there is none")]
+            let v: u64;
+            elem!($($shape)*, $o, v);
+        }};
+    }
+    macro_rules! dispatch {
+        (alu { $($af:ident: $a:ident, $b:ident, $c:ident, $d:ident;)* }
+         jmp { $($jf:ident: $e:ident, $f:ident, $g:ident, $h:ident;)* }
+         others { $($others:tt)* }
+         sequences { $($name:ident = [$k0:ident $($shape0:tt)*] $([$k:ident $($shape:tt)*])*;)* }) => {
+            loop {
+                if STEP && pc.position() >= limit {
+                    break Stop::Budget;
+                }
+                let o = pc.fetch();
+                match o.f {
+                    $(F::$a => one!(o, ai $af x),
+                      F::$b => one!(o, ar $af x),
+                      F::$c => one!(o, wi $af x),
+                      F::$d => one!(o, wr $af x),)*
+                    $(F::$e => one!(o, ji $jf x),
+                      F::$f => one!(o, jr $jf x),
+                      F::$g => one!(o, wji $jf x),
+                      F::$h => one!(o, wjr $jf x),)*
+                    F::Neg64 => R!(o.d) = R!(o.d).wrapping_neg(),
+                    F::Neg32 => R!(o.d) = (R!(o.d) as u32).wrapping_neg() as u64,
+                    F::Sx8To64 => R!(o.d) = R!(o.s) as i8 as u64,
+                    F::Sx16To64 => R!(o.d) = R!(o.s) as i16 as u64,
+                    F::Sx32To64 => R!(o.d) = R!(o.s) as i32 as u64,
+                    F::Sx8To32 => R!(o.d) = R!(o.s) as i8 as u32 as u64,
+                    F::Sx16To32 => R!(o.d) = R!(o.s) as i16 as u32 as u64,
+                    F::Zx16 => R!(o.d) = R!(o.d) as u16 as u64,
+                    F::Zx32 => R!(o.d) = R!(o.d) as u32 as u64,
+                    F::Swap16 => one!(o, swap u16 x),
+                    F::Swap32 => one!(o, swap u32 x),
+                    F::Swap64 => one!(o, swap u64 x),
+                    F::LdImm64 => one!(o, ldimm),
+                    F::Ld8 => one!(o, ld u8 x),
+                    F::Ld16 => one!(o, ld u16 x),
+                    F::Ld32 => one!(o, ld u32 x),
+                    F::Ld64 => one!(o, ld u64 x),
+                    F::LdS8 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i8, i64),
+                    F::LdS16 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i16, i64),
+                    F::LdS32 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i32, i64),
+                    F::St8I => store!(R!(o.d).wrapping_add(o.off as u64), u8, o.imm),
+                    F::St16I => store!(R!(o.d).wrapping_add(o.off as u64), u16, o.imm),
+                    F::St32I => store!(R!(o.d).wrapping_add(o.off as u64), u32, o.imm),
+                    F::St64I => store!(R!(o.d).wrapping_add(o.off as u64), u64, o.imm),
+                    F::St8R => one!(o, sr u8 x),
+                    F::St16R => one!(o, sr u16 x),
+                    F::St32R => one!(o, sr u32 x),
+                    F::St64R => one!(o, sr u64 x),
+                    F::Atomic32 => atomic!(o, 4),
+                    F::Atomic64 => atomic!(o, 8),
+                    F::LdPkt8 => packet!(o, 1),
+                    F::LdPkt16 => packet!(o, 2),
+                    F::LdPkt32 => packet!(o, 4),
+                    F::Ja => jump!(o),
+                    F::MayGoto => {
+                        if act.may_goto == 0 {
+                            jump!(o)
+                        } else {
+                            act.may_goto -= 1;
+                        }
                     }
-                    Flow::Suspend => stop_before!(Stop::Suspend),
-                    Flow::Exit(r0) => stop!(Stop::Exit(r0)),
-                    Flow::Fault(kind) => fault!(kind),
-                    Flow::CallBpf { entry, args } => {
-                        if let Err(kind) = self.push($ret as u32, true) {
+                    F::CallHelper => one!(o, call),
+                    F::CallKfunc => call_out!(Call::Kfunc(o.imm as u32)),
+                    F::CallBpf => {
+                        if let Err(kind) = push(act, pc.index(), false) {
                             fault!(kind)
                         }
-                        self.act.regs[1..6].copy_from_slice(&args);
-                        goto!(entry);
+                        jump!(o)
                     }
+                    F::Exit => one!(o, exit),
+                    F::Bad => fault!(FaultKind::BadInsn),
+                    $(F::$name => {
+                        // Never in plain ops.
+                        if STEP {
+                            fault!(FaultKind::BadInsn)
+                        }
+                        #[allow(unused, reason = "what nothing in the sequence uses")]
+                        let mut v: u64;
+                        elem!($($shape0)*, o, v);
+                        $({
+                            #[allow(unused, reason = "an exit has no operands")]
+                            let o = pc.fetch();
+                            elem!($($shape)*, o, v);
+                        })*
+                    })*
                 }
-            };
-        }
-        macro_rules! call_out {
-            ($call:expr) => {{
-                let (call, args) = ($call, self.act.args());
-                if EXPLORE {
-                    if !self.act.grant && self.host.is_visible(call, &args) {
-                        stop_before!(Stop::Call(call));
-                    }
-                    self.act.grant = false;
-                }
-                let insns = self.act.insns.wrapping_add((pc as i64 - origin) as u64);
-                flow!(self.host.call(call, args, insns, self.mem), pc)
-            }};
-        }
-        macro_rules! dispatch {
-            (alu { $($af:ident: $a:ident, $b:ident, $c:ident, $d:ident;)* }
-             jmp { $($jf:ident: $e:ident, $f:ident, $g:ident, $h:ident;)* }) => {
-                loop {
-                    if STEP && pc as i64 - origin >= budget {
-                        stop!(Stop::Budget);
-                    }
-                    // Images end in `Bad` and their jumps stay inside (see `Image::new`); were
-                    // that ever untrue, this says so rather than reads past the end.
-                    let Some(&o) = code.get(pc) else {
-                        stop!(Stop::Fault(Fault { pc: pc as u32, kind: FaultKind::BadInsn }))
-                    };
-                    pc += 1;
-                    match o.k {
-                        $(K::$a => R!(o.d) = w64::$af(R!(o.d), o.imm as u64),
-                          K::$b => R!(o.d) = w64::$af(R!(o.d), R!(o.s)),
-                          K::$c => R!(o.d) = w32::$af(R!(o.d) as u32, o.imm as u32) as u64,
-                          K::$d => R!(o.d) = w32::$af(R!(o.d) as u32, R!(o.s) as u32) as u64,)*
-                        $(K::$e => if w64::$jf(R!(o.d), o.imm as u64) { jump!(o) },
-                          K::$f => if w64::$jf(R!(o.d), R!(o.s)) { jump!(o) },
-                          K::$g => if w32::$jf(R!(o.d) as u32, o.imm as u32) { jump!(o) },
-                          K::$h => if w32::$jf(R!(o.d) as u32, R!(o.s) as u32) { jump!(o) },)*
-                        K::Neg64 => R!(o.d) = R!(o.d).wrapping_neg(),
-                        K::Neg32 => R!(o.d) = (R!(o.d) as u32).wrapping_neg() as u64,
-                        K::Sx8To64 => R!(o.d) = R!(o.s) as i8 as u64,
-                        K::Sx16To64 => R!(o.d) = R!(o.s) as i16 as u64,
-                        K::Sx32To64 => R!(o.d) = R!(o.s) as i32 as u64,
-                        K::Sx8To32 => R!(o.d) = R!(o.s) as i8 as u32 as u64,
-                        K::Sx16To32 => R!(o.d) = R!(o.s) as i16 as u32 as u64,
-                        K::Zx16 => R!(o.d) = R!(o.d) as u16 as u64,
-                        K::Zx32 => R!(o.d) = R!(o.d) as u32 as u64,
-                        K::Swap16 => R!(o.d) = (R!(o.d) as u16).swap_bytes() as u64,
-                        K::Swap32 => R!(o.d) = (R!(o.d) as u32).swap_bytes() as u64,
-                        K::Swap64 => R!(o.d) = R!(o.d).swap_bytes(),
-                        K::LdImm64 => {
-                            R!(o.d) = o.imm as u64;
-                            pc += 1;
-                            origin += 1;
-                        }
-                        K::Ld8 => ld!(o, u8, u8),
-                        K::Ld16 => ld!(o, u16, u16),
-                        K::Ld32 => ld!(o, u32, u32),
-                        K::Ld64 => ld!(o, u64, u64),
-                        K::LdS8 => ld!(o, i8, i64),
-                        K::LdS16 => ld!(o, i16, i64),
-                        K::LdS32 => ld!(o, i32, i64),
-                        K::St8I => st!(o, u8, o.imm),
-                        K::St16I => st!(o, u16, o.imm),
-                        K::St32I => st!(o, u32, o.imm),
-                        K::St64I => st!(o, u64, o.imm),
-                        K::St8R => st!(o, u8, R!(o.s)),
-                        K::St16R => st!(o, u16, R!(o.s)),
-                        K::St32R => st!(o, u32, R!(o.s)),
-                        K::St64R => st!(o, u64, R!(o.s)),
-                        K::Atomic32 => atomic!(o, 4),
-                        K::Atomic64 => atomic!(o, 8),
-                        K::LdPkt8 => packet!(o, 1),
-                        K::LdPkt16 => packet!(o, 2),
-                        K::LdPkt32 => packet!(o, 4),
-                        K::Ja => jump!(o),
-                        K::MayGoto => {
-                            if self.act.may_goto == 0 {
-                                jump!(o)
-                            } else {
-                                self.act.may_goto -= 1;
-                            }
-                        }
-                        K::CallHelper => call_out!(Call::Helper(o.imm as u32)),
-                        K::CallKfunc => call_out!(Call::Kfunc(o.imm as u32)),
-                        K::CallBpf => {
-                            if let Err(kind) = self.push(pc as u32, false) {
-                                fault!(kind)
-                            }
-                            goto!(pc as i64 + o.off as i64);
-                        }
-                        K::Exit => {
-                            let Some(frame) = self.pop() else { stop!(Stop::Exit(R!(0))) };
-                            if frame.to_host {
-                                let r0 = R!(0);
-                                let ret = frame.ret as usize;
-                                origin += ret as i64 - pc as i64;
-                                pc = ret;
-                                flow!(self.host.resume(r0, self.mem), ret);
-                                check_budget!();
-                            } else {
-                                goto!(frame.ret);
-                            }
-                        }
-                        K::Bad => fault!(FaultKind::BadInsn),
-                    }
-                }
-            };
-        }
-        operand_ops!(dispatch)
-    }
-
-    fn push(&mut self, ret: u32, to_host: bool) -> Result<(), FaultKind> {
-        let act = &mut *self.act;
-        if act.depth + 1 >= MAX_FRAMES {
-            return Err(FaultKind::FrameDepth);
-        }
-        act.frames[act.depth] = Frame {
-            ret,
-            to_host,
-            may_goto: act.may_goto,
-            saved: [act.regs[6], act.regs[7], act.regs[8], act.regs[9]],
+            }
         };
-        act.may_goto = MAY_GOTO_LIMIT;
-        act.depth += 1;
-        act.regs[10] = act.regs[10].wrapping_sub(FRAME_SIZE);
-        Ok(())
     }
+    #[allow(
+        unused_assignments,
+        reason = "values that the next op of a sequence does not use"
+    )]
+    let stop = operand_ops!(sequences dispatch);
+    act.insns = insns!();
+    act.pc = pc.index() as u32;
+    stop
+}
 
-    #[inline(always)]
-    fn pop(&mut self) -> Option<Frame> {
-        let act = &mut *self.act;
-        act.depth = act.depth.checked_sub(1)?;
-        let frame = act.frames[act.depth & (MAX_FRAMES - 1)];
-        act.regs[6..10].copy_from_slice(&frame.saved);
-        act.regs[10] = act.regs[10].wrapping_add(FRAME_SIZE);
-        act.may_goto = frame.may_goto;
-        Some(frame)
+#[cold]
+fn fault(pc: usize, kind: FaultKind) -> Stop {
+    Stop::Fault(Fault {
+        pc: pc as u32,
+        kind,
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn load_window(
+    host: &mut dyn Host,
+    mem: &GuestMem,
+    addr: u64,
+    size: usize,
+) -> Result<u64, FaultKind> {
+    let fault = FaultKind::Address {
+        addr,
+        size: size as u32,
+        write: false,
+    };
+    host.load(addr, size as u32, mem).ok_or(fault)
+}
+
+#[cold]
+#[inline(never)]
+fn store_window(
+    host: &mut dyn Host,
+    mem: &mut GuestMem,
+    addr: u64,
+    size: usize,
+    value: u64,
+    why: Refused,
+) -> Result<(), FaultKind> {
+    let fault = FaultKind::Address {
+        addr,
+        size: size as u32,
+        write: true,
+    };
+    match why {
+        Refused::Full => Err(FaultKind::MemoryLimit),
+        Refused::Outside => host.store(addr, size as u32, value, mem).ok_or(fault),
     }
+}
+
+#[inline(never)]
+fn atomic(mem: &mut GuestMem, r: &mut [u64; 16], o: &Op, size: u32) -> Result<(), FaultKind> {
+    let addr = r[o.d as usize].wrapping_add(o.off as u64);
+    let bad = FaultKind::Address {
+        addr,
+        size,
+        write: true,
+    };
+    let off = mem.offset(addr).ok_or(bad)?;
+    let old = match size {
+        4 => u32::from_le_bytes(mem.get(off)) as u64,
+        _ => u64::from_le_bytes(mem.get(off)),
+    };
+    let cut = |v: u64| if size == 4 { v as u32 as u64 } else { v };
+    let (op, src) = (atomic_op(o.imm as u8), r[o.s as usize]);
+    let new = match op {
+        AtomicOp::Add => old.wrapping_add(src),
+        AtomicOp::Or => old | src,
+        AtomicOp::And => old & src,
+        AtomicOp::Xor => old ^ src,
+        AtomicOp::Xchg => src,
+        AtomicOp::CmpXchg if old == cut(r[0]) => src,
+        AtomicOp::CmpXchg => old,
+    };
+    let done = match size {
+        4 => mem.put(off, (new as u32).to_le_bytes()),
+        _ => mem.put(off, new.to_le_bytes()),
+    };
+    if !done {
+        return Err(FaultKind::MemoryLimit);
+    }
+    match op {
+        AtomicOp::CmpXchg => r[0] = old,
+        _ if o.imm as u8 & FETCH != 0 => r[o.s as usize] = old,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What a call out answered, but for [`Flow::Done`]; `ret` is where the program goes on.
+#[cold]
+#[inline(never)]
+fn answered(act: &mut Activation, flow: Flow, ret: usize) -> Next {
+    match flow {
+        Flow::Done(r0) => {
+            act.regs[0] = r0;
+            Next::On
+        }
+        Flow::Yield(r0) => {
+            act.regs[0] = r0;
+            Next::After(Stop::Yield)
+        }
+        Flow::Suspend => Next::Before(Stop::Suspend),
+        Flow::Exit(r0) => Next::After(Stop::Exit(r0)),
+        Flow::Fault(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
+        Flow::CallBpf { entry, args } => match push(act, ret, true) {
+            Ok(()) => {
+                act.regs[1..6].copy_from_slice(&args);
+                Next::Goto(entry as usize)
+            }
+            Err(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
+        },
+    }
+}
+
+#[inline(always)]
+fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind> {
+    let r = &mut act.regs;
+    if act.frames.len() + 1 >= MAX_FRAMES {
+        return Err(FaultKind::FrameDepth);
+    }
+    if act.frames.capacity() == 0 {
+        act.frames.reserve_exact(MAX_FRAMES - 1);
+    }
+    act.frames.push(Frame {
+        ret: ret as u32,
+        to_host,
+        may_goto: act.may_goto,
+        saved: [r[6], r[7], r[8], r[9]],
+    });
+    act.may_goto = MAY_GOTO_LIMIT;
+    r[10] = r[10].wrapping_sub(FRAME_SIZE);
+    Ok(())
+}
+
+#[inline(always)]
+fn pop(act: &mut Activation) -> Option<Frame> {
+    let frame = act.frames.pop()?;
+    let r = &mut act.regs;
+    r[6..10].copy_from_slice(&frame.saved);
+    r[10] = r[10].wrapping_add(FRAME_SIZE);
+    act.may_goto = frame.may_goto;
+    Some(frame)
 }

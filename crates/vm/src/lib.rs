@@ -15,14 +15,16 @@
 mod activation;
 mod alu;
 mod code;
+mod cursor;
 mod host;
 mod interp;
 mod lower;
 mod mem;
+mod op;
 
 pub use activation::{Activation, FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 pub use code::{Code, K};
 pub use host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
 pub use interp::{Mode, run};
-pub use lower::{Image, LowerError};
+pub use lower::{Image, LowerError, MAX_SLOTS};
 pub use mem::{Area, BASE, GuestMem, MemError, Snapshot};

@@ -1,6 +1,7 @@
 //! From instructions to an [`Image`].
 
 use crate::code::{Code, FETCH, K};
+use crate::op::Ops;
 use bpfsim_isa::{
     AluOp, CallKind, Cond, DecodeError, EndKind, Imm64, Insn, Op, Operand, Reg, Size, Width, decode,
 };
@@ -10,11 +11,18 @@ use bpfsim_isa::{
 #[derive(Debug, Clone)]
 pub struct Image {
     code: Box<[Code]>,
+    ops: Ops,
 }
+
+/// Slots that an [`Image`] can have: sixteen times what Linux takes (`BPF_COMPLEXITY_LIMIT_INSNS`).
+pub const MAX_SLOTS: usize = 16 << 20;
 
 /// Why a program has no [`Image`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LowerError {
+    /// More than [`MAX_SLOTS`].
+    #[error("a program of {0} instruction slots is too long for the engine")]
+    TooLong(usize),
     /// Not an instruction.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -48,6 +56,9 @@ impl Image {
     /// Pre-decodes a program whose `ld_imm64`s hold final values and whose kfunc calls hold, in
     /// place of the BTF id, the number that [`Call::Kfunc`](crate::Call) shall carry.
     pub fn new(insns: &[Insn]) -> Result<Image, LowerError> {
+        if insns.len() > MAX_SLOTS {
+            return Err(LowerError::TooLong(insns.len()));
+        }
         let bad = Code {
             k: K::Bad,
             d: 0,
@@ -74,9 +85,15 @@ impl Image {
                 }
             }
         }
+        let ops = Ops::new(&code);
         Ok(Image {
             code: code.into_boxed_slice(),
+            ops,
         })
+    }
+
+    pub(crate) fn ops(&self) -> &Ops {
+        &self.ops
     }
 
     /// One op per instruction slot and a last [`K::Bad`].
@@ -87,7 +104,7 @@ impl Image {
 
 impl Code {
     /// The distance that this op may jump, from the next instruction.
-    fn jump(&self) -> Option<i32> {
+    pub(crate) fn jump(&self) -> Option<i32> {
         let jumps = (K::Jeq64I as u8..=K::Jset32R as u8).contains(&(self.k as u8))
             || matches!(self.k, K::Ja | K::MayGoto | K::CallBpf);
         jumps.then_some(self.off)

@@ -293,6 +293,98 @@ impl GuestMem {
     }
 }
 
+/// Guest memory as a loop uses it: what does not change from access to access in registers.
+pub(crate) struct Guest<'a> {
+    mem: &'a mut GuestMem,
+    host: NonNull<u8>,
+    limit: u64,
+    /// Guest address of a page that is dirty already.
+    hot: u64,
+    /// How many addresses from `hot` on a store of up to 8 bytes may begin at: [`WITHIN`], or 0
+    /// as long as there is no such page.
+    within: u64,
+}
+
+/// Places in a page where 8 bytes fit.
+const WITHIN: u64 = PAGE as u64 - 7;
+
+/// Why a store failed.
+pub(crate) enum Refused {
+    /// It is not to guest memory.
+    Outside,
+    /// The cap on touched pages is reached.
+    Full,
+}
+
+impl<'a> Guest<'a> {
+    #[inline(always)]
+    pub fn new(mem: &'a mut GuestMem) -> Guest<'a> {
+        let (host, limit) = (mem.host, mem.limit);
+        Guest {
+            mem,
+            host,
+            limit,
+            hot: 0,
+            within: 0,
+        }
+    }
+
+    /// Lends the memory; whoever has it may put another in its place.
+    #[inline(always)]
+    pub fn lend<T>(&mut self, to: impl FnOnce(&mut GuestMem) -> T) -> T {
+        let answer = to(self.mem);
+        (self.host, self.limit, self.within) = (self.mem.host, self.mem.limit, 0);
+        answer
+    }
+
+    /// Reads `N` bytes at `addr`, if it is a guest address.
+    #[inline(always)]
+    pub fn load<const N: usize>(&self, addr: u64) -> Option<[u8; N]> {
+        let off = addr.wrapping_sub(BASE);
+        if off >= self.limit {
+            return None;
+        }
+        // SAFETY: as in `GuestMem::get`; `host` and `limit` are those of `mem`, since they never
+        // change and nobody else had it.
+        Some(unsafe {
+            let at = self.host.as_ptr().add(off as usize);
+            at.cast::<[u8; N]>().read_unaligned()
+        })
+    }
+
+    /// Writes `N` bytes at `addr`.
+    #[inline(always)]
+    pub fn store<const N: usize>(&mut self, addr: u64, bytes: [u8; N]) -> Result<(), Refused> {
+        const { assert!(N <= 8) };
+        if addr.wrapping_sub(self.hot) >= self.within {
+            self.hot = store_elsewhere(self.mem, addr, bytes)?;
+            self.within = WITHIN;
+            return Ok(());
+        }
+        // SAFETY: `hot` is a page of the mapping that is marked, all N bytes are in it, and
+        // `&mut self` makes this the only access.
+        unsafe {
+            let at = self.host.as_ptr().add(addr.wrapping_sub(BASE) as usize);
+            at.cast::<[u8; N]>().write_unaligned(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Stores outside of the hot page; gives the page that is hot now.
+#[inline(never)]
+fn store_elsewhere<const N: usize>(
+    mem: &mut GuestMem,
+    addr: u64,
+    bytes: [u8; N],
+) -> Result<u64, Refused> {
+    let off = mem.offset(addr).ok_or(Refused::Outside)?;
+    match mem.put(off, bytes) {
+        true => Ok(addr & !(PAGE as u64 - 1)),
+        false => Err(Refused::Full),
+    }
+}
+
 impl Drop for GuestMem {
     fn drop(&mut self) {
         let len = self.limit as usize + 2 * GUARD;
