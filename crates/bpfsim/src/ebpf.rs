@@ -1,6 +1,7 @@
 //! A loaded object and its programs.
 
 use crate::{Error, Map, Result, Sim};
+use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{MapId, ProgId, ProgramInput, ProgramOutput};
 use bpfsim_loader::{Object, load};
 use std::sync::Arc;
@@ -130,37 +131,44 @@ impl Ebpf {
 
     /// A global variable's value.
     pub fn global<T: FromBytes>(&self, name: &str) -> Result<T> {
-        let (map, at, size) = self.find_global(name)?;
-        if size != size_of::<T>() {
-            return Err(Error::Size {
-                what: format!("variable `{name}`"),
-                want: size,
-                got: size_of::<T>(),
-            });
-        }
-        let data = map.data()?;
-        let bytes = data
-            .get(at..at + size)
-            .and_then(|b| T::read_from_bytes(b).ok());
-        bytes.ok_or_else(|| Error::Size {
+        let bytes = self.global_bytes(name)?;
+        T::read_from_bytes(&bytes).map_err(|_| Error::Size {
             what: format!("variable `{name}`"),
-            want: size,
-            got: data.len(),
+            want: bytes.len(),
+            got: size_of::<T>(),
         })
     }
 
     /// Sets a global variable.
     pub fn set_global<T: IntoBytes + Immutable>(&mut self, name: &str, value: &T) -> Result<()> {
+        self.set_global_bytes(name, value.as_bytes())
+    }
+
+    /// A global variable's bytes.
+    pub fn global_bytes(&self, name: &str) -> Result<Vec<u8>> {
         let (map, at, size) = self.find_global(name)?;
-        let bytes = value.as_bytes();
+        let data = map.data()?;
+        let bytes = data.get(at..at + size).map(<[u8]>::to_vec);
+        bytes.ok_or_else(|| Error::Size { what: format!("variable `{name}`"), want: size, got: data.len() })
+    }
+
+    /// Sets a global variable's bytes.
+    pub fn set_global_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (map, at, size) = self.find_global(name)?;
         if size != bytes.len() {
-            return Err(Error::Size {
-                what: format!("variable `{name}`"),
-                want: size,
-                got: bytes.len(),
-            });
+            return Err(Error::Size { what: format!("variable `{name}`"), want: size, got: bytes.len() });
         }
         map.write_data(at, bytes)
+    }
+
+    /// A global variable's type, and its size in bytes.
+    pub fn global_type(&self, name: &str) -> Result<(Arc<Btf>, TypeId, usize)> {
+        let (_, _, size) = self.find_global(name)?;
+        let found = self.object.globals().find(|g| g.name == name).map(|g| g.ty);
+        match (&self.object.btf, found) {
+            (Some(btf), Some(ty)) => Ok((Arc::clone(btf), ty, size)),
+            _ => Err(Error::not_found("variable", name, std::iter::empty())),
+        }
     }
 
     /// The map that holds a variable, and its place in there.

@@ -4,6 +4,7 @@ mod disasm;
 mod features;
 mod inspect;
 mod run;
+mod scenario;
 mod show;
 
 use clap::{Parser, Subcommand};

@@ -1,5 +1,6 @@
 //! `bpfsim run`: one program, what it left, and what happened.
 
+use crate::scenario::{Ended, Scenario};
 use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
 use bpfsim::{Config, Ebpf, Event, ProgramInput, Seed, Sim, Trace, What};
@@ -24,6 +25,9 @@ pub struct Args {
     /// The packet: a file with its bytes. Without it 64 zero bytes.
     #[arg(long)]
     data_in: Option<PathBuf>,
+    /// Steps and expectations, instead of one run: a TOML file (docs/scenarios.md).
+    #[arg(long, conflicts_with_all = ["prog", "data_in", "time"])]
+    scenario: Option<PathBuf>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -33,7 +37,7 @@ pub struct Args {
 }
 
 /// `10s`, `5ms`, `100us`, `7ns`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -56,14 +60,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub fn run(args: &Args) -> Result<Outcome, Stop> {
     let bytes = read(&args.object)?;
-    let data = match &args.data_in {
-        Some(path) => read(path)?,
-        None => vec![0; 64],
-    };
     let config = Config {
         cpus: args.cpus,
         seed: args.seed,
         ..Config::default()
+    };
+    if let Some(path) = &args.scenario {
+        return scenario(args, path, &bytes, config);
+    }
+    let data = match &args.data_in {
+        Some(path) => read(path)?,
+        None => vec![0; 64],
     };
     let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
     let mut bpf = Ebpf::load(&sim, &bytes)
@@ -105,6 +112,37 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         Outcome::Fine
     } else {
         Outcome::Failed
+    })
+}
+
+/// Runs a scenario in one order.
+fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Result<Outcome, Stop> {
+    let text = String::from_utf8(read(path)?);
+    let text = text.map_err(|_| Stop::unusable(format!("{}: not UTF-8", path.display())))?;
+    let scenario = Scenario::parse(&path.display().to_string(), &text).map_err(Stop::unusable)?;
+    let config = scenario.config(config).map_err(Stop::unusable)?;
+    let (sim, bpf, problem) = match scenario.run(object, config, Seed(args.seed)) {
+        Ok((sim, bpf)) => (sim, bpf, None),
+        Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
+        Err(Ended::Failed(message, sim, bpf)) => (sim, bpf, Some(message)),
+    };
+    let after = bpf.maps().map(|m| show::map(&m)).collect();
+    let report = Report {
+        sim: &sim,
+        seed: args.seed,
+        maps: map_names(&bpf),
+        before: Vec::new(),
+        after,
+        failure: problem,
+    };
+    if args.json {
+        report.json();
+    } else {
+        report.text(&args.object.display().to_string(), bpf.programs().count());
+    }
+    Ok(match report.failure {
+        None => Outcome::Fine,
+        Some(_) => Outcome::Failed,
     })
 }
 
@@ -236,6 +274,9 @@ impl Report<'_> {
     }
 
     fn maps_text(&self, title: &str, maps: &[Shown]) {
+        if maps.is_empty() {
+            return;
+        }
         show::heading(title);
         for map in maps.iter().filter(|m| !m.is_literals()) {
             for line in map.lines() {

@@ -5,7 +5,7 @@
     reason = "this is where a command speaks"
 )]
 
-use bpfsim::{Map, MapBtf, MapSpec};
+use bpfsim::{Ebpf, Map, MapBtf, MapSpec};
 use bpfsim_btf::fields::parse_fields;
 use bpfsim_btf::{Btf, Type, TypeId};
 use serde_json::Value;
@@ -46,7 +46,8 @@ impl Shown {
         self.typed(|b| b.key, bytes)
     }
 
-    fn value(&self, bytes: &[u8]) -> Value {
+    /// A value of this map.
+    pub fn value(&self, bytes: &[u8]) -> Value {
         self.typed(|b| b.value, bytes)
     }
 
@@ -150,6 +151,12 @@ impl Shown {
             .map(|m| m.name.to_string())
             .collect()
     }
+}
+
+/// A global variable, through BTF.
+pub fn global(bpf: &Ebpf, name: &str) -> Result<Value, bpfsim::Error> {
+    let (btf, ty, _) = bpf.global_type(name)?;
+    Ok(through_btf(&btf, ty, &bpf.global_bytes(name)?))
 }
 
 fn through_btf(btf: &Btf, ty: TypeId, bytes: &[u8]) -> Value {

@@ -1,0 +1,321 @@
+//! Scenarios: steps and expectations in a TOML file, for people who write no Rust.
+//! docs/scenarios.md is the schema.
+
+mod expect;
+mod value;
+
+use bpfsim::{Config, Cpu, Ebpf, Error, Job, ProgramInput, Seed, Sim, update};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+use toml::{Spanned, Value};
+
+/// A scenario, read and not yet run.
+pub struct Scenario {
+    name: String,
+    text: String,
+    file: File,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    config: FileConfig,
+    #[serde(default)]
+    step: Vec<Spanned<Step>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct FileConfig {
+    cpus: Option<u32>,
+    /// Virtual time by which a callback may be early or late, such as `10ms`.
+    horizon: Option<Spanned<String>>,
+}
+
+/// One step: one of the things to do, and then what to expect.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    run: Option<Spanned<String>>,
+    spawn: Option<Spanned<String>>,
+    cpu: Option<u32>,
+    data: Option<Spanned<String>>,
+    ctx: Option<Spanned<String>>,
+    repeat: Option<u32>,
+    set: Option<BTreeMap<String, Spanned<Value>>>,
+    update: Option<Element>,
+    delete: Option<Element>,
+    user: Option<User>,
+    advance: Option<Spanned<String>>,
+    run_for: Option<Spanned<String>>,
+    run_until_idle: Option<bool>,
+    close: Option<Spanned<String>>,
+    expect: Option<expect::Expect>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Element {
+    map: Spanned<String>,
+    key: Spanned<Value>,
+    value: Option<Spanned<Value>>,
+    flags: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct User {
+    addr: u64,
+    text: Option<String>,
+    hex: Option<Spanned<String>>,
+}
+
+/// Why a scenario ended before its end.
+#[allow(clippy::large_enum_variant, reason = "there is one")]
+pub enum Ended {
+    /// The scenario itself is wrong.
+    Wrong(String),
+    /// An expectation did not hold, or the simulation failed: as it was then.
+    Failed(String, Sim, Ebpf),
+}
+
+/// A problem, the place in the file that it is about, and whether it is the file's own.
+struct Problem {
+    span: Range<usize>,
+    message: String,
+    wrong: bool,
+}
+
+/// Something in the file that cannot be meant.
+fn wrong<T>(span: Range<usize>, message: impl ToString) -> Result<T, Problem> {
+    Err(Problem {
+        span,
+        message: message.to_string(),
+        wrong: true,
+    })
+}
+
+/// What the facade says of a step: names and sizes are the file's fault, the rest a failure.
+fn failed(span: Range<usize>) -> impl FnOnce(Error) -> Problem {
+    move |error| {
+        let wrong = matches!(error, Error::NotFound { .. } | Error::Size { .. });
+        Problem {
+            span,
+            message: error.to_string(),
+            wrong,
+        }
+    }
+}
+
+impl Scenario {
+    /// Reads a scenario; `name` is its file's, for messages.
+    pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
+        let file: File = toml::from_str(text).map_err(|e| {
+            let span = e.span().unwrap_or_default();
+            format!("{name}:{}: {}", line_of(text, span.start), e.message())
+        })?;
+        Ok(Scenario {
+            name: name.to_string(),
+            text: text.to_string(),
+            file,
+        })
+    }
+
+    /// The machine that the scenario wants.
+    pub fn config(&self, base: Config) -> Result<Config, String> {
+        let file = &self.file.config;
+        let mut config = Config {
+            cpus: file.cpus.unwrap_or(base.cpus),
+            ..base
+        };
+        if let Some(horizon) = &file.horizon {
+            let time = time(horizon).map_err(|p| self.message(&p))?;
+            config.horizon = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        }
+        Ok(config)
+    }
+
+    /// Runs the scenario on an object in one order.
+    pub fn run(&self, object: &[u8], config: Config, seed: Seed) -> Result<(Sim, Ebpf), Ended> {
+        let unusable = |e: Error| Ended::Wrong(e.to_string());
+        let sim = Sim::with(config, seed).map_err(unusable)?;
+        let mut bpf = Ebpf::load(&sim, object).map_err(unusable)?;
+        match self.steps(&sim, &mut bpf) {
+            Ok(()) => Ok((sim, bpf)),
+            Err(problem) if problem.wrong => Err(Ended::Wrong(self.message(&problem))),
+            Err(problem) => Err(Ended::Failed(self.message(&problem), sim, bpf)),
+        }
+    }
+
+    fn message(&self, problem: &Problem) -> String {
+        let line = line_of(&self.text, problem.span.start);
+        format!("{}:{line}: {}", self.name, problem.message)
+    }
+
+    fn steps(&self, sim: &Sim, bpf: &mut Ebpf) -> Result<(), Problem> {
+        let mut jobs = Vec::new();
+        for step in &self.file.step {
+            let returned = step.get_ref().perform(step.span(), sim, bpf, &mut jobs)?;
+            if let Some(expect) = &step.get_ref().expect {
+                expect.check(sim, bpf, returned, &jobs)?;
+            }
+        }
+        let end = self.text.len()..self.text.len();
+        sim.finish().map_err(failed(end))
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())]
+        .iter()
+        .filter(|&&b| b == b'\n')
+        .count()
+        + 1
+}
+
+impl Step {
+    /// Does it; of a program that ran, what it returned.
+    fn perform(
+        &self,
+        span: Range<usize>,
+        sim: &Sim,
+        bpf: &mut Ebpf,
+        jobs: &mut Vec<(String, Job)>,
+    ) -> Result<Option<u32>, Problem> {
+        self.check_shape(span.clone())?;
+        if let Some(name) = &self.run {
+            let input = self.input(bpf, name)?;
+            let mut program = bpf
+                .program_mut(name.get_ref())
+                .map_err(failed(name.span()))?;
+            let out = program.test_run(input).map_err(failed(span))?;
+            return Ok(Some(out.return_value));
+        }
+        if let Some(name) = &self.spawn {
+            let input = self.input(bpf, name)?;
+            let program = bpf.program(name.get_ref()).map_err(failed(name.span()))?;
+            let cpu = Cpu(self.cpu.unwrap_or(0));
+            let job = sim.spawn_on(cpu, program, input).map_err(failed(span))?;
+            jobs.push((name.get_ref().clone(), job));
+            return Ok(None);
+        }
+        for (name, value) in self.set.iter().flatten() {
+            value::set_global(bpf, name, value)?;
+        }
+        if let Some(e) = &self.update {
+            let Some(value) = &e.value else {
+                return wrong(span, "update needs a value");
+            };
+            let flags = match e.flags.as_ref().map(|f| f.get_ref().as_str()) {
+                None | Some("any") => update::ANY,
+                Some("noexist") => update::NOEXIST,
+                Some("exist") => update::EXIST,
+                Some("lock") => update::LOCK,
+                Some(other) => {
+                    return wrong(
+                        span,
+                        format!("flags `{other}`: any, noexist, exist or lock"),
+                    );
+                }
+            };
+            let map = bpf.map(e.map.get_ref()).map_err(failed(e.map.span()))?;
+            let (key, value) = (value::key(&map, &e.key)?, value::value(&map, value)?);
+            map.update(&key, &value, flags)
+                .map_err(failed(span.clone()))?;
+        }
+        if let Some(e) = &self.delete {
+            let map = bpf.map(e.map.get_ref()).map_err(failed(e.map.span()))?;
+            map.delete(&value::key(&map, &e.key)?)
+                .map_err(failed(span.clone()))?;
+        }
+        if let Some(user) = &self.user {
+            let bytes = match (&user.text, &user.hex) {
+                (Some(text), None) => [text.as_bytes(), b"\0"].concat(),
+                (None, Some(hex)) => unhex(hex)?,
+                _ => return wrong(span, "user takes either text or hex"),
+            };
+            sim.write_user(sim.main_task(), user.addr, &bytes);
+        }
+        if let Some(by) = &self.advance {
+            sim.advance(time(by)?);
+        }
+        if let Some(by) = &self.run_for {
+            sim.run_for(time(by)?).map_err(failed(span.clone()))?;
+        }
+        if self.run_until_idle == Some(true) {
+            sim.run_until_idle().map_err(failed(span.clone()))?;
+        }
+        if let Some(name) = &self.close {
+            bpf.map(name.get_ref())
+                .map_err(failed(name.span()))?
+                .close();
+        }
+        Ok(None)
+    }
+
+    /// At most one thing to do, and inputs only where something runs.
+    fn check_shape(&self, span: Range<usize>) -> Result<(), Problem> {
+        let actions = [
+            self.run.is_some(),
+            self.spawn.is_some(),
+            self.set.is_some(),
+            self.update.is_some(),
+            self.delete.is_some(),
+            self.user.is_some(),
+            self.advance.is_some(),
+            self.run_for.is_some(),
+            self.run_until_idle.is_some(),
+            self.close.is_some(),
+        ];
+        let runs = self.run.is_some() || self.spawn.is_some();
+        let inputs = self.data.is_some() || self.ctx.is_some() || self.repeat.is_some();
+        match actions.iter().filter(|&&a| a).count() {
+            2.. => wrong(span, "a step does one thing; begin another [[step]]"),
+            0 if self.expect.is_none() => {
+                wrong(span, "a step with nothing to do and nothing to expect")
+            }
+            _ if inputs && !runs => wrong(span, "data, ctx and repeat go with run or spawn"),
+            _ if self.cpu.is_some() && self.spawn.is_none() => wrong(span, "cpu goes with spawn"),
+            _ => Ok(()),
+        }
+    }
+
+    fn input(&self, bpf: &mut Ebpf, name: &Spanned<String>) -> Result<ProgramInput, Problem> {
+        let program = bpf
+            .program_mut(name.get_ref())
+            .map_err(failed(name.span()))?;
+        let data = match &self.data {
+            Some(hex) => unhex(hex)?,
+            None if program.takes_packet() => vec![0; 64],
+            None => Vec::new(),
+        };
+        let ctx = self.ctx.as_ref().map_or(Ok(Vec::new()), unhex)?;
+        Ok(ProgramInput {
+            data,
+            ctx,
+            repeat: self.repeat.unwrap_or(1),
+        })
+    }
+}
+
+/// Bytes written in hexadecimal, spaces ignored.
+fn unhex(text: &Spanned<String>) -> Result<Vec<u8>, Problem> {
+    let digits: Vec<u32> = text
+        .get_ref()
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| c.to_digit(16).ok_or(c))
+        .collect::<Result<_, char>>()
+        .or_else(|c| wrong(text.span(), format!("`{c}` is no hexadecimal digit")))?;
+    if !digits.len().is_multiple_of(2) {
+        return wrong(text.span(), "an odd number of hexadecimal digits");
+    }
+    Ok(digits.chunks(2).map(|d| (d[0] << 4 | d[1]) as u8).collect())
+}
+
+fn time(text: &Spanned<String>) -> Result<Duration, Problem> {
+    crate::run::duration(text.get_ref()).or_else(|e| wrong(text.span(), e))
+}

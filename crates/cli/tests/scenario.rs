@@ -1,0 +1,118 @@
+//! Scenarios: what holds, what does not, and what is said of files that are wrong.
+
+use std::process::Command;
+
+const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Status and last line of a run, on the fixture's scenario with some text replaced.
+fn run(replace: Option<(&str, &str)>) -> (i32, String) {
+    let text =
+        std::fs::read_to_string(format!("{DIR}/fixtures/three_kinds.scenario.toml")).unwrap();
+    let (from, to) = replace.unwrap_or_default();
+    assert!(text.contains(from), "{from}");
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(file.path(), text.replacen(from, to, 1)).unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_bpfsim"))
+        .args(["run", "fixtures/three_kinds.bpf.o", "--scenario"])
+        .arg(file.path())
+        .current_dir(DIR)
+        .output()
+        .unwrap();
+    let all = [out.stdout, out.stderr].concat();
+    let all = String::from_utf8(all)
+        .unwrap()
+        .replace(file.path().to_str().unwrap(), "FILE");
+    (
+        out.status.code().unwrap(),
+        all.lines().last().unwrap_or_default().trim().to_string(),
+    )
+}
+
+#[test]
+fn the_fixture_holds() {
+    assert_eq!(run(None).0, 0);
+}
+
+#[test]
+fn what_does_not_hold_is_named_with_its_line() {
+    for (from, to, status, message) in [
+        (
+            "nr_closed = 1",
+            "nr_closed = 7",
+            1,
+            "FAILED: FILE:24: nr_closed is 1, expected 7",
+        ),
+        (
+            "ticks = 1,",
+            "ticks = 2,",
+            1,
+            "FAILED: FILE:16: ports[1].ticks is 1, expected 2",
+        ),
+        (
+            "age_flow = 1",
+            "age_flow = 2",
+            1,
+            "FAILED: FILE:25: age_flow ran 1 times, expected 2",
+        ),
+        (
+            "absent = true",
+            "absent = false",
+            1,
+            "FAILED: FILE:28: flows[{{10, 0, 0, 7}, {10, 0, 0, 1}, 40001, 443}] does not exist",
+        ),
+        (
+            "port 443 is idle, tick 1",
+            "port 444",
+            1,
+            "FAILED: FILE:14: not printed (in this order): port 444",
+        ),
+        (
+            "return = 0",
+            "return = -1",
+            1,
+            "FAILED: FILE:8: returned 0, expected -1",
+        ),
+        (
+            "arm_all",
+            "arm_al",
+            2,
+            "bpfsim: FILE:7: no program `arm_al`; there is arm_all, arm_all_tc",
+        ),
+        (
+            "2_000_000",
+            "-1.5",
+            2,
+            "bpfsim: FILE:4: a float where the type is an integer",
+        ),
+        (
+            "2_000_000 }",
+            "1 }\nrun = \"arm_all\"",
+            2,
+            "bpfsim: FILE:3: a step does one thing; begin another [[step]]",
+        ),
+        (
+            "3ms",
+            "3 weeks",
+            2,
+            "bpfsim: FILE:13: unit ` weeks` is none of s, ms, us, ns",
+        ),
+        (
+            "from_port = 40001",
+            "from_port = 70000",
+            2,
+            "bpfsim: FILE:20: 70000 does not fit 2 bytes",
+        ),
+        (
+            "from_port = 40001",
+            "colour = 1",
+            2,
+            "bpfsim: FILE:20: flow_key has no member colour",
+        ),
+    ] {
+        assert_eq!(
+            run(Some((from, to))),
+            (status, message.to_string()),
+            "{from} -> {to}"
+        );
+    }
+}
