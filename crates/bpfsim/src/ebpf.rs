@@ -1,8 +1,9 @@
 //! A loaded object and its programs.
 
 use crate::{Error, Map, Result, Sim};
+use bpfsim_abi::Errno;
 use bpfsim_btf::{Btf, TypeId};
-use bpfsim_kernel::{MapId, ProgId, ProgramInput, ProgramOutput};
+use bpfsim_kernel::{MapId, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult};
 use bpfsim_loader::{Object, load};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -55,7 +56,11 @@ impl EbpfLoader {
         if let Some(only) = &self.only {
             for name in only {
                 object.program(name).ok_or_else(|| {
-                    Error::not_found("program", name, object.programs.iter().map(|p| p.name.as_str()))
+                    Error::not_found(
+                        "program",
+                        name,
+                        object.programs.iter().map(|p| p.name.as_str()),
+                    )
                 })?;
             }
             for program in &mut object.programs {
@@ -199,10 +204,27 @@ impl ProgramMut<'_> {
         self.sim.kernel().takes_packet(self.id)
     }
 
+    /// Closes the program's descriptor. It lives on as long as timers, works or task works refer
+    /// to it, but cannot be run any more.
+    pub fn close(&mut self) -> Result<()> {
+        self.sim.syscall(&SysOp::ProgClose(self.id)).map(drop)
+    }
+
+    /// True until nothing refers to the program any more.
+    pub fn exists(&self) -> bool {
+        self.sim.kernel().prog_exists(self.id)
+    }
+
     /// Runs the program as `BPF_PROG_TEST_RUN` does, in the test's own task, and returns when
     /// that system call would: after the soft interrupts that it lets in and after the task's own
     /// task work. What else has become due stays so.
     pub fn test_run(&mut self, input: ProgramInput) -> Result<ProgramOutput> {
-        Ok(self.sim.kernel_mut().test_run(self.id, input)?)
+        let job = self.sim.kernel_mut().start_test_run(self.id, input);
+        match self.sim.finish_job(job)? {
+            SysResult::Output(out) => Ok(out),
+            other => Err(Error::TestRun {
+                errno: other.done().err().unwrap_or(Errno::EINVAL),
+            }),
+        }
     }
 }

@@ -51,6 +51,18 @@ pub enum Error {
         /// What it answers.
         errno: Errno,
     },
+    /// A program could not be run.
+    #[error("BPF_PROG_TEST_RUN: {errno:?}")]
+    TestRun {
+        /// What it answers.
+        errno: Errno,
+    },
+    /// bpfsim cannot do this.
+    #[error("unsupported: {what}")]
+    Unsupported {
+        /// What.
+        what: &'static str,
+    },
     /// `ensure!` or `ensure_eq!` did not hold.
     #[error("{message} ({file}:{line})")]
     Expectation {

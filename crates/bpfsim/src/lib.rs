@@ -27,17 +27,23 @@ mod ebpf;
 mod error;
 mod map;
 mod sim;
+mod task;
+mod user;
 
+pub use bpfsim_abi::Errno;
 pub use bpfsim_explore::Seed;
 pub use bpfsim_kernel::{
-    AsyncKind, BOOTED, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, Level,
-    MapBtf, MapId, MapSpec, ProgramInput, ProgramOutput, Trace, What, update,
+    AsyncKind, BOOTED, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, LeftOver,
+    Level, MapBtf, MapFd, MapId, MapSpec, Preemption, ProgramInput, ProgramOutput, SysOp,
+    SysResult, Trace, Wait, What, update,
 };
 pub use check::{TestFailure, TestResult, check, check_random, check_seed};
 pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use map::Map;
-pub use sim::{Sim, Task};
+pub use sim::Sim;
+pub use task::{Task, TaskBuilder};
+pub use user::{Answer, User};
 
 use std::time::Duration;
 

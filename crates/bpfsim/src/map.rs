@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{MapId, MapSpec};
+use bpfsim_kernel::{MapFd, MapId, MapSpec, SysOp, SysResult};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A map in a simulation.
@@ -53,13 +53,23 @@ impl Map {
 
     /// `BPF_MAP_UPDATE_ELEM` in bytes; flags as in [`update`](crate::update).
     pub fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
-        let done = self.sim.kernel_mut().map_update(self.id, key, value, flags);
+        let op = SysOp::MapUpdate {
+            map: self.id,
+            key: key.to_vec(),
+            value: value.to_vec(),
+            flags,
+        };
+        let done = self.sim.syscall(&op)?.done();
         done.map_err(self.refused("BPF_MAP_UPDATE_ELEM"))
     }
 
     /// `BPF_MAP_DELETE_ELEM` in bytes.
     pub fn delete(&self, key: &[u8]) -> Result<()> {
-        let done = self.sim.kernel_mut().map_delete(self.id, key);
+        let op = SysOp::MapDelete {
+            map: self.id,
+            key: key.to_vec(),
+        };
+        let done = self.sim.syscall(&op)?.done();
         done.map_err(self.refused("BPF_MAP_DELETE_ELEM"))
     }
 
@@ -103,10 +113,58 @@ impl Map {
         Ok(entries)
     }
 
-    /// Closes the descriptor that loading the object opened. With the last user reference the
-    /// timers, works and task works in its elements go.
-    pub fn close(&self) {
-        self.sim.kernel_mut().map_close(self.id);
+    /// The descriptor that loading the object opened.
+    pub fn fd(&self) -> MapFd {
+        self.sim.kernel().map_fd(self.id)
+    }
+
+    /// Closes the descriptor that loading the object opened, once. With the last user reference
+    /// the timers, works and task works in its elements go.
+    pub fn close(&self) -> Result<()> {
+        self.close_fd(self.fd())
+    }
+
+    /// Closes a descriptor of the map.
+    pub fn close_fd(&self, fd: MapFd) -> Result<()> {
+        let done = self.sim.syscall(&SysOp::MapClose(fd))?.done();
+        done.map_err(self.refused("close"))
+    }
+
+    /// Opens the map again by its id (`BPF_MAP_GET_FD_BY_ID`): one user reference more.
+    pub fn open(&self) -> Result<MapFd> {
+        self.made_fd(&SysOp::MapOpen(self.id), "BPF_MAP_GET_FD_BY_ID")
+    }
+
+    /// `dup(2)`: another descriptor without a user reference of its own.
+    pub fn dup(&self, fd: MapFd) -> Result<MapFd> {
+        self.made_fd(&SysOp::MapDup(fd), "dup")
+    }
+
+    fn made_fd(&self, op: &SysOp, name: &'static str) -> Result<MapFd> {
+        match self.sim.syscall(op)? {
+            SysResult::Fd(fd) => Ok(fd),
+            other => {
+                let errno = other.done().err().unwrap_or(Errno::EINVAL);
+                Err(self.refused(name)(errno))
+            }
+        }
+    }
+
+    /// Pins the map to a BPF file system (`BPF_OBJ_PIN`): a user reference.
+    pub fn pin(&self) -> Result<()> {
+        let done = self.sim.syscall(&SysOp::MapPin(self.id))?.done();
+        done.map_err(self.refused("BPF_OBJ_PIN"))
+    }
+
+    /// Removes a pin.
+    pub fn unpin(&self) -> Result<()> {
+        let done = self.sim.syscall(&SysOp::MapUnpin(self.id))?.done();
+        done.map_err(self.refused("unlink"))
+    }
+
+    /// True until nothing refers to the map any more: no descriptor, pin or program.
+    pub fn exists(&self) -> bool {
+        self.sim.kernel().map_exists(self.id)
     }
 
     /// The bytes of a global data section.

@@ -1,8 +1,13 @@
 //! A simulation.
 
+use crate::task::{Task, TaskBuilder};
+use crate::user::{User, Users};
 use crate::{Program, Result};
 use bpfsim_explore::Seed;
-use bpfsim_kernel::{Config, Cpu, Job, Kernel, ProgramInput, ProgramOutput, TaskId, Trace, What};
+use bpfsim_kernel::{
+    Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult, Trace,
+    What,
+};
 use std::cell::{Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,11 +19,8 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Sim {
     kernel: Rc<RefCell<Kernel>>,
+    users: Rc<RefCell<Users>>,
 }
-
-/// A task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Task(pub(crate) TaskId);
 
 impl Sim {
     /// A machine with two CPUs that takes the usual order.
@@ -32,6 +34,7 @@ impl Sim {
         kernel.set_chooser(seed.chooser());
         Ok(Sim {
             kernel: Rc::new(RefCell::new(kernel)),
+            users: Rc::default(),
         })
     }
 
@@ -41,6 +44,37 @@ impl Sim {
 
     pub(crate) fn kernel_mut(&self) -> RefMut<'_, Kernel> {
         self.kernel.borrow_mut()
+    }
+
+    pub(crate) fn users(&self) -> RefMut<'_, Users> {
+        self.users.borrow_mut()
+    }
+
+    /// Lets the simulation go on, user code having its turns, until the goal is reached.
+    pub(crate) fn run(&self, goal: Goal) -> Result<()> {
+        loop {
+            let paused = self.kernel_mut().run(goal)?;
+            match paused {
+                Paused::Reached => return Ok(()),
+                Paused::User(task) => Users::turn(self, task).unwrap_or(Ok(()))?,
+            }
+        }
+    }
+
+    /// A system call of the test's task, made at once; where it must wait, the simulation goes
+    /// on meanwhile.
+    pub(crate) fn syscall(&self, op: &SysOp) -> Result<SysResult> {
+        let begun = self.kernel_mut().begin_now(op)?;
+        match begun {
+            Ok(result) => Ok(result),
+            Err(job) => self.finish_job(job),
+        }
+    }
+
+    pub(crate) fn finish_job(&self, job: Job) -> Result<SysResult> {
+        self.run(Goal::Job(job))?;
+        let result = self.kernel_mut().take_result(job);
+        Ok(result.unwrap_or(SysResult::Done))
     }
 
     /// Virtual time since boot, as `bpf_ktime_get_ns` gives it. A machine is made one second after.
@@ -57,18 +91,38 @@ impl Sim {
     /// Runs what is due, and what that makes due, until nothing is. The clock does not move to
     /// later deadlines.
     pub fn run_until_idle(&self) -> Result<()> {
-        Ok(self.kernel_mut().run_until_idle()?)
+        self.kernel_mut().count_callbacks_anew();
+        self.run(Goal::Idle)
     }
 
     /// Lets virtual time pass, and everything run when it is due.
     pub fn run_for(&self, time: Duration) -> Result<()> {
-        Ok(self.kernel_mut().run_for(nanos(time))?)
+        self.kernel_mut().count_callbacks_anew();
+        let until = self.kernel().now().saturating_add(nanos(time));
+        self.run(Goal::Until(until))
     }
 
     /// Has a new task on `cpu` run a program (`BPF_PROG_TEST_RUN`), side by side with whatever
     /// else the simulation runs. It begins when the simulation goes on.
     pub fn spawn_on(&self, cpu: Cpu, program: Program<'_>, input: ProgramInput) -> Result<Job> {
         Ok(self.kernel_mut().spawn_on(cpu, program.id, input)?)
+    }
+
+    /// Adds a task on `cpu` whose user mode is this code: every awaited method of [`User`] is a
+    /// system call. It begins when the simulation goes on, and an error that it returns ends the
+    /// run of the simulation.
+    pub fn spawn_user<F>(&self, cpu: Cpu, code: F) -> Result<Task>
+    where
+        F: AsyncFnOnce(User) -> Result<()> + 'static,
+    {
+        let task = self.kernel_mut().spawn_user(cpu)?;
+        Users::spawn(self, task, code);
+        Ok(Task(task))
+    }
+
+    /// A task to be made, of this name.
+    pub fn task(&self, name: &str) -> TaskBuilder<'_> {
+        TaskBuilder::new(self, name)
     }
 
     /// What a spawned run returned; `None` as long as it has not ended.

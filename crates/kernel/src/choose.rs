@@ -1,7 +1,8 @@
 //! Who steps next: the one place where an order is decided.
 
-use crate::ids::{Cpu, CtxId};
+use crate::ids::{Cpu, CtxId, MapId};
 use bpfsim_vm::{Access, Call};
+use std::fmt;
 
 /// What an execution does next that others could notice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,6 +19,11 @@ pub enum Next {
         /// Its object.
         object: u64,
     },
+    /// User space makes a system call about the map (or 0) at this guest address.
+    Syscall {
+        /// The map.
+        object: u64,
+    },
 }
 
 /// What can begin.
@@ -31,6 +37,8 @@ pub enum Starts {
     Work,
     /// The task work of a task on its way to user mode.
     TaskWork,
+    /// What slept or was preempted, and goes on.
+    Resume,
 }
 
 /// One way in which a simulation can go on.
@@ -53,6 +61,48 @@ pub enum Wait {
     TimerCallback(CtxId),
     /// A `bpf_spin_lock` at this address must be released.
     SpinLock(u64),
+    /// The lock of a hash bucket must be released; with this time the wait is given up.
+    BucketLock {
+        /// The map.
+        map: MapId,
+        /// Number of the bucket.
+        bucket: u32,
+        /// Virtual time in ns at which the operation fails with `ETIMEDOUT`.
+        until: u64,
+    },
+    /// The list lock of an LRU map must be released.
+    LruLock(MapId),
+    /// It sleeps until this virtual time, in ns; others have the CPU meanwhile.
+    Sleep(u64),
+}
+
+impl Wait {
+    /// When the wait ends by itself.
+    pub fn until(&self) -> Option<u64> {
+        match *self {
+            Wait::BucketLock { until, .. } | Wait::Sleep(until) => Some(until),
+            Wait::TimerCallback(_) | Wait::SpinLock(_) | Wait::LruLock(_) => None,
+        }
+    }
+
+    /// True when the CPU is left to others meanwhile.
+    pub fn sleeps(&self) -> bool {
+        matches!(self, Wait::Sleep(_))
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wait::TimerCallback(ctx) => write!(f, "the timer callback {ctx}"),
+            Wait::SpinLock(addr) => write!(f, "the bpf_spin_lock at {addr:#x}"),
+            Wait::BucketLock { map, bucket, .. } => {
+                write!(f, "the lock of bucket {bucket} of {map}")
+            }
+            Wait::LruLock(map) => write!(f, "the LRU lock of {map}"),
+            Wait::Sleep(until) => write!(f, "{until} ns to come"),
+        }
+    }
 }
 
 /// An execution that waits.
@@ -95,7 +145,7 @@ impl Usual {
     pub fn pick(choices: &[Choice]) -> usize {
         let rank = |next: Next| match next {
             Next::Start(Starts::Timers) => 0,
-            Next::Start(Starts::Work) => 2,
+            Next::Start(Starts::Work | Starts::Resume) => 2,
             Next::Start(Starts::TaskWork) => 3,
             _ => 1,
         };

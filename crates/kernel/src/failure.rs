@@ -45,6 +45,32 @@ pub enum FailureKind {
         /// How many it had.
         insns: u64,
     },
+    /// A program or callback returned with something that it must give back first.
+    LeftOver(LeftOver),
+}
+
+/// What a program must not keep when it returns, nor a simulation when it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeftOver {
+    /// It holds the `bpf_spin_lock` at this address.
+    SpinLock(u64),
+    /// Interrupts are off.
+    IrqsOff,
+    /// Preemption is off.
+    PreemptionOff,
+    /// References to tasks that were acquired and not released.
+    TaskReferences(u32),
+}
+
+impl fmt::Display for LeftOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LeftOver::SpinLock(addr) => write!(f, "the bpf_spin_lock at {addr:#x} held"),
+            LeftOver::IrqsOff => f.write_str("interrupts off"),
+            LeftOver::PreemptionOff => f.write_str("preemption off"),
+            LeftOver::TaskReferences(n) => write!(f, "{n} references to tasks held"),
+        }
+    }
 }
 
 /// A simulation came to an end that it must not come to.
@@ -69,7 +95,7 @@ impl fmt::Display for Failure {
                 for (i, w) in waiting.iter().enumerate() {
                     write!(
                         f,
-                        "{} {} on {} waits for {:?}",
+                        "{} {} on {} waits for {}",
                         if i > 0 { ";" } else { "" },
                         w.id,
                         w.cpu,
@@ -86,6 +112,7 @@ impl fmt::Display for Failure {
             FailureKind::Fuel { insns } => {
                 write!(f, "a program did not end within {insns} instructions")?
             }
+            FailureKind::LeftOver(what) => write!(f, "left behind: {what}")?,
         }
         if let Some(place) = &self.place {
             write!(f, " in {place}")?;

@@ -33,6 +33,27 @@ impl Fields {
         self.list.iter().find(|(k, _)| is(k)).map(|(_, r)| r.start)
     }
 
+    /// Offset of the value's `bpf_spin_lock`.
+    pub fn spin_lock(&self) -> Option<u32> {
+        self.offset(|k| matches!(k, FieldKind::SpinLock))
+    }
+
+    /// The next piece of a value of `len` bytes that copying it writes at once, from offset `at`
+    /// on: offset and length, of a word at most and without special fields.
+    pub fn piece(&self, mut at: u32, len: u32) -> Option<(u32, u32)> {
+        let mut end = (at / 8 + 1) * 8;
+        for (_, hole) in &self.list {
+            if hole.contains(&at) {
+                at = hole.end;
+                end = (at / 8 + 1) * 8;
+            } else if hole.start > at {
+                end = end.min(hole.start);
+            }
+        }
+        let end = end.min(len);
+        (at < end).then(|| (at, end - at))
+    }
+
     pub fn has_spin_lock(&self) -> bool {
         self.offset(|k| matches!(k, FieldKind::SpinLock)).is_some()
     }

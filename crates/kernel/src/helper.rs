@@ -8,11 +8,10 @@ mod text;
 pub(crate) use iterate::{Iteration, resume};
 
 use crate::asynch::{Callback, Slot};
-use crate::choose::Wait;
 use crate::ids::{MapId, TaskId};
-use crate::map::{helpers as maps, update};
+use crate::map::helpers as maps;
 use crate::prog::code_of;
-use crate::state::{Pending, State};
+use crate::state::State;
 use bpfsim_abi::{Errno, Func};
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
@@ -140,7 +139,7 @@ const HELPERS: &[Helper] = &[
     row(Func::ProbeReadUser, false, memory::probe_read_user),
     row(Func::ProbeReadUserStr, false, memory::probe_read_user_str),
     row(Func::ProbeWriteUser, false, memory::probe_write_user),
-    row(Func::CopyFromUser, false, memory::probe_read_user),
+    row(Func::CopyFromUser, false, memory::copy_from_user),
     row(Func::CopyFromUserTask, false, memory::copy_from_user_task),
     row(Func::SkbLoadBytes, false, packet::load_bytes),
     row(Func::SkbStoreBytes, false, packet::skb_store_bytes),
@@ -261,48 +260,24 @@ fn map_lookup(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     Ok(Flow::Done(m.lookup(&mut op, &key).unwrap_or(0)))
 }
 
-/// Ends an operation that freed elements: when callbacks must be waited for, it suspends, and is
-/// called again.
-fn freed(st: &mut State, timers: SmallVec<[crate::asynch::Handle; 2]>, ret: u64) -> Flow {
-    match timers.iter().find_map(|&t| st.timer_wait(t)) {
-        None => {
-            st.cur.op = None;
-            Flow::Done(ret)
-        }
-        Some(wait) => {
-            st.cur.wait = Some(wait);
-            st.cur.op = Some(Pending::Free { timers, ret });
-            Flow::Suspend
-        }
-    }
+/// What a map operation answers, or that it is to be called again.
+fn step(result: Option<Result<(), Errno>>) -> Flow {
+    result.map_or(Flow::Suspend, |r| Flow::Done(ret(r.map(|()| 0))))
 }
 
 fn map_update(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    if let Some(Pending::Free { timers, ret }) = st.cur.op.clone() {
-        return Ok(freed(st, timers, ret));
-    }
     let map = a.map(st, 1)?;
     let key = a.key(st, mem, map, 2)?;
     let value = a.bytes(mem, 3, st.maps[map.at()].spec.value_size as u64)?;
-    if a.r[3] & update::LOCK != 0
-        && let Some(lock) = st.element_lock(mem, map, &key)
-        && mem.read_u32(lock).is_some_and(|held| held != 0)
-    {
-        st.cur.wait = Some(Wait::SpinLock(lock));
-        return Ok(Flow::Suspend);
-    }
-    let (result, timers) = st.map_update(mem, map, &key, &value, a.r[3]);
-    Ok(freed(st, timers, ret(result.map(|()| 0))))
+    Ok(step(
+        st.map_update_step(mem, map, &key, &value, a.r[3], false),
+    ))
 }
 
 fn map_delete(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    if let Some(Pending::Free { timers, ret }) = st.cur.op.clone() {
-        return Ok(freed(st, timers, ret));
-    }
     let map = a.map(st, 1)?;
     let key = a.key(st, mem, map, 2)?;
-    let (result, timers) = st.map_delete(mem, map, &key);
-    Ok(freed(st, timers, ret(result.map(|()| 0))))
+    Ok(step(st.map_delete_step(mem, map, &key, false)))
 }
 
 fn current_comm(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
@@ -321,25 +296,16 @@ fn current_comm(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
 }
 
 fn spin_lock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    let addr = a.r[0];
-    match mem.read_u32(addr) {
-        Some(0) => {
-            mem.write_u32(addr, 1);
-            st.cur.irq_off += 1;
-            Ok(Flow::Done(0))
-        }
-        Some(_) => {
-            st.cur.wait = Some(Wait::SpinLock(addr));
-            Ok(Flow::Suspend)
-        }
+    match st.spin_lock(mem, a.r[0]) {
+        Some(true) => Ok(Flow::Done(0)),
+        Some(false) => Ok(Flow::Suspend),
         None => a.bad(1),
     }
 }
 
 fn spin_unlock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    if mem.write_u32(a.r[0], 0).is_none() {
-        return a.bad(1);
+    match st.spin_unlock(mem, a.r[0]) {
+        Some(()) => Ok(Flow::Yield(0)),
+        None => a.bad(1),
     }
-    st.cur.irq_off = st.cur.irq_off.saturating_sub(1);
-    Ok(Flow::Yield(0))
 }

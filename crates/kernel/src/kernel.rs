@@ -6,9 +6,11 @@ use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::map::MapSpec;
 use crate::packet::{FieldsCtx, Packet};
 use crate::prog::{ProgCode, ProgCtx, ProgramInput, ProgramOutput};
+use crate::refs::MapFd;
 use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
 use crate::state::{CpuState, Cur, State};
-use crate::task::{Task, UserMem};
+use crate::syscall::{Goal, Paused, SysOp, SysResult};
+use crate::task::{Task, TaskState, UserMem};
 use crate::trace::Trace;
 use crate::types::Layouts;
 use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
@@ -30,6 +32,18 @@ pub struct Config {
     pub fuel: u64,
     /// Most callbacks at one instant before it is a livelock.
     pub max_callbacks: u64,
+    /// Who may have the CPU of a task that executes in the kernel.
+    pub preemption: Preemption,
+}
+
+/// `CONFIG_PREEMPT_*`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preemption {
+    /// `PREEMPT_NONE`: other tasks come only when it sleeps or returns to user mode.
+    #[default]
+    None,
+    /// `PREEMPT`: other tasks come whenever interrupts, soft interrupts and preemption are on.
+    Full,
 }
 
 impl Default for Config {
@@ -40,6 +54,7 @@ impl Default for Config {
             horizon: 10_000_000,
             fuel: 100_000_000,
             max_callbacks: 100_000,
+            preemption: Preemption::None,
         }
     }
 }
@@ -67,7 +82,9 @@ pub struct Kernel {
     pub(crate) cpus: Vec<CpuRuns>,
     pub(crate) stacks: Vec<u64>,
     pub(crate) free_stacks: Vec<u32>,
-    pub(crate) results: Vec<Option<ProgramOutput>>,
+    pub(crate) results: Vec<Option<SysResult>>,
+    /// Tasks whose user mode is the caller's and that wait for their turn there.
+    pub(crate) user_turns: std::collections::VecDeque<TaskId>,
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) callbacks: u64,
     pub(crate) offer: crate::sched::Offered,
@@ -105,6 +122,10 @@ impl Kernel {
             timers: Default::default(),
             works: Default::default(),
             task_works: Default::default(),
+            refs: Default::default(),
+            map_locks: Vec::new(),
+            tasks_with_work: 0,
+            explores: false,
             trace: Trace::default(),
             seq: 0,
             rng: Pcg64Mcg::new(config.seed as u128 | 1 << 64),
@@ -123,6 +144,7 @@ impl Kernel {
             stacks: Vec::new(),
             free_stacks: Vec::new(),
             results: Vec::new(),
+            user_turns: Default::default(),
             chooser: Box::new(Usual),
             callbacks: 0,
             offer: Default::default(),
@@ -132,6 +154,9 @@ impl Kernel {
             kernel.add_task(10 + c, &format!("kworker/{c}:1"), Cpu(c), true)?;
         }
         kernel.add_task(1000, "test", Cpu(0), false)?;
+        for c in 0..cpus {
+            kernel.add_task(0, &format!("swapper/{c}"), Cpu(c), true)?;
+        }
         kernel.st.cur.task = kernel.main_task();
         Ok(kernel)
     }
@@ -157,7 +182,12 @@ impl Kernel {
             cpu,
             addr,
             kthread,
+            state: TaskState::Running,
+            user_code: false,
+            burns: false,
             work: Vec::new(),
+            notify: false,
+            refs: 0,
             user: UserMem::default(),
             id: CtxId::USER.child(1 << 20 | id.0),
             made: 0,
@@ -175,6 +205,11 @@ impl Kernel {
     /// The kworker of a CPU.
     pub(crate) fn kworker(&self, cpu: Cpu) -> TaskId {
         TaskId(cpu.0)
+    }
+
+    /// The idle task of a CPU.
+    pub(crate) fn swapper(&self, cpu: Cpu) -> TaskId {
+        TaskId(self.cpus.len() as u32 + 1 + cpu.0)
     }
 
     /// Virtual time in ns since boot (`CLOCK_MONOTONIC`): the furthest that any CPU has come. A
@@ -231,9 +266,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Closes a file descriptor of a map: with the last one its timers, works and task works go.
-    pub fn map_close(&mut self, map: MapId) {
-        self.st.put_uref(&mut self.mem, map);
+    /// The descriptor that loading a map's object left open.
+    pub fn map_fd(&self, map: MapId) -> MapFd {
+        self.st.refs.first_fd(map)
+    }
+
+    /// True until nothing refers to a map any more.
+    pub fn map_exists(&self, map: MapId) -> bool {
+        self.st.refs.map_exists(map)
+    }
+
+    /// True until nothing refers to a program any more.
+    pub fn prog_exists(&self, prog: ProgId) -> bool {
+        self.st.refs.prog_exists(prog)
     }
 
     /// Address of a task's `struct task_struct`, by which programs name it.
@@ -246,24 +291,12 @@ impl Kernel {
         self.st.tasks[task.at()].user.write(addr, bytes);
     }
 
-    /// Has the main task run a program by `BPF_PROG_TEST_RUN` and returns when that system call
-    /// would: after the soft interrupts that enabling bottom halves lets in, and after the task's
-    /// own task work.
-    pub fn test_run(
-        &mut self,
-        prog: ProgId,
-        input: ProgramInput,
-    ) -> Result<ProgramOutput, Failure> {
-        let job = self.enqueue(self.main_task(), prog, input);
+    /// Has the main task run a program by `BPF_PROG_TEST_RUN`. It begins when the simulation goes
+    /// on, and returns when that system call would: after the soft interrupts that enabling
+    /// bottom halves lets in, and after the task's own task work.
+    pub fn start_test_run(&mut self, prog: ProgId, input: ProgramInput) -> Job {
         self.callbacks = 0;
-        while self.results[job.0].is_none() {
-            if !self.step(None)? {
-                return Err(self.deadlock());
-            }
-        }
-        Ok(self.results[job.0]
-            .take()
-            .unwrap_or_else(|| unreachable!("just seen")))
+        self.enqueue(self.main_task(), SysOp::TestRun { prog, input })
     }
 
     /// Has a new task on `cpu` run a program; it begins when the simulation goes on.
@@ -276,30 +309,37 @@ impl Kernel {
         let n = self.st.tasks.len() as u32;
         let cpu = Cpu(cpu.0.min(self.cpus.len() as u32 - 1));
         let task = self.add_task(1000 + n, &format!("task-{n}"), cpu, false)?;
-        Ok(self.enqueue(task, prog, input))
+        Ok(self.enqueue(task, SysOp::TestRun { prog, input }))
     }
 
     /// The result of a spawned run, once it has ended.
     pub fn result(&self, job: Job) -> Option<&ProgramOutput> {
-        self.results[job.0].as_ref()
+        match self.results[job.0].as_ref() {
+            Some(SysResult::Output(out)) => Some(out),
+            _ => None,
+        }
     }
 
-    fn enqueue(&mut self, task: TaskId, prog: ProgId, input: ProgramInput) -> Job {
+    pub(crate) fn enqueue(&mut self, task: TaskId, op: SysOp) -> Job {
         self.results.push(None);
         let job = self.results.len() - 1;
         let t = &mut self.st.tasks[task.at()];
         t.made += 1;
-        let bh_off = runs_bh_off(self.st.progs[prog.at()].prog_type);
-        let left = if bh_off { input.repeat.max(1) } else { 1 };
+        let (bh_off, left) = match &op {
+            SysOp::TestRun { prog, input } => {
+                let bh_off = runs_bh_off(self.st.progs[prog.at()].prog_type);
+                (bh_off, if bh_off { input.repeat.max(1) } else { 1 })
+            }
+            _ => (false, 1),
+        };
         let (id, cpu) = (t.id.child(t.made), t.cpu);
         let now = self.st.now();
         let clock = &mut self.st.cpus[cpu.at()].clock;
         *clock = (*clock).max(now);
-        let syscall = Syscall {
+        let mut call = Syscall {
             id,
             task,
-            prog,
-            input,
+            op,
             phase: Phase::Enter,
             job,
             left,
@@ -307,25 +347,31 @@ impl Kernel {
             bh_off,
             out: None,
         };
-        self.cpus[cpu.at()].queue.push_back(syscall);
+        if let Err(errno) = self.check_op(&call.op) {
+            (call.phase, call.out) = (Phase::Return, Some(SysResult::Failed(errno)));
+        }
+        self.cpus[cpu.at()].queue.push_back(call);
         Job(job)
+    }
+
+    /// Begins to count callbacks for [`Config::max_callbacks`] from 0.
+    pub fn count_callbacks_anew(&mut self) {
+        self.callbacks = 0;
     }
 
     /// Runs all that is due, in the chooser's order, until nothing is; does not move the clock to
     /// later deadlines.
     pub fn run_until_idle(&mut self) -> Result<(), Failure> {
         self.callbacks = 0;
-        while self.step(None)? {}
-        self.check_stuck()
+        while self.run(Goal::Idle)? != Paused::Reached {}
+        Ok(())
     }
 
     /// Runs all that is due within the next `ns` nanoseconds of virtual time, each when it is.
     pub fn run_for(&mut self, ns: u64) -> Result<(), Failure> {
         self.callbacks = 0;
         let until = self.now().saturating_add(ns);
-        while self.step(Some(until))? {}
-        self.check_stuck()?;
-        self.advance_to(until);
+        while self.run(Goal::Until(until))? != Paused::Reached {}
         Ok(())
     }
 
@@ -334,18 +380,18 @@ impl Kernel {
         self.advance_to(self.now().saturating_add(ns));
     }
 
-    fn advance_to(&mut self, to: u64) {
+    pub(crate) fn advance_to(&mut self, to: u64) {
         for cpu in &mut self.st.cpus {
             cpu.clock = cpu.clock.max(to);
         }
     }
 
-    fn check_stuck(&self) -> Result<(), Failure> {
+    pub(crate) fn check_stuck(&self) -> Result<(), Failure> {
         let busy = self.cpus.iter().any(|c| !c.stack.is_empty());
         if busy { Err(self.deadlock()) } else { Ok(()) }
     }
 
-    fn deadlock(&self) -> Failure {
+    pub(crate) fn deadlock(&self) -> Failure {
         let kind = FailureKind::Deadlock(self.offer.waiting.clone());
         let who = self.offer.waiting.first();
         let run = who.and_then(|w| self.runs.iter().flatten().find(|r| r.cur.id == w.id));

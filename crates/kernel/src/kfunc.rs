@@ -28,16 +28,12 @@ const KFUNCS: &[Kfunc] = &[
     row("bpf_wq_init", true, wq_init),
     row("bpf_wq_set_callback_impl", true, wq_set_callback),
     row("bpf_wq_start", true, wq_start),
-    row(
-        "bpf_task_work_schedule_signal_impl",
-        true,
-        task_work_schedule,
-    ),
-    row(
-        "bpf_task_work_schedule_resume_impl",
-        true,
-        task_work_schedule,
-    ),
+    row("bpf_task_work_schedule_signal_impl", true, |st, mem, a| {
+        task_work_schedule(st, mem, a, true)
+    }),
+    row("bpf_task_work_schedule_resume_impl", true, |st, mem, a| {
+        task_work_schedule(st, mem, a, false)
+    }),
     row("bpf_copy_from_user_str", false, copy_from_user_str),
     row("bpf_iter_num_new", false, iter::num_new),
     row("bpf_iter_num_next", false, iter::num_next),
@@ -47,8 +43,34 @@ const KFUNCS: &[Kfunc] = &[
     row("bpf_iter_bits_destroy", false, iter::bits_destroy),
     row("bpf_rcu_read_lock", false, |_, _, _| Ok(Flow::Done(0))),
     row("bpf_rcu_read_unlock", false, |_, _, _| Ok(Flow::Done(0))),
-    row("bpf_preempt_disable", false, |_, _, _| Ok(Flow::Done(0))),
-    row("bpf_preempt_enable", false, |_, _, _| Ok(Flow::Done(0))),
+    row("bpf_preempt_disable", false, |st, _, _| {
+        st.cur.preempt_off += 1;
+        Ok(Flow::Done(0))
+    }),
+    row("bpf_preempt_enable", false, |st, _, _| {
+        st.cur.preempt_off = st.cur.preempt_off.saturating_sub(1);
+        Ok(Flow::Yield(0))
+    }),
+    row("bpf_local_irq_save", false, |st, _, _| {
+        st.cur.irq_off += 1;
+        Ok(Flow::Done(0))
+    }),
+    row("bpf_local_irq_restore", false, |st, _, _| {
+        st.irq_on();
+        Ok(Flow::Yield(0))
+    }),
+    row("bpf_task_from_pid", false, |st, _, a| {
+        Ok(Flow::Done(st.task_from_pid(a.r[0] as u32)))
+    }),
+    row("bpf_task_acquire", false, |st, _, a| {
+        let task = a.task(st, 1)?;
+        Ok(Flow::Done(st.task_acquire(task)))
+    }),
+    row("bpf_task_release", false, |st, _, a| {
+        let task = a.task(st, 1)?;
+        st.task_release(task);
+        Ok(Flow::Done(0))
+    }),
 ];
 
 /// The number that a call of this kfunc carries, or `None` when bpfsim does not have it.
@@ -87,12 +109,17 @@ fn wq_start(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultK
     Ok(st.wq_start(mem, a.r[0], a.r[1] as u32))
 }
 
-fn task_work_schedule(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+fn task_work_schedule(
+    st: &mut State,
+    mem: &mut GuestMem,
+    a: &Args,
+    signal: bool,
+) -> Result<Flow, FaultKind> {
     let task = a.task(st, 1)?;
     let map = a.map(st, 3)?;
     let slot = a.slot(st, map, 2, |k| matches!(k, FieldKind::TaskWork))?;
     let callback = a.function(st, 4)?;
-    Ok(st.task_work_schedule(mem, task, slot, callback))
+    Ok(st.task_work_schedule(mem, task, slot, callback, signal))
 }
 
 /// `bpf_copy_from_user_str(dst, dst__sz, unsafe_ptr__ign, flags)`: length with the NUL.
@@ -104,6 +131,9 @@ fn copy_from_user_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Fl
     }
     if size == 0 {
         return Ok(Flow::Done(0));
+    }
+    if st.user_fault(st.cur.task, from, 1) {
+        return Ok(Flow::Suspend);
     }
     let bad = FaultKind::BadArgument {
         call: a.call,

@@ -2,13 +2,15 @@
 //!
 //! [`Kernel`] is one simulation: guest memory, maps, programs, tasks, virtual CPUs with clocks,
 //! and the asynchronous callbacks that programs leave behind. It runs nothing on threads of its
-//! own: [`Kernel::test_run`], [`Kernel::run_until_idle`] and [`Kernel::run_for`] take one step
+//! own: [`Kernel::run`], [`Kernel::run_until_idle`] and [`Kernel::run_for`] take one step
 //! after another, each picked by a [`Chooser`] among all that Linux could do next.
 //!
 //! Where things are:
 //!
 //! - `kernel`: what user space does; `load`: objects to maps and programs;
-//! - `sched`: what can happen next, and making it happen; `run`: executions in flight;
+//! - `sched`: what can happen next; `exec`: making it happen; `run`: executions in flight;
+//! - `syscall`, `task`: what user space does; `refs`: who keeps maps and programs;
+//! - `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
 //! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
 //! - `asynch`: timers, work queues and task work; `map`: the map types;
 //! - `choose`, `trace`, `failure`: orders, what happened, how it can end.
@@ -19,6 +21,7 @@
 
 mod asynch;
 mod choose;
+mod exec;
 mod failure;
 mod field;
 mod helper;
@@ -26,27 +29,34 @@ mod ids;
 mod kernel;
 mod kfunc;
 mod load;
+mod lock;
 mod map;
+mod mapop;
 mod packet;
 mod printk;
 mod prog;
+mod refs;
 mod run;
 mod sched;
 mod state;
+mod syscall;
 mod task;
 mod trace;
 mod types;
 mod view;
 
 pub use choose::{Choice, Chooser, Next, Offer, Starts, Usual, Wait, Waiting};
-pub use failure::{Failure, FailureKind, Place};
+pub use failure::{Failure, FailureKind, LeftOver, Place};
 pub use helper::runs as runs_helper;
 pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
-pub use kernel::{BOOTED, Config, Kernel, NewError};
+pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, update};
 pub use prog::{ProgramInput, ProgramOutput};
+pub use refs::MapFd;
 pub use run::Job;
+pub use syscall::{Goal, Paused, SysOp, SysResult};
+pub use task::{TaskKind, TaskSpec};
 pub use trace::{AsyncKind, Element, Event, Level, Trace, What};
 
 /// True when bpfsim runs the kfunc of this name.

@@ -275,6 +275,11 @@ impl Kernel {
                 .map(|f| (f.start_insn as u32, f.name.clone()))
                 .collect(),
         });
+        let used = program.relocs.iter().filter_map(|r| match r.kind {
+            RelocKind::MapFd { map } | RelocKind::MapValue { map, .. } => *maps.get(map)?,
+            _ => None,
+        });
+        self.st.refs.add_prog(used);
         Ok(id)
     }
 

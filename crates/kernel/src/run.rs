@@ -2,13 +2,13 @@
 
 use crate::asynch::Handle;
 use crate::choose::Next;
-use crate::ids::{Cpu, CtxId, ProgId, TaskId};
-use crate::prog::{ProgramInput, ProgramOutput};
+use crate::ids::{Cpu, CtxId, TaskId};
 use crate::state::Cur;
+use crate::syscall::{SysOp, SysResult};
 use crate::trace::Element;
 use bpfsim_vm::Activation;
 
-/// A program or callback that has begun and not ended.
+/// A program, callback or system call that has begun and not ended.
 pub(crate) struct Run {
     pub act: Activation,
     /// What helpers see of it; in [`State::cur`](crate::state::State) while it executes.
@@ -24,27 +24,29 @@ pub(crate) struct Run {
 pub(crate) enum Running {
     /// The program of the CPU's system call.
     Program,
+    /// The CPU's system call, which runs no program.
+    Syscall,
     /// A callback, of the object in the element.
     Timer(Handle, Element),
     Work(Handle, Element),
     TaskWork(Handle, Element),
 }
 
-/// `BPF_PROG_TEST_RUN`, from its first instruction in the kernel to its return to user mode.
+/// A system call, from its first instruction in the kernel to its return to user mode.
 pub(crate) struct Syscall {
     pub id: CtxId,
     pub task: TaskId,
-    pub prog: ProgId,
-    pub input: ProgramInput,
+    pub op: SysOp,
     pub phase: Phase,
     /// Where its result goes.
     pub job: usize,
+    /// Runs of its program that are left.
     pub left: u32,
     /// The context that the program is given.
     pub r1: u64,
     /// The program runs with soft interrupts off.
     pub bh_off: bool,
-    pub out: Option<ProgramOutput>,
+    pub out: Option<SysResult>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,16 +64,38 @@ pub(crate) enum Phase {
 pub(crate) struct CpuRuns {
     /// Indices of runs; the last one executes, the others are interrupted by it.
     pub stack: Vec<usize>,
-    /// The system call that a task is in.
-    pub syscall: Option<Syscall>,
+    /// The task that has the CPU.
+    pub thread: Thread,
+    /// Tasks that left the CPU inside of the kernel: asleep or preempted.
+    pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
     pub queue: std::collections::VecDeque<Syscall>,
+}
+
+/// A task inside of the kernel; empty for a kworker and for a CPU in user mode.
+#[derive(Default)]
+pub(crate) struct Thread {
+    /// The system call that it is in.
+    pub syscall: Option<Syscall>,
     /// Task work taken off its task's list and not run yet, last to run first, and the task.
     pub sweep: Vec<Handle>,
     pub sweeping: Option<TaskId>,
 }
 
-/// Where a finished test run's result is found.
+impl Thread {
+    pub fn is_empty(&self) -> bool {
+        self.syscall.is_none() && self.sweeping.is_none()
+    }
+}
+
+/// A task that left its CPU inside of the kernel.
+pub(crate) struct Parked {
+    /// What it executes, unless it was between two executions.
+    pub run: Option<usize>,
+    pub thread: Thread,
+}
+
+/// Where the result of a system call is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Job(pub(crate) usize);
 
@@ -83,12 +107,18 @@ pub(crate) type At = (Cpu, What);
 pub(crate) enum What {
     /// The topmost run goes on.
     Continue,
+    /// The topmost run goes on at this time, when it gives up waiting.
+    GiveUp(u64),
     /// Timers expire, at this time.
     Timers(u64),
     /// The system call goes on.
     Syscall,
+    /// The system call at this place of the queue begins.
+    Enter(usize),
     /// A kworker takes its next item.
     Work,
-    /// A task in user mode is made to run its task work.
+    /// A task is made to run its task work.
     Kick(TaskId),
+    /// The parked task at this place has the CPU again, at this time.
+    Resume(usize, u64),
 }

@@ -4,13 +4,16 @@ use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, w
 use crate::choose::Wait;
 use crate::helper::Iteration;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
-use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op};
+use crate::lock::MapLock;
+use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
+use crate::mapop::{Copying, Freeing, FreeingAll};
 use crate::prog::{ProgCtx, ProgMeta};
+use crate::refs::Refs;
 use crate::task::Task;
 use crate::trace::{AsyncKind, Element, Event, Level, Trace, What};
 use bpfsim_abi::Errno;
 use bpfsim_btf::fields::FieldKind;
-use bpfsim_vm::GuestMem;
+use bpfsim_vm::{Access, GuestMem};
 use rand_pcg::Pcg64Mcg;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -23,6 +26,14 @@ pub(crate) struct State {
     pub timers: Pool<Timer>,
     pub works: Pool<Work>,
     pub task_works: Pool<TaskWork>,
+    /// Who keeps maps and programs.
+    pub refs: Refs,
+    /// Locks inside of maps that are held while their holder waits.
+    pub map_locks: Vec<MapLock>,
+    /// Tasks whose lists of task work are not empty.
+    pub tasks_with_work: u32,
+    /// What others could see half done is done in pieces.
+    pub explores: bool,
     pub trace: Trace,
     /// Arming order, which breaks ties between equal deadlines.
     pub seq: u64,
@@ -40,6 +51,8 @@ pub(crate) struct CpuState {
     pub timers: [BTreeSet<(u64, u64, Handle)>; 2],
     /// The queue of the per-CPU system workqueue.
     pub work: VecDeque<Handle>,
+    /// Task work whose hop waits for interrupts to be on.
+    pub irq_work: VecDeque<Handle>,
     /// The timer whose callback this CPU executes.
     pub running_timer: Option<Handle>,
     /// The `HRTIMER` soft interrupt, while it runs.
@@ -68,12 +81,20 @@ pub(crate) struct Cur {
     pub made: u32,
     /// What keeps interrupts off: `bpf_spin_lock`s held and `bpf_local_irq_save`s open.
     pub irq_off: u32,
+    /// `bpf_preempt_disable`s open.
+    pub preempt_off: u32,
     /// Soft interrupts are off.
     pub bh_off: bool,
+    /// `bpf_spin_lock`s held.
+    pub locks: smallvec::SmallVec<[u64; 2]>,
     /// A helper that stopped half way.
     pub op: Option<Pending>,
     /// What it waits for.
     pub wait: Option<Wait>,
+    /// The access with which an operation goes on that is done in pieces.
+    pub visible: Option<Access>,
+    /// A value looked up by an operation that is not over.
+    pub value: Vec<u8>,
     /// What R1 of a program means.
     pub ctx: ProgCtx,
     /// Helpers in the middle of their callbacks, innermost last.
@@ -82,16 +103,21 @@ pub(crate) struct Cur {
     pub scratch: u64,
 }
 
-/// A helper that goes on when its call is made again.
+/// An operation that goes on when it is called again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Pending {
     /// `bpf_timer_cancel`, waiting for the callback; `counted` when it counts as cancelling.
     Cancel { timer: Handle, counted: bool },
-    /// Freed these timers, whose callbacks still run; will return this.
-    Free {
-        timers: smallvec::SmallVec<[Handle; 2]>,
-        ret: u64,
-    },
+    /// A map operation that freed timers whose callbacks still run.
+    Free(Freeing),
+    /// An update in place.
+    Copy(Copying),
+    /// A map operation that waits for a lock.
+    Lock(Wait),
+    /// The last user reference of a map is gone.
+    FreeAll(FreeingAll),
+    /// Sleep until then.
+    Sleep(u64),
 }
 
 impl Cur {
@@ -105,9 +131,13 @@ impl Cur {
             prog: ProgId(0),
             made: 0,
             irq_off: 0,
+            preempt_off: 0,
             bh_off: false,
+            locks: Default::default(),
             op: None,
             wait: None,
+            visible: None,
+            value: Vec::new(),
             ctx: ProgCtx::Memory,
             iterations: Vec::new(),
             scratch: 0,
@@ -193,8 +223,7 @@ impl State {
         self.event(What::Disarmed { kind, element });
     }
 
-    /// `map_update_elem`, with what follows for the fields of what was replaced. Returns the
-    /// timers whose callbacks the caller must wait for.
+    /// `map_update_elem` and the values whose fields are to be freed.
     pub fn map_update(
         &mut self,
         mem: &mut GuestMem,
@@ -202,7 +231,7 @@ impl State {
         key: &[u8],
         value: &[u8],
         flags: u64,
-    ) -> (Result<(), Errno>, smallvec::SmallVec<[Handle; 2]>) {
+    ) -> (Result<(), Errno>, Waits) {
         let (m, mut op) = self.map_op(mem, map);
         let result = m.update(&mut op, key, value, flags);
         let freed = std::mem::take(&mut op.freed);
@@ -215,7 +244,7 @@ impl State {
         mem: &mut GuestMem,
         map: MapId,
         key: &[u8],
-    ) -> (Result<(), Errno>, smallvec::SmallVec<[Handle; 2]>) {
+    ) -> (Result<(), Errno>, Waits) {
         let (m, mut op) = self.map_op(mem, map);
         let result = m.delete(&mut op, key);
         let freed = std::mem::take(&mut op.freed);
@@ -237,24 +266,5 @@ impl State {
             self.task_work_free(mem, addr);
         }
         timer.and_then(|addr| self.timer_free(mem, addr))
-    }
-
-    /// A file descriptor or pin of a map is gone (`bpf_map_put_uref`). Returns the timers whose
-    /// callbacks a closing task waits for.
-    pub fn put_uref(&mut self, mem: &mut GuestMem, map: MapId) -> Vec<Handle> {
-        let m = &mut self.maps[map.at()];
-        m.uref = m.uref.saturating_sub(1);
-        if m.uref > 0 {
-            return Vec::new();
-        }
-        let values = if m.fields.is_empty() {
-            Vec::new()
-        } else {
-            m.values()
-        };
-        values
-            .into_iter()
-            .filter_map(|v| self.free_fields(mem, map, v))
-            .collect()
     }
 }

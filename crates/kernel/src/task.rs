@@ -1,7 +1,11 @@
-//! Tasks: who `current` is, and the memory that user pointers mean.
+//! Tasks: who `current` is, what they do in user mode, and the memory that user pointers mean.
 
 use crate::asynch::Handle;
-use crate::ids::{Cpu, CtxId};
+use crate::ids::{Cpu, CtxId, TaskId};
+use crate::kernel::Kernel;
+use crate::state::State;
+use bpfsim_abi::Errno;
+use bpfsim_vm::MemError;
 use std::collections::BTreeMap;
 
 const PAGE: u64 = 4096;
@@ -16,18 +20,70 @@ pub(crate) struct Task {
     pub addr: u64,
     /// It never returns to user mode.
     pub kthread: bool,
+    pub state: TaskState,
+    /// Its user mode is the caller's code, which has its turn after each system call.
+    pub user_code: bool,
+    /// In user mode it uses its CPU.
+    pub burns: bool,
     /// Task work to run on the way to user mode, first scheduled first.
     pub work: Vec<Handle>,
+    /// Some of that work is to interrupt its sleep (`TIF_NOTIFY_SIGNAL`).
+    pub notify: bool,
+    /// References that programs hold.
+    pub refs: u32,
     pub user: UserMem,
     /// Identity for what it does outside of programs, and how much it has made.
     pub id: CtxId,
     pub made: u32,
 }
 
+/// What a task does when it makes no system call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TaskState {
+    /// It runs in user mode; a kernel thread, in the kernel.
+    Running,
+    /// It sleeps in a system call that a signal would interrupt and restart.
+    Sleeping,
+    /// `SIGSTOP`
+    Stopped,
+    /// On its way out (`exit_task_work`): its memory is gone, its work still runs.
+    Exiting,
+    /// A zombie: work is refused.
+    Dead,
+    /// Its last reference is gone.
+    Reaped,
+}
+
+/// What kind of task to make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskKind {
+    /// It runs in user mode.
+    User,
+    /// It sleeps in a system call, such as `pause(2)` or `read(2)` of an empty pipe.
+    Sleeping,
+    /// It was sent `SIGSTOP`.
+    Stopped,
+    /// A kernel thread.
+    Kthread,
+}
+
+/// What task to make.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TaskSpec {
+    /// `comm`, cut to 15 bytes.
+    pub name: String,
+    /// Where it runs.
+    pub cpu: Cpu,
+    /// What it does.
+    pub kind: TaskKind,
+}
+
 /// User memory of one task: pages that were written or mapped; all else faults.
 #[derive(Default, Clone)]
 pub(crate) struct UserMem {
     pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
+    /// Pages that are not in memory yet, and how long it takes to bring them in, in ns.
+    absent: BTreeMap<u64, u64>,
 }
 
 impl UserMem {
@@ -46,5 +102,169 @@ impl UserMem {
     /// One byte, or `None` where nothing is mapped.
     pub fn byte(&self, addr: u64) -> Option<u8> {
         Some(self.pages.get(&(addr / PAGE))?[(addr % PAGE) as usize])
+    }
+
+    /// The page of an address is brought in only when it is touched.
+    pub fn page_out(&mut self, addr: u64, ns: u64) {
+        self.absent.insert(addr / PAGE, ns);
+    }
+
+    /// Begins to bring in the first absent page of a range; gives how long that takes, in ns.
+    pub fn fault(&mut self, addr: u64, len: u64) -> Option<u64> {
+        if self.absent.is_empty() {
+            return None;
+        }
+        let last = addr.saturating_add(len.saturating_sub(1)) / PAGE;
+        let (&page, _) = self.absent.range(addr / PAGE..=last).next()?;
+        self.absent.remove(&page)
+    }
+}
+
+impl State {
+    /// `bpf_task_from_pid`: the address of a task with a reference, or 0.
+    pub fn task_from_pid(&mut self, pid: u32) -> u64 {
+        let dead = |t: &Task| matches!(t.state, TaskState::Reaped);
+        let found = self.tasks.iter_mut().find(|t| t.pid == pid && !dead(t));
+        found.map_or(0, |t| {
+            t.refs += 1;
+            t.addr
+        })
+    }
+
+    pub fn task_acquire(&mut self, task: TaskId) -> u64 {
+        let t = &mut self.tasks[task.at()];
+        t.refs += 1;
+        t.addr
+    }
+
+    pub fn task_release(&mut self, task: TaskId) {
+        let t = &mut self.tasks[task.at()];
+        t.refs = t.refs.saturating_sub(1);
+    }
+
+    /// A helper is about to read a task's memory from a context that may sleep: when a page must
+    /// be brought in first, the execution sleeps and the call is made again.
+    pub fn user_fault(&mut self, task: TaskId, addr: u64, len: u64) -> bool {
+        let Some(ns) = self.tasks[task.at()].user.fault(addr, len) else {
+            return false;
+        };
+        let until = self.cpu().clock.saturating_add(ns);
+        self.cur.wait = Some(crate::choose::Wait::Sleep(until));
+        true
+    }
+
+    /// A task has work to run.
+    pub fn task_add_work(&mut self, task: TaskId, work: Handle) {
+        let t = &mut self.tasks[task.at()];
+        self.tasks_with_work += t.work.is_empty() as u32;
+        t.work.push(work);
+    }
+
+    pub fn task_cancel_work(&mut self, task: TaskId, work: Handle) {
+        let t = &mut self.tasks[task.at()];
+        let had = !t.work.is_empty();
+        t.work.retain(|&h| h != work);
+        self.tasks_with_work -= (had && t.work.is_empty()) as u32;
+    }
+
+    pub fn task_take_work(&mut self, task: TaskId) -> Vec<Handle> {
+        let t = &mut self.tasks[task.at()];
+        self.tasks_with_work -= !t.work.is_empty() as u32;
+        t.notify = false;
+        std::mem::take(&mut t.work)
+    }
+}
+
+impl Kernel {
+    /// Makes a task.
+    pub fn make_task(&mut self, spec: &TaskSpec) -> Result<TaskId, MemError> {
+        let n = self.st.tasks.len() as u32;
+        let cpu = self.clamp(spec.cpu);
+        let kthread = spec.kind == TaskKind::Kthread;
+        let task = self.add_task(1000 + n, &spec.name, cpu, kthread)?;
+        self.st.tasks[task.at()].burns = spec.kind == TaskKind::User;
+        self.st.tasks[task.at()].state = match spec.kind {
+            TaskKind::User | TaskKind::Kthread => TaskState::Running,
+            TaskKind::Sleeping => TaskState::Sleeping,
+            TaskKind::Stopped => TaskState::Stopped,
+        };
+        Ok(task)
+    }
+
+    fn set_state(&mut self, task: TaskId, state: TaskState) -> Result<(), Errno> {
+        let t = &mut self.st.tasks[task.at()];
+        match t.state {
+            TaskState::Exiting | TaskState::Dead | TaskState::Reaped => Err(Errno::ESRCH),
+            _ => {
+                t.state = state;
+                Ok(())
+            }
+        }
+    }
+
+    /// The task is stopped by `SIGSTOP`. `ESRCH` once it exits.
+    pub fn task_stop(&mut self, task: TaskId) -> Result<(), Errno> {
+        self.set_state(task, TaskState::Stopped)
+    }
+
+    /// The task goes on in user mode: after `SIGCONT`, or since its sleep is over.
+    pub fn task_continue(&mut self, task: TaskId) -> Result<(), Errno> {
+        self.set_state(task, TaskState::Running)
+    }
+
+    /// The task goes to sleep in a system call that signals interrupt and restart.
+    pub fn task_sleep(&mut self, task: TaskId) -> Result<(), Errno> {
+        self.set_state(task, TaskState::Sleeping)
+    }
+
+    /// The task exits, wherever it is: its memory is gone at once, the work that it has still
+    /// runs when the simulation goes on, and then it is a zombie.
+    pub fn task_exit(&mut self, task: TaskId) -> Result<(), Errno> {
+        self.set_state(task, TaskState::Exiting)?;
+        self.drop_sleeper(task);
+        let t = &mut self.st.tasks[task.at()];
+        t.user = UserMem::default();
+        if t.work.is_empty() {
+            t.state = TaskState::Dead;
+        }
+        Ok(())
+    }
+
+    /// A task that sleeps in a system call does not return from it any more.
+    fn drop_sleeper(&mut self, task: TaskId) {
+        let cpu = self.st.tasks[task.at()].cpu;
+        if let Some(i) = self.asleep(cpu, task) {
+            let parked = self.cpus[cpu.at()].parked.remove(i);
+            if let Some(run) = parked.run.and_then(|r| self.runs[r].take()) {
+                self.free_stacks.push(run.stack);
+            }
+            self.free_runs.extend(parked.run);
+        }
+    }
+
+    /// The last reference to a dead task but for those of programs is gone. `EBUSY` before it is
+    /// dead.
+    pub fn task_reap(&mut self, task: TaskId) -> Result<(), Errno> {
+        let t = &mut self.st.tasks[task.at()];
+        if t.state != TaskState::Dead {
+            return Err(Errno::EBUSY);
+        }
+        t.state = TaskState::Reaped;
+        Ok(())
+    }
+
+    /// Takes a page of a task's memory out, so that who reads it where sleeping is allowed sleeps
+    /// for so long, in ns.
+    pub fn page_out(&mut self, task: TaskId, addr: u64, ns: u64) {
+        self.st.tasks[task.at()].user.page_out(addr, ns);
+    }
+
+    /// A task's pid.
+    pub fn task_pid(&self, task: TaskId) -> u32 {
+        self.st.tasks[task.at()].pid
+    }
+
+    pub(crate) fn clamp(&self, cpu: Cpu) -> Cpu {
+        Cpu(cpu.0.min(self.cpus.len() as u32 - 1))
     }
 }

@@ -1,29 +1,37 @@
 //! `bpf_task_work`: SEMANTICS 3.1 to 3.11.
 
 use super::{Callback, Handle, Slot, Slotted, put_in_slot};
-use crate::ids::{CtxId, TaskId};
+use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::state::State;
+use crate::task::TaskState;
 use crate::trace::AsyncKind;
 use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
-/// `struct bpf_task_work_ctx`. PENDING and SCHEDULING are never seen: with interrupts on, the
-/// hop through irq_work ends before the kfunc returns.
+/// `struct bpf_task_work_ctx`. SCHEDULING is never seen: the hop through irq_work is one step.
 pub(crate) struct TaskWork {
     slot: Slot,
     state: WorkState,
     freed: bool,
 }
 
+/// What was scheduled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Scheduled {
+    task: TaskId,
+    callback: Callback,
+    id: CtxId,
+    /// It interrupts a sleep (`TWA_SIGNAL`).
+    signal: bool,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WorkState {
     Standby,
-    Scheduled {
-        task: TaskId,
-        callback: Callback,
-        id: CtxId,
-    },
-    Running,
+    /// The hop waits for interrupts, on this CPU.
+    Pending(Scheduled, Cpu),
+    Scheduled(Scheduled),
+    Running(ProgId, TaskId),
 }
 
 impl Slotted for TaskWork {
@@ -51,7 +59,47 @@ impl State {
         task: TaskId,
         slot: Slot,
         callback: Callback,
+        signal: bool,
     ) -> Flow {
+        if !self.refs.get_prog(callback.prog) {
+            return done(Err(Errno::EBADF));
+        }
+        if self.tasks[task.at()].state == TaskState::Reaped {
+            self.refs.put_prog(callback.prog);
+            return done(Err(Errno::EBADF));
+        }
+        match self.task_work_take(mem, slot) {
+            Ok(handle) => {
+                self.tasks[task.at()].refs += 1;
+                let id = self.cur.child();
+                let what = Scheduled {
+                    task,
+                    callback,
+                    id,
+                    signal,
+                };
+                let cpu = self.cur.cpu;
+                if let Some(work) = self.task_works.get_mut(handle) {
+                    work.state = WorkState::Pending(what, cpu);
+                }
+                let now = self.cpu().clock;
+                self.armed(mem, AsyncKind::TaskWork, slot.map, slot.value, now);
+                if self.irqs_off() {
+                    self.cpus[cpu.at()].irq_work.push_back(handle);
+                } else {
+                    self.task_work_hop(handle);
+                }
+                Flow::Yield(0)
+            }
+            Err(errno) => {
+                self.refs.put_prog(callback.prog);
+                done(Err(errno))
+            }
+        }
+    }
+
+    /// A slot's context, if nothing is scheduled in it; the first use makes it.
+    fn task_work_take(&mut self, mem: &mut GuestMem, slot: Slot) -> Result<Handle, Errno> {
         let handle = match self.task_works.in_slot(mem, slot.addr) {
             Some(handle) => handle,
             None => {
@@ -63,27 +111,44 @@ impl State {
                 let handle = self.task_works.insert(new);
                 if put_in_slot(mem, slot.addr, Some(handle)).is_none() {
                     self.task_works.remove(handle);
-                    return done(Err(Errno::ENOMEM));
+                    return Err(Errno::ENOMEM);
                 }
                 handle
             }
         };
-        let Some(work) = self.task_works.get_mut(handle) else {
-            return done(Err(Errno::EBUSY));
-        };
-        if work.state != WorkState::Standby {
-            return done(Err(Errno::EBUSY));
+        let free = |w: &TaskWork| w.state == WorkState::Standby;
+        if !self.task_works.get(handle).is_some_and(free) {
+            return Err(Errno::EBUSY);
         }
         if self.maps[slot.map.at()].uref == 0 {
             self.task_work_free(mem, slot.addr);
-            return done(Err(Errno::EBUSY));
+            return Err(Errno::EBUSY);
         }
-        let id = self.cur.child();
-        work.state = WorkState::Scheduled { task, callback, id };
-        self.tasks[task.at()].work.push(handle);
-        let now = self.cpu().clock;
-        self.armed(mem, AsyncKind::TaskWork, slot.map, slot.value, now);
-        Flow::Yield(0)
+        Ok(handle)
+    }
+
+    /// `bpf_task_work_irq`: hands the work to its task, unless that is past its exit.
+    pub fn task_work_hop(&mut self, handle: Handle) {
+        let Some(work) = self.task_works.get_mut(handle) else {
+            return;
+        };
+        let WorkState::Pending(what, _) = work.state else {
+            return;
+        };
+        let state = self.tasks[what.task.at()].state;
+        if matches!(state, TaskState::Dead | TaskState::Reaped) {
+            work.state = WorkState::Standby;
+            self.put_refs(what.callback.prog, what.task);
+            return;
+        }
+        work.state = WorkState::Scheduled(what);
+        self.task_add_work(what.task, handle);
+        self.tasks[what.task.at()].notify |= what.signal;
+    }
+
+    fn put_refs(&mut self, prog: ProgId, task: TaskId) {
+        self.refs.put_prog(prog);
+        self.task_release(task);
     }
 
     /// `bpf_task_work_cancel_and_free`: never waits.
@@ -97,13 +162,21 @@ impl State {
         };
         work.freed = true;
         let slot = work.slot;
-        match work.state {
-            WorkState::Running => return,
-            WorkState::Standby => {}
-            WorkState::Scheduled { task, .. } => {
-                self.tasks[task.at()].work.retain(|&h| h != handle);
-                self.disarmed(mem, AsyncKind::TaskWork, slot.map, slot.value);
+        let dropped = match work.state {
+            WorkState::Running(..) => return,
+            WorkState::Standby => None,
+            WorkState::Pending(what, cpu) => {
+                self.cpus[cpu.at()].irq_work.retain(|&h| h != handle);
+                Some(what)
             }
+            WorkState::Scheduled(what) => {
+                self.task_cancel_work(what.task, handle);
+                Some(what)
+            }
+        };
+        if let Some(what) = dropped {
+            self.put_refs(what.callback.prog, what.task);
+            self.disarmed(mem, AsyncKind::TaskWork, slot.map, slot.value);
         }
         self.task_works.remove(handle);
     }
@@ -111,14 +184,14 @@ impl State {
     /// The work is about to run, in its task.
     pub fn task_work_begin(&mut self, handle: Handle) -> Option<Begun> {
         let work = self.task_works.get_mut(handle)?;
-        let WorkState::Scheduled { callback, id, .. } = work.state else {
+        let WorkState::Scheduled(what) = work.state else {
             return None;
         };
-        work.state = WorkState::Running;
+        work.state = WorkState::Running(what.callback.prog, what.task);
         Some(Begun {
-            callback,
+            callback: what.callback,
             slot: work.slot,
-            id,
+            id: what.id,
         })
     }
 
@@ -127,9 +200,12 @@ impl State {
         let Some(work) = self.task_works.get_mut(handle) else {
             return;
         };
-        work.state = WorkState::Standby;
+        let state = std::mem::replace(&mut work.state, WorkState::Standby);
         if work.freed {
             self.task_works.remove(handle);
+        }
+        if let WorkState::Running(prog, task) = state {
+            self.put_refs(prog, task);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{Callback, Handle, Slot, Slotted, put_in_slot};
 use crate::choose::Wait;
 use crate::ids::{Cpu, CtxId};
 use crate::state::{Pending, State};
-use crate::trace::AsyncKind;
+use crate::trace::{AsyncKind, Level};
 use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
@@ -65,6 +65,9 @@ impl State {
             7 => 1,
             _ => return done(Err(Errno::EINVAL)),
         };
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         if self.timers.in_slot(mem, slot.addr).is_some() {
             return done(Err(Errno::EBUSY));
         }
@@ -89,6 +92,9 @@ impl State {
 
     /// `bpf_timer_set_callback`
     pub fn timer_set_callback(&mut self, mem: &GuestMem, addr: u64, callback: Callback) -> Flow {
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         let Some(timer) = self
             .timers
             .in_slot(mem, addr)
@@ -99,12 +105,18 @@ impl State {
         if self.maps[timer.slot.map.at()].uref == 0 {
             return done(Err(Errno::EPERM));
         }
+        if let Err(errno) = self.refs.move_to(timer.callback, callback) {
+            return done(Err(errno));
+        }
         timer.callback = Some(callback);
         done(Ok(0))
     }
 
     /// `bpf_timer_start`
     pub fn timer_start(&mut self, mem: &GuestMem, addr: u64, nsecs: u64, flags: u64) -> Flow {
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         if flags & !(F_ABS | F_CPU_PIN) != 0 {
             return done(Err(Errno::EINVAL));
         }
@@ -146,6 +158,9 @@ impl State {
         if let Some(Pending::Cancel { timer, counted }) = self.cur.op {
             return self.timer_cancel_sync(mem, timer, counted);
         }
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         let Some(handle) = self.timers.in_slot(mem, addr) else {
             return done(Err(Errno::EINVAL));
         };
@@ -162,7 +177,7 @@ impl State {
         let counted = here.is_some();
         if let Some(t) = self.timers.get_mut(handle) {
             t.cancelling += counted as u32;
-            t.callback = None;
+            self.refs.drop_callback(t.callback.take());
         }
         self.timer_cancel_sync(mem, handle, counted)
     }
@@ -180,7 +195,7 @@ impl State {
         self.cur.op = None;
         let queued = self.timer_dequeue(handle);
         if let Some(t) = self.timers.get_mut(handle) {
-            t.cancelling -= counted as u32;
+            t.cancelling = t.cancelling.saturating_sub(counted as u32);
             let slot = t.slot;
             if queued {
                 self.disarmed(mem, AsyncKind::Timer, slot.map, slot.value);
@@ -218,7 +233,7 @@ impl State {
         }
         let in_callback = self.cpu().running_timer.is_some();
         let t = self.timers.get_mut(handle)?;
-        t.callback = None;
+        self.refs.drop_callback(t.callback.take());
         t.freed = true;
         if t.running.is_none() {
             self.timers.remove(handle);

@@ -3,7 +3,7 @@
 use super::{Callback, Handle, Slot, Slotted, put_in_slot};
 use crate::ids::{Cpu, CtxId};
 use crate::state::State;
-use crate::trace::AsyncKind;
+use crate::trace::{AsyncKind, Level};
 use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
@@ -41,6 +41,9 @@ impl State {
         if flags != 0 {
             return done(Err(Errno::EINVAL));
         }
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         if self.works.in_slot(mem, slot.addr).is_some() {
             return done(Err(Errno::EBUSY));
         }
@@ -73,6 +76,9 @@ impl State {
         if flags != 0 {
             return done(Err(Errno::EINVAL));
         }
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         let Some(work) = self
             .works
             .in_slot(mem, addr)
@@ -83,12 +89,18 @@ impl State {
         if self.maps[work.slot.map.at()].uref == 0 {
             return done(Err(Errno::EPERM));
         }
+        if let Err(errno) = self.refs.move_to(work.callback, callback) {
+            return done(Err(errno));
+        }
         work.callback = Some(callback);
         done(Ok(0))
     }
 
     /// `bpf_wq_start`
     pub fn wq_start(&mut self, mem: &GuestMem, addr: u64, flags: u32) -> Flow {
+        if self.cur.level == Level::Nmi {
+            return done(Err(Errno::EOPNOTSUPP));
+        }
         if flags != 0 {
             return done(Err(Errno::EINVAL));
         }
@@ -125,7 +137,7 @@ impl State {
         let Some(w) = self.works.get_mut(handle) else {
             return;
         };
-        w.callback = None;
+        self.refs.drop_callback(w.callback.take());
         w.freed = true;
         let (slot, pending, running) = (w.slot, w.pending.take(), w.running);
         if let Some((cpu, _)) = pending {

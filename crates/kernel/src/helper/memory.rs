@@ -97,10 +97,18 @@ pub(super) fn probe_read_kernel(st: &mut State, mem: &mut GuestMem, a: &Args) ->
     copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], Space::Kernel)
 }
 
-/// `bpf_probe_read_user`, `bpf_copy_from_user`
+/// `bpf_probe_read_user`
 pub(super) fn probe_read_user(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let space = Space::User(st.cur.task);
     copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], space)
+}
+
+/// `bpf_copy_from_user`: sleeps until the page is there.
+pub(super) fn copy_from_user(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    if st.user_fault(st.cur.task, a.r[2], a.r[1] as u32 as u64) {
+        return Ok(Flow::Suspend);
+    }
+    probe_read_user(st, mem, a)
 }
 
 /// `bpf_copy_from_user_task`: also when it fails the destination is zeroed.
@@ -108,7 +116,11 @@ pub(super) fn copy_from_user_task(st: &mut State, mem: &mut GuestMem, a: &Args) 
     if a.r[4] != 0 {
         return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
     }
-    let space = Space::User(a.task(st, 4)?);
+    let task = a.task(st, 4)?;
+    if st.user_fault(task, a.r[2], a.r[1] as u32 as u64) {
+        return Ok(Flow::Suspend);
+    }
+    let space = Space::User(task);
     copy(st, mem, a, a.r[1] as u32 as u64, a.r[2], space)
 }
 

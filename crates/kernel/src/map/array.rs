@@ -62,6 +62,18 @@ impl Array {
         }
     }
 
+    /// What an update of an array that is not per CPU writes to.
+    pub fn target(&self, key: &[u8], flags: u64) -> Result<u64, Errno> {
+        if flags & !update::LOCK > update::EXIST {
+            return Err(Errno::EINVAL);
+        }
+        let elem = self.elem(key).ok_or(Errno::E2BIG)?;
+        match flags & update::NOEXIST {
+            0 => Ok(elem),
+            _ => Err(Errno::EEXIST),
+        }
+    }
+
     pub fn index_of(&self, value_addr: u64) -> u32 {
         (value_addr.wrapping_sub(self.base) / self.stride) as u32
     }

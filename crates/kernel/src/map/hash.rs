@@ -230,6 +230,17 @@ impl Hash {
         self.table.next_bucket(from).unwrap_or(n)
     }
 
+    /// The value of a key, without using the element.
+    pub fn peek(&self, mem: &GuestMem, key: &[u8]) -> Option<u64> {
+        let slot = self.table.find(mem, self.table.hash(key), key)?;
+        Some(self.table.value_at(slot))
+    }
+
+    /// The bucket of a key.
+    pub fn bucket_of(&self, key: &[u8]) -> u32 {
+        self.table.bucket(self.table.hash(key))
+    }
+
     /// `pcpu_freelist_populate`: each CPU gets a share, the last of which is taken first.
     fn populate(&mut self, slots: u32, cpus: u32) {
         let (share, more) = (slots / cpus, slots % cpus);

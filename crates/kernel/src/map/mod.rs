@@ -32,10 +32,11 @@ mod user;
 pub use create::{MapBtf, MapSpec};
 pub(crate) use ops::{Cx, Freed, MapOps, Op};
 pub(crate) use ringbuf::Ringbuf;
+pub(crate) use sys::Waits;
 pub use sys::{BatchCmd, BatchOut};
 
 use crate::field::Fields;
-use bpfsim_abi::Errno;
+use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::GuestMem;
 
 /// `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST` and `BPF_F_LOCK`, as [`Kernel`](crate::Kernel)'s map
@@ -168,6 +169,39 @@ impl Map {
     ) -> Result<(), Errno> {
         let (ops, mut cx) = self.parts(op);
         ops.update(&mut cx, key, value, flags)
+    }
+
+    /// For an update that writes into the element where it is and that others can see half done:
+    /// the value's address, or why not. `None` for one that is done at once.
+    pub fn in_place(
+        &mut self,
+        op: &mut Op<'_>,
+        key: &[u8],
+        flags: u64,
+    ) -> Option<Result<u64, Errno>> {
+        let lock = flags & update::LOCK != 0;
+        if lock && !self.fields.has_spin_lock() {
+            return Some(Err(Errno::EINVAL));
+        }
+        match (&self.storage, self.spec.map_type) {
+            (Storage::Array(a), MapType::Array) => Some(a.target(key, flags)),
+            (Storage::Hash(h), MapType::Hash) if lock => {
+                h.peek(op.mem, key).map(|at| match flags & !update::LOCK {
+                    update::NOEXIST => Err(Errno::EEXIST),
+                    update::ANY | update::EXIST => Ok(at),
+                    _ => Err(Errno::EINVAL),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The bucket of a hash map's key.
+    pub fn bucket(&self, key: &[u8]) -> Option<u32> {
+        match &self.storage {
+            Storage::Hash(h) => Some(h.bucket_of(key)),
+            _ => None,
+        }
     }
 
     /// `bpf_map_delete_elem`; as [`Map::update`].

@@ -8,7 +8,6 @@ use crate::ids::{MapId, ProgId, TaskId};
 use crate::state::State;
 use bpfsim_abi::map::{MapFlags, Ops};
 use bpfsim_abi::{Errno, MapType};
-use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::GuestMem;
 use smallvec::SmallVec;
 
@@ -116,15 +115,6 @@ impl State {
             .iter()
             .flat_map(|&value| self.free_fields(mem, map, value))
             .collect()
-    }
-
-    /// Address of the `bpf_spin_lock` in the element of a key.
-    pub fn element_lock(&mut self, mem: &mut GuestMem, map: MapId, key: &[u8]) -> Option<u64> {
-        let (m, mut op) = self.map_op(mem, map);
-        let lock = m.fields.offset(|k| matches!(k, FieldKind::SpinLock))?;
-        // As user space looks it up: the element is not used by this.
-        op.user = true;
-        Some(m.lookup(&mut op, key)? + lock as u64)
     }
 
     /// Bytes of a value in user space (`bpf_map_value_size`).
@@ -315,6 +305,21 @@ impl State {
         self.sys(mem, map, |m, op| m.update(op, &key, value, flags))
     }
 
+    /// What `BPF_MAP_UPDATE_ELEM` checks before it asks the map type.
+    pub fn sys_update_check(
+        &self,
+        map: MapId,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let m = &self.maps[map.at()];
+        may(m, false, true)
+            .and_then(|()| check_lock(m, flags))
+            .and_then(|()| sized(key, m.spec.key_size as usize))
+            .and_then(|()| sized(value, self.sys_value_size(map)))
+    }
+
     /// `BPF_MAP_UPDATE_ELEM`
     pub fn sys_update(
         &mut self,
@@ -324,12 +329,7 @@ impl State {
         value: &[u8],
         flags: u64,
     ) -> (Result<(), Errno>, Waits) {
-        let m = &self.maps[map.at()];
-        let checked = may(m, false, true)
-            .and_then(|()| check_lock(m, flags))
-            .and_then(|()| sized(key, m.spec.key_size as usize))
-            .and_then(|()| sized(value, self.sys_value_size(map)));
-        match checked {
+        match self.sys_update_check(map, key, value, flags) {
             Ok(()) => self.update_value(mem, map, key, value, flags),
             Err(errno) => (Err(errno), Waits::new()),
         }

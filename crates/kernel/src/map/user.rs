@@ -22,6 +22,7 @@ impl Kernel {
         let map = Map::create(&mut self.mem, spec, template, cpus, frozen)?;
         let id = u32::try_from(self.st.maps.len()).map_err(|_| Errno::ENOSPC)?;
         self.st.maps.push(map);
+        self.st.refs.add_map(MapId(id));
         Ok(MapId(id))
     }
 

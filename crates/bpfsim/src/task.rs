@@ -1,0 +1,99 @@
+//! Tasks of the emulated machine.
+
+use crate::{Result, Sim};
+use bpfsim_abi::Errno;
+use bpfsim_kernel::{Cpu, TaskId, TaskKind, TaskSpec};
+use std::time::Duration;
+
+/// A task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Task(pub(crate) TaskId);
+
+/// A task to be made: [`Sim::task`].
+pub struct TaskBuilder<'a> {
+    sim: &'a Sim,
+    spec: TaskSpec,
+}
+
+impl<'a> TaskBuilder<'a> {
+    pub(crate) fn new(sim: &'a Sim, name: &str) -> TaskBuilder<'a> {
+        let spec = TaskSpec {
+            name: name.to_string(),
+            cpu: Cpu(0),
+            kind: TaskKind::User,
+        };
+        TaskBuilder { sim, spec }
+    }
+
+    /// Where it runs; CPU 0 unless said.
+    #[must_use]
+    pub fn on(mut self, cpu: Cpu) -> Self {
+        self.spec.cpu = cpu;
+        self
+    }
+
+    /// One that runs in user mode.
+    pub fn user(self) -> Result<Task> {
+        self.make(TaskKind::User)
+    }
+
+    /// One that sleeps in a system call that signals interrupt.
+    pub fn sleeping(self) -> Result<Task> {
+        self.make(TaskKind::Sleeping)
+    }
+
+    /// One that was sent `SIGSTOP`.
+    pub fn stopped(self) -> Result<Task> {
+        self.make(TaskKind::Stopped)
+    }
+
+    /// A kernel thread.
+    pub fn kthread(self) -> Result<Task> {
+        self.make(TaskKind::Kthread)
+    }
+
+    fn make(mut self, kind: TaskKind) -> Result<Task> {
+        self.spec.kind = kind;
+        Ok(Task(self.sim.kernel_mut().make_task(&self.spec)?))
+    }
+}
+
+impl Task {
+    /// Its pid.
+    pub fn pid(self, sim: &Sim) -> u32 {
+        sim.kernel().task_pid(self.0)
+    }
+
+    /// It exits, wherever it is: its memory is gone at once; work that it has runs when the
+    /// simulation goes on, and then it is a zombie. `ESRCH` if it does so already.
+    pub fn exit(self, sim: &Sim) -> Result<(), Errno> {
+        sim.kernel_mut().task_exit(self.0)
+    }
+
+    /// Its parent has waited for the zombie: only programs refer to it any more. `EBUSY` before.
+    pub fn reap(self, sim: &Sim) -> Result<(), Errno> {
+        sim.kernel_mut().task_reap(self.0)
+    }
+
+    /// `SIGSTOP`
+    pub fn stop(self, sim: &Sim) -> Result<(), Errno> {
+        sim.kernel_mut().task_stop(self.0)
+    }
+
+    /// It goes on in user mode: by `SIGCONT`, or since what it slept for has come.
+    pub fn resume(self, sim: &Sim) -> Result<(), Errno> {
+        sim.kernel_mut().task_continue(self.0)
+    }
+
+    /// It goes to sleep in a system call that signals interrupt and restart.
+    pub fn sleep(self, sim: &Sim) -> Result<(), Errno> {
+        sim.kernel_mut().task_sleep(self.0)
+    }
+
+    /// Takes the page of an address out of memory: who touches it where sleeping is allowed
+    /// sleeps for `time` until it is there.
+    pub fn page_out(self, sim: &Sim, addr: u64, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        sim.kernel_mut().page_out(self.0, addr, ns);
+    }
+}

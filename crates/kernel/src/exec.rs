@@ -1,0 +1,612 @@
+//! Making things happen: executions begin, go on and end.
+
+use crate::asynch::{Callback, Slot};
+use crate::choose::{Next, Starts};
+use crate::failure::{Failure, FailureKind, LeftOver};
+use crate::ids::{Cpu, CtxId, TaskId};
+use crate::kernel::{Kernel, buffer_of};
+use crate::prog::{ProgCtx, ProgramOutput};
+use crate::run::{Phase, Run, Running, What as Do};
+use crate::state::{Cur, Softirq};
+use crate::syscall::{SysOp, SysResult};
+use crate::task::TaskState;
+use crate::trace::{AsyncKind, Element, Level, What};
+use crate::view::View;
+use bpfsim_vm::{Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
+
+/// Passes of the timer soft interrupt before the rest is left to ksoftirqd
+/// (`MAX_SOFTIRQ_RESTART`).
+const MAX_PASSES: u32 = 10;
+/// How long ksoftirqd leaves the CPU to the task that it competes with: a tick at `HZ=250`, in ns.
+const TICK: u64 = 4_000_000;
+/// Bytes beside a stack: the key that callbacks of array elements are given.
+const STACK_EXTRA: u64 = 64;
+
+impl Kernel {
+    pub(crate) fn perform(&mut self, cpu: Cpu, what: Do, budget: u64) -> Result<(), Failure> {
+        match what {
+            Do::Continue => {}
+            Do::GiveUp(at) => self.reach(cpu, at),
+            Do::Timers(at) => {
+                let state = &mut self.st.cpus[cpu.at()];
+                state.clock = state.clock.max(at);
+                state.softirq = Some(Softirq {
+                    now: state.clock,
+                    passes: 1,
+                });
+                self.next_timer(cpu)?;
+            }
+            Do::Syscall => self.syscall(cpu)?,
+            Do::Enter(i) => {
+                let Some(call) = self.cpus[cpu.at()].queue.remove(i) else {
+                    return Ok(());
+                };
+                self.vacate(cpu);
+                self.cpus[cpu.at()].thread.syscall = Some(call);
+                self.syscall(cpu)?;
+            }
+            Do::Work => {
+                if let Some(b) = self.st.wq_begin(cpu) {
+                    self.vacate(cpu);
+                    let (task, level) = (self.idle_kworker(cpu)?, Level::Task);
+                    self.callback(cpu, level, task, b.id, b.callback, b.slot, |e| {
+                        Running::Work(b.work, e)
+                    })?;
+                }
+            }
+            Do::Kick(task) => {
+                if self.cpus[cpu.at()].thread.sweeping != Some(task) {
+                    self.vacate(cpu);
+                    self.cpus[cpu.at()].thread.sweeping = Some(task);
+                }
+                self.next_task_work(cpu, task)?;
+            }
+            Do::Resume(i, at) => {
+                self.reach(cpu, at);
+                let parked = self.cpus[cpu.at()].parked.remove(i);
+                self.vacate(cpu);
+                let runs = &mut self.cpus[cpu.at()];
+                runs.thread = parked.thread;
+                match (parked.run, runs.thread.sweeping) {
+                    (Some(run), _) => runs.stack.push(run),
+                    (None, Some(task)) if runs.thread.syscall.is_none() => {
+                        self.next_task_work(cpu, task)?;
+                    }
+                    (None, _) => self.syscall(cpu)?,
+                }
+            }
+        }
+        match self.cpus[cpu.at()].stack.last() {
+            Some(&run) => self.go(cpu, run, budget),
+            None => Ok(()),
+        }
+    }
+
+    /// A CPU's clock comes to a time that others have come to.
+    fn reach(&mut self, cpu: Cpu, at: u64) {
+        let clock = &mut self.st.cpus[cpu.at()].clock;
+        *clock = (*clock).max(at);
+    }
+
+    /// A kworker of a CPU that executes nothing; another one is made when all do.
+    fn idle_kworker(&mut self, cpu: Cpu) -> Result<TaskId, Failure> {
+        let busy = |k: &Kernel, task: TaskId| {
+            let parked = k.cpus[cpu.at()].parked.iter().filter_map(|p| p.run);
+            parked
+                .into_iter()
+                .any(|r| k.runs[r].as_ref().is_some_and(|r| r.cur.task == task))
+        };
+        let first = self.kworker(cpu);
+        if !busy(self, first) {
+            return Ok(first);
+        }
+        for nth in 2.. {
+            let name = format!("kworker/{}:{nth}", cpu.0);
+            let found = self
+                .st
+                .tasks
+                .iter()
+                .position(|t| t.comm == name && t.kthread);
+            match found.map(|i| TaskId(i as u32)) {
+                Some(task) if busy(self, task) => {}
+                Some(task) => return Ok(task),
+                None => {
+                    let pid = 100_000 + self.st.tasks.len() as u32;
+                    let made = self.add_task(pid, &name, cpu, true);
+                    return made.map_err(|e| self.out_of_memory(e));
+                }
+            }
+        }
+        Ok(first)
+    }
+
+    /// Lets a run execute until it stops, and draws the consequences.
+    fn go(&mut self, cpu: Cpu, index: usize, budget: u64) -> Result<(), Failure> {
+        let Some(mut run) = self.runs[index].take() else {
+            return Ok(());
+        };
+        let mode = if self.chooser.explores() {
+            Mode::Explore
+        } else {
+            Mode::Plain
+        };
+        if let Some(wait) = run.cur.wait.take()
+            && !wait.sleeps()
+        {
+            // What it waited for happened elsewhere.
+            let now = self.st.now();
+            self.reach(cpu, now.min(wait.until().unwrap_or(u64::MAX)));
+        }
+        run.act.grant = !matches!(run.next, Next::Start(_));
+        let fuel = self.config.fuel.saturating_sub(run.act.insns);
+        let base = self.st.cpus[cpu.at()].clock - run.act.insns;
+        std::mem::swap(&mut self.st.cur, &mut run.cur);
+        if matches!(run.what, Running::Syscall) {
+            match self.syscall_step(cpu, run) {
+                Some(run) => self.put_back(cpu, index, run),
+                None => self.free_runs.push(index),
+            }
+            return Ok(());
+        }
+        let image = &self.code[self.st.cur.prog.at()].image;
+        let mut view = View {
+            st: &mut self.st,
+            base,
+        };
+        let stop = bpfsim_vm::run(
+            image,
+            &mut run.act,
+            &mut self.mem,
+            &mut view,
+            budget.min(fuel),
+            mode,
+        );
+        self.st.cpus[cpu.at()].clock = base + run.act.insns;
+        if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
+            let value = self.mem.read_u64(access.addr).unwrap_or(0);
+            self.st.trace.access(self.st.cur.id, access, value);
+        }
+        match stop {
+            Stop::Exit(r0) => return self.ended(cpu, index, run, r0),
+            Stop::Fault(fault) => {
+                return Err(self.failure(FailureKind::Fault(fault), Some(fault.pc)));
+            }
+            Stop::Budget if run.act.insns >= self.config.fuel => {
+                let kind = FailureKind::Fuel {
+                    insns: self.config.fuel,
+                };
+                return Err(self.failure(kind, Some(run.act.pc)));
+            }
+            Stop::Budget | Stop::Yield => run.next = Next::Start(Starts::Program),
+            Stop::Access(access) => run.next = Next::Access(access),
+            Stop::Call(call) => {
+                run.next = Next::Call {
+                    call,
+                    object: object_of(call, run.act.args()),
+                }
+            }
+            // It makes the same call again.
+            Stop::Suspend => {
+                run.next = self.next_of_op(run.next);
+            }
+        }
+        std::mem::swap(&mut self.st.cur, &mut run.cur);
+        self.put_back(cpu, index, run);
+        Ok(())
+    }
+
+    /// What an operation that is not over does next.
+    pub(crate) fn next_of_op(&mut self, next: Next) -> Next {
+        match (self.st.cur.visible.take(), next) {
+            (Some(access), _) => Next::Access(access),
+            (None, next @ (Next::Call { .. } | Next::Syscall { .. })) => next,
+            (None, _) => Next::Start(Starts::Program),
+        }
+    }
+
+    /// A run stays where it is, or leaves the CPU to others if it sleeps.
+    fn put_back(&mut self, cpu: Cpu, index: usize, run: Run) {
+        let sleeps = run.cur.wait.is_some_and(|w| w.sleeps());
+        self.runs[index] = Some(run);
+        if sleeps && self.cpus[cpu.at()].stack.len() == 1 {
+            self.vacate(cpu);
+        }
+    }
+
+    /// Puts a system call that runs no program on top of a CPU's stack.
+    pub(crate) fn push_syscall(&mut self, cpu: Cpu, cur: Cur) -> Result<(), Failure> {
+        let stack = self.take_stack()?;
+        self.push(cpu, cur, 0, [0; 5], stack, Running::Syscall);
+        Ok(())
+    }
+
+    /// A failure of what executes now.
+    fn failure(&self, kind: FailureKind, insn: Option<u32>) -> Failure {
+        let cur = &self.st.cur;
+        Failure {
+            kind,
+            at: self.st.cpus[cur.cpu.at()].clock,
+            who: Some((cur.cpu, cur.id)),
+            place: insn.map(|insn| self.place(cur.prog, insn)),
+        }
+    }
+
+    fn out_of_memory(&self, _: MemError) -> Failure {
+        let fault = Fault {
+            pc: 0,
+            kind: FaultKind::MemoryLimit,
+        };
+        self.failure(FailureKind::Fault(fault), None)
+    }
+
+    /// Puts a new run on top of a CPU's stack.
+    fn push(&mut self, cpu: Cpu, cur: Cur, entry: u32, args: [u64; 5], stack: u32, what: Running) {
+        let act = Activation::new(entry, args, self.stacks[stack as usize]);
+        let next = Next::Start(Starts::Program);
+        let run = Some(Run {
+            act,
+            cur,
+            what,
+            next,
+            stack,
+        });
+        let index = match self.free_runs.pop() {
+            Some(index) => {
+                self.runs[index] = run;
+                index
+            }
+            None => {
+                self.runs.push(run);
+                self.runs.len() - 1
+            }
+        };
+        self.cpus[cpu.at()].stack.push(index);
+    }
+
+    fn take_stack(&mut self) -> Result<u32, Failure> {
+        if let Some(stack) = self.free_stacks.pop() {
+            return Ok(stack);
+        }
+        let at = self.mem.alloc(Area::Stack, STACK_SIZE + STACK_EXTRA, 64);
+        self.stacks.push(at.map_err(|e| self.out_of_memory(e))?);
+        Ok(self.stacks.len() as u32 - 1)
+    }
+
+    /// Begins a callback on a CPU.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one place begins callbacks of all kinds"
+    )]
+    fn callback(
+        &mut self,
+        cpu: Cpu,
+        level: Level,
+        task: TaskId,
+        id: CtxId,
+        callback: Callback,
+        slot: Slot,
+        what: impl FnOnce(Element) -> Running,
+    ) -> Result<(), Failure> {
+        self.callbacks += 1;
+        if self.callbacks > self.config.max_callbacks {
+            return Err(self.failure(
+                FailureKind::Livelock {
+                    callbacks: self.callbacks - 1,
+                },
+                None,
+            ));
+        }
+        let stack = self.take_stack()?;
+        let map = &self.st.maps[slot.map.at()];
+        let element = self.st.element(&self.mem, slot.map, slot.value);
+        let key = match map.key_addr(slot.value) {
+            Some(addr) => addr,
+            None => {
+                let at = self.stacks[stack as usize] + STACK_SIZE;
+                if let Some(to) = self.mem.slice_mut(at, element.key.len() as u64) {
+                    to.copy_from_slice(&element.key);
+                }
+                at
+            }
+        };
+        let args = [map.addr, key, slot.value, 0, 0];
+        let prog = callback.prog;
+        let cur = Cur {
+            id,
+            cpu,
+            level,
+            task,
+            prog,
+            scratch: self.stacks[stack as usize] + STACK_SIZE,
+            ..Cur::user(task)
+        };
+        let what = what(element);
+        let (kind, element) = async_kind(&what);
+        self.event(
+            &cur,
+            What::CallbackStart {
+                kind,
+                name: self.st.function(callback),
+                element,
+            },
+        );
+        self.push(cpu, cur, callback.entry, args, stack, what);
+        Ok(())
+    }
+
+    fn event(&mut self, cur: &Cur, what: What) {
+        let at = self.st.cpus[cur.cpu.at()].clock;
+        let (cpu, ctx, level) = (cur.cpu, cur.id, cur.level);
+        self.st.trace.push(crate::trace::Event {
+            at,
+            cpu,
+            ctx,
+            level,
+            what,
+        });
+    }
+
+    /// Goes on with a timer soft interrupt: the next timer of the pass, another pass, or its end.
+    fn next_timer(&mut self, cpu: Cpu) -> Result<(), Failure> {
+        loop {
+            let state = &mut self.st.cpus[cpu.at()];
+            let Some(softirq) = &mut state.softirq else {
+                return Ok(());
+            };
+            let (now, clock) = (softirq.now, state.clock);
+            if let Some(e) = self.st.timer_expire(cpu, now) {
+                let task = self.current_task(cpu);
+                return self.callback(cpu, Level::Softirq, task, e.id, e.callback, e.slot, |el| {
+                    Running::Timer(e.timer, el)
+                });
+            }
+            let due = self.st.timer_next(cpu).is_some_and(|d| d <= clock);
+            let state = &mut self.st.cpus[cpu.at()];
+            match &mut state.softirq {
+                Some(s) if due && s.passes < MAX_PASSES => {
+                    *s = Softirq {
+                        now: clock,
+                        passes: s.passes + 1,
+                    };
+                }
+                _ => {
+                    if due {
+                        state.ksoftirqd_until = clock + TICK;
+                    }
+                    state.softirq = None;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// `current` on a CPU, as an interrupt sees it.
+    fn current_task(&self, cpu: Cpu) -> TaskId {
+        let runs = &self.cpus[cpu.at()];
+        let bottom = runs.stack.first().and_then(|&i| self.runs[i].as_ref());
+        match (bottom, &runs.thread.syscall, runs.thread.sweeping) {
+            (Some(run), ..) => run.cur.task,
+            (None, Some(s), _) => s.task,
+            (None, None, Some(task)) => task,
+            (None, None, None) => self.in_user_mode(cpu),
+        }
+    }
+
+    /// The task that a CPU runs in user mode, or its idle task.
+    fn in_user_mode(&self, cpu: Cpu) -> TaskId {
+        let runs = |t: &crate::task::Task| {
+            t.cpu == cpu && !t.kthread && t.state == TaskState::Running && t.burns
+        };
+        let found = self.st.tasks.iter().position(runs);
+        found.map_or_else(|| self.swapper(cpu), |i| TaskId(i as u32))
+    }
+
+    /// Goes on with the system call of a CPU.
+    fn syscall(&mut self, cpu: Cpu) -> Result<(), Failure> {
+        let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
+            return Ok(());
+        };
+        let task = s.task;
+        if s.phase == Phase::Return {
+            return self.next_task_work(cpu, task);
+        }
+        s.phase = Phase::Running;
+        let (id, bh_off) = (s.id.child(s.left), s.bh_off);
+        let SysOp::TestRun { prog, input } = &mut s.op else {
+            let id = s.id;
+            let cur = Cur {
+                id,
+                cpu,
+                ..Cur::user(task)
+            };
+            return self.push_syscall(cpu, cur);
+        };
+        let (prog, input) = (
+            *prog,
+            std::mem::replace(input, crate::prog::ProgramInput::empty()),
+        );
+        let stack = self.take_stack()?;
+        let made = self.make_ctx(prog, &input);
+        let (r1, ctx) = made.map_err(|e| self.out_of_memory(e))?;
+        if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
+            s.r1 = r1;
+            s.op = SysOp::TestRun { prog, input };
+        }
+        let cur = Cur {
+            id,
+            cpu,
+            prog,
+            bh_off,
+            ctx,
+            scratch: self.stacks[stack as usize] + STACK_SIZE,
+            ..Cur::user(task)
+        };
+        let name = self.st.progs[prog.at()].name.clone();
+        self.event(&cur, What::ProgramStart { name });
+        self.push(cpu, cur, 0, [r1, 0, 0, 0, 0], stack, Running::Program);
+        Ok(())
+    }
+
+    /// Runs a task's next item of task work, in sweeps, last scheduled first; without any left
+    /// the task is in user mode, or gone.
+    fn next_task_work(&mut self, cpu: Cpu, task: TaskId) -> Result<(), Failure> {
+        loop {
+            let thread = &mut self.cpus[cpu.at()].thread;
+            if thread.sweep.is_empty() {
+                thread.sweep = self.st.task_take_work(task);
+                thread.sweeping = (!thread.sweep.is_empty()).then_some(task);
+            }
+            let Some(work) = thread.sweep.pop() else {
+                break;
+            };
+            if let Some(b) = self.st.task_work_begin(work) {
+                return self.callback(cpu, Level::Task, task, b.id, b.callback, b.slot, |e| {
+                    Running::TaskWork(work, e)
+                });
+            }
+        }
+        if self.st.tasks[task.at()].state == TaskState::Exiting {
+            self.st.tasks[task.at()].state = TaskState::Dead;
+        }
+        let thread = &mut self.cpus[cpu.at()].thread;
+        let returns = |s: &mut crate::run::Syscall| s.task == task && s.phase == Phase::Return;
+        if let Some(s) = thread.syscall.take_if(returns) {
+            self.results[s.job] = s.out;
+            if self.st.tasks[task.at()].user_code {
+                self.user_turns.push_back(task);
+            }
+        }
+        Ok(())
+    }
+
+    /// A run returned `r0`. `self.st.cur` is still its own.
+    fn ended(&mut self, cpu: Cpu, index: usize, mut run: Run, r0: u64) -> Result<(), Failure> {
+        self.cpus[cpu.at()].stack.pop();
+        self.free_runs.push(index);
+        self.free_stacks.push(run.stack);
+        if let Some(what) = left_over(&self.st.cur) {
+            return Err(self.failure(FailureKind::LeftOver(what), Some(run.act.pc)));
+        }
+        let return_value = r0 as u32;
+        let meta = &self.st.progs[self.st.cur.prog.at()];
+        match &run.what {
+            Running::Program => {
+                let name = meta.name.clone();
+                self.st.event(What::ProgramEnd { name, return_value });
+            }
+            what => {
+                let (kind, element) = async_kind(what);
+                let name = meta.function(run.act.pc.saturating_sub(1)).to_string();
+                self.st.event(What::CallbackEnd {
+                    kind,
+                    name,
+                    element,
+                    return_value,
+                });
+            }
+        }
+        std::mem::swap(&mut self.st.cur, &mut run.cur);
+        match run.what {
+            Running::Timer(timer, _) => {
+                self.st.timer_ended(cpu, timer);
+                self.next_timer(cpu)
+            }
+            Running::Work(work, _) => {
+                self.st.wq_ended(work);
+                Ok(())
+            }
+            Running::TaskWork(work, _) => {
+                self.st.task_work_ended(work);
+                Ok(())
+            }
+            Running::Program => self.program_ended(cpu, run, return_value),
+            Running::Syscall => Ok(()),
+        }
+    }
+
+    /// One run of a system call's program is over: soft interrupts are let in, then it runs again
+    /// or returns.
+    fn program_ended(&mut self, cpu: Cpu, run: Run, return_value: u32) -> Result<(), Failure> {
+        let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
+            return Ok(());
+        };
+        let r1 = s.r1;
+        let none = crate::prog::ProgramInput::empty();
+        let input = match &s.op {
+            SysOp::TestRun { input, .. } => input,
+            _ => &none,
+        };
+        let packet = run.cur.ctx.packet();
+        let data = packet.and_then(|p| self.mem.slice(p.data, p.len()));
+        let data_out = data.unwrap_or(&[]).to_vec();
+        let ctx_out = match &run.cur.ctx {
+            ProgCtx::Fields(ctx) => ctx.raw.clone(),
+            ProgCtx::Memory => {
+                let bytes = self.mem.slice(r1, input.ctx.len() as u64);
+                bytes.unwrap_or(&[]).to_vec()
+            }
+        };
+        let insns = run.act.insns;
+        let buffer = buffer_of(r1, &run.cur.ctx, input);
+        s.out = Some(SysResult::Output(ProgramOutput {
+            return_value,
+            data_out,
+            ctx_out,
+            insns,
+        }));
+        s.left -= 1;
+        s.phase = if s.left > 0 {
+            Phase::Enter
+        } else {
+            Phase::Return
+        };
+        if let Some((at, len)) = buffer {
+            self.buffers.give(at, len);
+        }
+        if s.bh_off
+            && self
+                .st
+                .timer_next(cpu)
+                .is_some_and(|d| d <= self.st.cpus[cpu.at()].clock)
+        {
+            let state = &mut self.st.cpus[cpu.at()];
+            state.softirq = Some(Softirq {
+                now: state.clock,
+                passes: 1,
+            });
+            return self.next_timer(cpu);
+        }
+        Ok(())
+    }
+}
+
+fn async_kind(what: &Running) -> (AsyncKind, Element) {
+    match what {
+        Running::Timer(_, e) => (AsyncKind::Timer, e.clone()),
+        Running::Work(_, e) => (AsyncKind::Wq, e.clone()),
+        Running::TaskWork(_, e) => (AsyncKind::TaskWork, e.clone()),
+        Running::Program | Running::Syscall => unreachable!("no callback"),
+    }
+}
+
+/// The shared object that a visible call is about: its first argument is the map, the slot or
+/// the lock, but for task work, whose first is the task.
+fn object_of(call: Call, args: [u64; 5]) -> u64 {
+    match call {
+        Call::Kfunc(k) if crate::kfunc::name(k).is_some_and(|n| n.starts_with("bpf_task_work")) => {
+            args[1]
+        }
+        _ => args[0],
+    }
+}
+
+/// What an execution that returns must not have any more.
+fn left_over(cur: &Cur) -> Option<LeftOver> {
+    if let Some(&lock) = cur.locks.first() {
+        return Some(LeftOver::SpinLock(lock));
+    }
+    if cur.irq_off > 0 {
+        return Some(LeftOver::IrqsOff);
+    }
+    (cur.preempt_off > 0).then_some(LeftOver::PreemptionOff)
+}

@@ -1,0 +1,110 @@
+//! Locks and what keeps interrupts off: SEMANTICS 6.2, 6.3 and 6.17.
+
+use crate::choose::Wait;
+use crate::ids::{CtxId, MapId};
+use crate::state::State;
+use crate::trace::Level;
+use bpfsim_vm::GuestMem;
+
+/// How long a resilient spin lock is waited for, in ns (`RES_DEF_TIMEOUT`).
+pub(crate) const TIMEOUT: u64 = 250_000_000;
+
+/// A lock inside of a map. Operations are single steps, so one is only ever seen held while its
+/// holder waits for a timer's callback.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MapLock {
+    pub map: MapId,
+    pub kind: LockKind,
+    pub by: CtxId,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LockKind {
+    /// `struct bucket`'s: resilient.
+    Bucket(u32),
+    /// The lists of an LRU map: plain.
+    Lru,
+}
+
+impl State {
+    /// What an execution that wants a map's lock must wait for first.
+    pub fn map_lock_wait(&self, map: MapId, bucket: Option<u32>) -> Option<Wait> {
+        let now = self.cpus[self.cur.cpu.at()].clock;
+        let held = |l: &&MapLock| {
+            l.map == map
+                && l.by != self.cur.id
+                && match l.kind {
+                    LockKind::Bucket(b) => bucket == Some(b),
+                    LockKind::Lru => true,
+                }
+        };
+        self.map_locks.iter().find(held).map(|l| match l.kind {
+            LockKind::Bucket(bucket) => Wait::BucketLock {
+                map,
+                bucket,
+                until: now.saturating_add(TIMEOUT),
+            },
+            LockKind::Lru => Wait::LruLock(map),
+        })
+    }
+
+    /// Takes a map's lock for as long as the current execution waits.
+    pub fn map_lock(&mut self, map: MapId, kind: LockKind) {
+        let by = self.cur.id;
+        self.map_locks.push(MapLock { map, kind, by });
+        self.cur.irq_off += 1;
+    }
+
+    pub fn map_unlock(&mut self, map: MapId, kind: LockKind) {
+        let lock = MapLock {
+            map,
+            kind,
+            by: self.cur.id,
+        };
+        if let Some(at) = self.map_locks.iter().position(|l| *l == lock) {
+            self.map_locks.swap_remove(at);
+            self.irq_on();
+        }
+    }
+
+    /// `__bpf_spin_lock_irqsave`: true once it is held.
+    pub fn spin_lock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<bool> {
+        Some(match mem.read_u32(addr)? {
+            0 => {
+                mem.write_u32(addr, 1)?;
+                self.cur.irq_off += 1;
+                self.cur.locks.push(addr);
+                true
+            }
+            _ => {
+                self.cur.wait = Some(Wait::SpinLock(addr));
+                false
+            }
+        })
+    }
+
+    /// `__bpf_spin_unlock_irqrestore`
+    pub fn spin_unlock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<()> {
+        mem.write_u32(addr, 0)?;
+        self.cur.locks.retain(|l| *l != addr);
+        self.irq_on();
+        Some(())
+    }
+
+    /// One reason less to keep interrupts off. With the last one, what waited for them happens:
+    /// the hop of task work through irq_work.
+    pub fn irq_on(&mut self) {
+        self.cur.irq_off = self.cur.irq_off.saturating_sub(1);
+        if self.cur.irq_off == 0 && self.cur.level < Level::Nmi {
+            let cpu = self.cur.cpu;
+            while let Some(work) = self.cpus[cpu.at()].irq_work.pop_front() {
+                self.task_work_hop(work);
+            }
+        }
+    }
+
+    /// True while nothing, not even irq_work, can come over the current execution.
+    pub fn irqs_off(&self) -> bool {
+        self.cur.irq_off > 0 || self.cur.level == Level::Nmi
+    }
+}

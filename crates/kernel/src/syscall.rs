@@ -1,0 +1,343 @@
+//! System calls of tasks: what user space can do beside running programs, as executions that
+//! others can come between and that block where Linux's do.
+
+use crate::failure::Failure;
+use crate::ids::{Cpu, MapId, ProgId, TaskId};
+use crate::kernel::Kernel;
+use crate::map::update;
+use crate::prog::{ProgramInput, ProgramOutput};
+use crate::refs::MapFd;
+use crate::run::{Job, Phase, Run};
+use crate::state::State;
+use bpfsim_abi::Errno;
+use bpfsim_vm::GuestMem;
+
+/// A system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SysOp {
+    /// `BPF_PROG_TEST_RUN`
+    TestRun {
+        /// The program.
+        prog: ProgId,
+        /// What it is run with.
+        input: ProgramInput,
+    },
+    /// `BPF_MAP_LOOKUP_ELEM`
+    MapLookup {
+        /// The map.
+        map: MapId,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// `BPF_MAP_UPDATE_ELEM`
+    MapUpdate {
+        /// The map.
+        map: MapId,
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+        /// `BPF_ANY` and so on.
+        flags: u64,
+    },
+    /// `BPF_MAP_DELETE_ELEM`
+    MapDelete {
+        /// The map.
+        map: MapId,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`
+    MapLookupDelete {
+        /// The map.
+        map: MapId,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// `BPF_MAP_GET_FD_BY_ID`
+    MapOpen(MapId),
+    /// `dup(2)` of a map's descriptor.
+    MapDup(MapFd),
+    /// `close(2)` of a map's descriptor.
+    MapClose(MapFd),
+    /// `BPF_OBJ_PIN` of a map.
+    MapPin(MapId),
+    /// `unlink(2)` of a map's pin.
+    MapUnpin(MapId),
+    /// `close(2)` of a program's descriptor.
+    ProgClose(ProgId),
+    /// `clock_nanosleep(2)`, in ns.
+    Sleep(u64),
+    /// `pause(2)`: sleeps until the task is killed.
+    Pause,
+}
+
+impl SysOp {
+    /// The map that it is about.
+    pub(crate) fn map(&self) -> Option<MapId> {
+        match self {
+            SysOp::MapLookup { map, .. }
+            | SysOp::MapUpdate { map, .. }
+            | SysOp::MapDelete { map, .. }
+            | SysOp::MapLookupDelete { map, .. }
+            | SysOp::MapOpen(map)
+            | SysOp::MapPin(map)
+            | SysOp::MapUnpin(map) => Some(*map),
+            _ => None,
+        }
+    }
+}
+
+/// What a system call returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SysResult {
+    /// A program ran.
+    Output(ProgramOutput),
+    /// A value was looked up.
+    Value(Vec<u8>),
+    /// A descriptor was made.
+    Fd(MapFd),
+    /// 0.
+    Done,
+    /// It failed.
+    Failed(Errno),
+}
+
+impl SysResult {
+    fn of(result: Result<(), Errno>) -> SysResult {
+        result.map_or_else(SysResult::Failed, |()| SysResult::Done)
+    }
+
+    /// The result of a call that returns nothing else.
+    pub fn done(self) -> Result<(), Errno> {
+        match self {
+            SysResult::Failed(errno) => Err(errno),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An operation's result, or `None` while it waits or has more to do: what for is in the
+/// execution's `wait`, and the operation is to be called again.
+pub(crate) type Step<T> = Option<T>;
+
+impl State {
+    /// Begins a system call, or goes on with it.
+    pub(crate) fn sys_step(&mut self, mem: &mut GuestMem, op: &SysOp) -> Step<SysResult> {
+        Some(match op {
+            SysOp::TestRun { .. } => SysResult::Failed(Errno::EINVAL),
+            SysOp::MapLookup { map, key } => match self.sys_lookup(mem, *map, key, 0) {
+                Ok(value) => SysResult::Value(value),
+                Err(errno) => SysResult::Failed(errno),
+            },
+            SysOp::MapUpdate {
+                map,
+                key,
+                value,
+                flags,
+            } => SysResult::of(self.map_update_step(mem, *map, key, value, *flags, true)?),
+            SysOp::MapDelete { map, key } => {
+                SysResult::of(self.map_delete_step(mem, *map, key, true)?)
+            }
+            SysOp::MapLookupDelete { map, key } => {
+                match self.map_lookup_delete_step(mem, *map, key)? {
+                    Ok(value) => SysResult::Value(value),
+                    Err(errno) => SysResult::Failed(errno),
+                }
+            }
+            SysOp::MapOpen(map) => self
+                .map_open(*map)
+                .map_or_else(SysResult::Failed, SysResult::Fd),
+            SysOp::MapDup(fd) => self
+                .map_dup(*fd)
+                .map_or_else(SysResult::Failed, SysResult::Fd),
+            SysOp::MapClose(fd) => {
+                if self.cur.op.is_none() {
+                    match self.map_fd_close(*fd) {
+                        Ok(last) => self.free_all_begin(last),
+                        Err(errno) => return Some(SysResult::Failed(errno)),
+                    }
+                }
+                self.free_all_step(mem)?;
+                SysResult::Done
+            }
+            SysOp::MapPin(map) => SysResult::of(self.map_pin(*map)),
+            SysOp::MapUnpin(map) => {
+                if self.cur.op.is_none() {
+                    let last = self.map_unpin(*map);
+                    self.free_all_begin(last);
+                }
+                self.free_all_step(mem)?;
+                SysResult::Done
+            }
+            SysOp::ProgClose(prog) => SysResult::of(self.prog_close(*prog)),
+            SysOp::Sleep(ns) => {
+                self.sleep_step(*ns)?;
+                SysResult::Done
+            }
+            SysOp::Pause => {
+                self.sleep_step(u64::MAX)?;
+                SysResult::Done
+            }
+        })
+    }
+}
+
+/// Where a run of the simulation is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Nothing is due now.
+    Idle,
+    /// Nothing is due up to this virtual time, in ns, which the clocks have then come to.
+    Until(u64),
+    /// This system call has returned.
+    Job(Job),
+}
+
+/// Why a run of the simulation stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paused {
+    /// The goal is reached.
+    Reached,
+    /// A task made by [`Kernel::spawn_user`] is in user mode and wants to go on: hand it what
+    /// [`Kernel::take_result`] has for it, and its next system call to [`Kernel::user_syscall`],
+    /// or let it exit.
+    User(TaskId),
+}
+
+impl Kernel {
+    /// Lets the simulation go on until the goal is reached or user space has its turn.
+    pub fn run(&mut self, goal: Goal) -> Result<Paused, Failure> {
+        let mut until = match goal {
+            Goal::Until(t) => Some(t),
+            _ => None,
+        };
+        loop {
+            if let Some(task) = self.user_turns.pop_front() {
+                return Ok(Paused::User(task));
+            }
+            if let Goal::Job(job) = goal
+                && self.results[job.0].is_some()
+            {
+                return Ok(Paused::Reached);
+            }
+            if self.step(until)? {
+                continue;
+            }
+            if let Goal::Job(job) = goal {
+                // It may sleep: then time passes until it wakes up.
+                until = self.next_wake().filter(|_| self.results[job.0].is_none());
+                if until.is_none() {
+                    return Err(self.deadlock());
+                }
+                continue;
+            }
+            self.check_stuck()?;
+            if let Some(until) = until {
+                self.advance_to(until);
+            }
+            return Ok(Paused::Reached);
+        }
+    }
+
+    /// A task whose user mode the caller is: it has its first turn when the simulation goes on.
+    pub fn spawn_user(&mut self, cpu: Cpu) -> Result<TaskId, bpfsim_vm::MemError> {
+        let n = self.st.tasks.len() as u32;
+        let task = self.add_task(1000 + n, &format!("user-{n}"), self.clamp(cpu), false)?;
+        self.st.tasks[task.at()].user_code = true;
+        self.user_turns.push_back(task);
+        Ok(task)
+    }
+
+    /// Has a task make a system call.
+    pub fn user_syscall(&mut self, task: TaskId, op: SysOp) -> Job {
+        self.enqueue(task, op)
+    }
+
+    /// What a system call returned, once it has; later calls find nothing.
+    pub fn take_result(&mut self, job: Job) -> Option<SysResult> {
+        self.results.get_mut(job.0)?.take()
+    }
+
+    /// Makes a system call of the main task at once, before anything else that is due. `Err` is
+    /// a call that has begun and must wait: let the simulation go on until it has returned.
+    pub fn begin_now(&mut self, op: &SysOp) -> Result<Result<SysResult, Job>, Failure> {
+        if let Err(errno) = self.check_op(op) {
+            return Ok(Ok(SysResult::Failed(errno)));
+        }
+        // The task's CPU must be its own.
+        while !self.cpus[0].stack.is_empty() {
+            if !self.step(None)? {
+                return Err(self.deadlock());
+            }
+        }
+        // Nobody can come between: it need not be done in pieces.
+        self.st.explores = false;
+        if let Some(result) = self.st.sys_step(&mut self.mem, op) {
+            return Ok(Ok(result));
+        }
+        self.enqueue_front(op.clone()).map(Err)
+    }
+
+    /// [`Kernel::begin_now`], and lets the simulation go on as long as the call must wait.
+    pub fn syscall_now(&mut self, op: &SysOp) -> Result<SysResult, Failure> {
+        let job = match self.begin_now(op)? {
+            Ok(result) => return Ok(result),
+            Err(job) => job,
+        };
+        while self.run(Goal::Job(job))? != Paused::Reached {}
+        Ok(self.take_result(job).unwrap_or(SysResult::Done))
+    }
+
+    /// Puts a call of the main task that has begun already (its state is in `st.cur`) on top of
+    /// CPU 0.
+    fn enqueue_front(&mut self, op: SysOp) -> Result<Job, Failure> {
+        let task = self.main_task();
+        let job = self.enqueue(task, op);
+        let queue = &mut self.cpus[0].queue;
+        let call = queue.pop_back();
+        self.vacate(Cpu(0));
+        let mut cur = crate::state::Cur::user(task);
+        std::mem::swap(&mut cur, &mut self.st.cur);
+        if let Some(mut s) = call {
+            s.phase = Phase::Running;
+            cur.id = s.id;
+            cur.task = task;
+            self.cpus[0].thread.syscall = Some(s);
+        }
+        self.push_syscall(Cpu(0), cur)?;
+        Ok(job)
+    }
+
+    /// The system call of a CPU has more to do, or is done.
+    pub(crate) fn syscall_step(&mut self, cpu: Cpu, mut run: Run) -> Option<Run> {
+        let thread = &mut self.cpus[cpu.at()].thread;
+        let op = thread.syscall.as_ref().map(|s| s.op.clone());
+        let op = op.unwrap_or(SysOp::Pause);
+        let result = self.st.sys_step(&mut self.mem, &op);
+        let Some(result) = result else {
+            run.next = self.next_of_op(run.next);
+            std::mem::swap(&mut self.st.cur, &mut run.cur);
+            return Some(run);
+        };
+        std::mem::swap(&mut self.st.cur, &mut run.cur);
+        if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
+            s.out = Some(result);
+            s.phase = Phase::Return;
+        }
+        self.cpus[cpu.at()].stack.pop();
+        self.free_stacks.push(run.stack);
+        None
+    }
+
+    /// Checks what makes a call fail before it begins.
+    pub(crate) fn check_op(&self, op: &SysOp) -> Result<(), Errno> {
+        match op {
+            SysOp::TestRun { prog, .. } if !self.st.prog_fd_open(*prog) => Err(Errno::EBADF),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `BPF_F_LOCK`
+pub(crate) const F_LOCK: u64 = update::LOCK;
