@@ -87,6 +87,10 @@ pub enum LoadErrorKind {
     ArenaTooSmall,
     /// A struct_ops variable that libbpf would not take.
     BadStructOps(String),
+    /// A member of a struct_ops struct that the kernel does not have as the object has it.
+    UnsupportedStructOps(String),
+    /// A struct that the kernel's BTF does not have.
+    NoKernelType(String),
     /// An extern in an object without BTF.
     ExternNeedsBtf,
     /// An extern that BTF does not declare, or not in a section, or with a broken type.
@@ -165,11 +169,16 @@ impl LoadError {
             K::ManySymbolTables | K::ProgramOutOfSection { .. } => Errno::Format,
             K::NoSymbols | K::NoBtf | K::NoDatasec | K::BadDatasec(_) | K::NoArena => Errno::Enoent,
             K::TooLarge { .. } | K::Overlapping | K::ArenaTooSmall => Errno::E2big,
-            K::LegacyMaps | K::StaticProgram | K::UnsupportedMap(_) | K::UnsupportedExtern(_) => {
-                Errno::Eopnotsupp
-            }
+            K::LegacyMaps
+            | K::StaticProgram
+            | K::UnsupportedMap(_)
+            | K::UnsupportedExtern(_)
+            | K::UnsupportedStructOps(_) => Errno::Eopnotsupp,
             K::BadReloc(_) | K::UnsupportedReloc(_) | K::NoSubprog { .. } => Errno::Reloc,
-            K::ExternNeedsBtf | K::ExternWithoutSymbol | K::UnresolvedExtern(_) => Errno::Esrch,
+            K::NoKernelType(_)
+            | K::ExternNeedsBtf
+            | K::ExternWithoutSymbol
+            | K::UnresolvedExtern(_) => Errno::Esrch,
             K::BadExtern(_) | K::MissingInfo(_) | K::NoGlobal(_) => Errno::Enoent,
             K::CorruptedProgram { .. }
             | K::BadBtf(_)
@@ -244,6 +253,8 @@ impl fmt::Display for LoadErrorKind {
             K::StaticProgram => f.write_str("an entry program cannot be static"),
             K::NoBtf => f.write_str("BTF is required but missing"),
             K::BadBtf(why) => write!(f, "BTF is required but broken: {why}"),
+            K::UnsupportedStructOps(why) => f.write_str(why),
+            K::NoKernelType(name) => write!(f, "the kernel has no struct {name}"),
             K::ExternNeedsBtf => f.write_str("an extern needs BTF, and there is none"),
             K::ExternWithoutSymbol => f.write_str("BTF declares an extern that is no symbol"),
             K::UnsupportedExtern(why) => f.write_str(why),

@@ -3,7 +3,8 @@
 //! [`load`] is a pure function of bytes: it opens no file and asks nothing of the machine. What it
 //! gives is what libbpf has after `bpf_object__open` and the linking of subprograms. The steps that
 //! need a target follow on the [`Object`]: values of `.kconfig` ([`Object::set_kconfig`]), CO-RE
-//! ([`Object::relocate_core`]), externs ([`Object::resolve_externs`]) and maps' addresses.
+//! ([`Object::relocate_core`]), externs ([`Object::resolve_externs`]), struct_ops values
+//! ([`Object::kern_struct_ops`]) and maps' addresses.
 //!
 //! Whatever the bytes are, the answer is an [`Object`] or a [`LoadError`] that says what is wrong
 //! and where; time and memory are bounded by the input's length and by the limits that
@@ -27,6 +28,7 @@ mod object;
 mod open;
 mod relocs;
 mod struct_ops;
+mod struct_ops_kern;
 
 pub use crate::code::{CodeReloc, CodeSection, Label, code_sections};
 pub use crate::core_relocs::{CoreOutcome, CoreReport};
@@ -39,6 +41,7 @@ pub use crate::object::{
     CoreReloc, Extern, ExternKind, FuncInfo, InitSlot, KconfigType, MapDef, MapKind, Object,
     Program, Reloc, RelocKind, SectionSpec, SlotValue, StructOps,
 };
+pub use crate::struct_ops_kern::{KernMember, KernStructOps};
 
 /// What a caller may say about an object before it is read (`struct bpf_object_open_opts`).
 #[derive(Clone, Debug, Default)]

@@ -68,6 +68,7 @@ fn whole(mut object: Object) {
     };
     let _wants_more = object.set_kconfig(&kconfig);
     if let Some(btf) = object.btf.clone() {
+        let _of_this_kernel = object.kern_struct_ops(&btf);
         let report = object.relocate_core(&btf, &[]);
         let count = object
             .programs

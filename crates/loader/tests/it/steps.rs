@@ -313,6 +313,55 @@ fn struct_ops_maps_name_their_programs() {
     assert!(object.programs.iter().all(|p| p.autoload));
 }
 
+/// Members lie where the kernel's own struct has them, whatever the object's had.
+#[test]
+fn struct_ops_values_are_the_kernels() {
+    let mut object = matrix("struct_ops");
+    let kernel = bpfsim_btf::vmlinux().unwrap();
+    let all = object.kern_struct_ops(&kernel).unwrap();
+    assert_eq!(all.len(), 2);
+    let find = |name| {
+        let id = kernel.find(name, bpfsim_btf::Kind::Struct).unwrap();
+        (id, kernel.ty(id).unwrap().composite().unwrap())
+    };
+    let (value_type, value) = find("bpf_struct_ops_tcp_congestion_ops");
+    let (type_id, ops) = find("tcp_congestion_ops");
+    let data = value
+        .members
+        .iter()
+        .find(|m| m.name == "data")
+        .unwrap()
+        .bit_offset
+        / 8;
+    for kern in &all {
+        assert_eq!((kern.value_type, kern.type_id), (value_type, type_id));
+        assert_eq!(kern.value.len(), value.size as usize);
+        for prog in &kern.progs {
+            let member = ops.members.get(prog.member as usize).unwrap();
+            assert_eq!(prog.offset, data + member.bit_offset / 8);
+            let program = &object.programs[prog.program].name;
+            assert_eq!(program.as_str(), format!("fixed_{}", member.name));
+        }
+        assert_eq!(kern.progs.len(), 3);
+        let name = ops.members.iter().find(|m| m.name == "name").unwrap();
+        let start = (data + name.bit_offset / 8) as usize;
+        assert_eq!(kern.value[start..start + 6], *b"bpfsim");
+    }
+    // A program stands for one member; a member that is set must exist.
+    let map = all[0].map;
+    let ops = object.maps[map].struct_ops.as_mut().unwrap();
+    let (a, b) = (ops.progs[0].1, ops.progs[1].1);
+    (ops.progs[0].1, ops.progs[1].1) = (b, a);
+    let e = object.kern_struct_ops(&kernel).unwrap_err();
+    assert!(matches!(e.kind, LoadErrorKind::BadStructOps(_)), "{e}");
+    object.maps[map].struct_ops.as_mut().unwrap().type_name = "list_head".into();
+    let e = object.kern_struct_ops(&kernel).unwrap_err();
+    assert_eq!(
+        e.kind,
+        LoadErrorKind::NoKernelType("bpf_struct_ops_list_head".into())
+    );
+}
+
 #[test]
 fn sections_say_type_and_target() {
     let object = matrix("sections");
