@@ -143,6 +143,8 @@ const HELPERS: &[Helper] = &[
     row(Func::CopyFromUserTask, false, memory::copy_from_user_task),
     row(Func::SkbLoadBytes, false, packet::load_bytes),
     row(Func::SkbStoreBytes, false, packet::skb_store_bytes),
+    row(Func::SkbChangeHead, false, packet::skb_change_head),
+    row(Func::GetHashRecalc, false, packet::get_hash_recalc),
     row(Func::SkbPullData, false, packet::skb_pull_data),
     row(Func::XdpLoadBytes, false, packet::load_bytes),
     row(Func::XdpStoreBytes, false, packet::store_bytes),

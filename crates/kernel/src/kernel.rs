@@ -4,7 +4,7 @@ use crate::choose::{Chooser, Usual};
 use crate::failure::{Failure, FailureKind, Place};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::map::MapSpec;
-use crate::packet::{FieldsCtx, Packet};
+use crate::packet::{ETH_HLEN, FieldsCtx, Packet};
 use crate::prog::{ProgCode, ProgCtx, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
@@ -447,6 +447,7 @@ impl Kernel {
             };
             let data = data + skip;
             ctx.show(Packet {
+                mac: head + HEADROOM,
                 head,
                 meta: data,
                 data,
@@ -462,8 +463,6 @@ impl Kernel {
     }
 }
 
-/// `ETH_HLEN`
-const ETH_HLEN: u64 = 14;
 /// Index of the loopback device, which test packets come from.
 const LOOPBACK: u32 = 1;
 

@@ -7,10 +7,12 @@ use crate::kfunc;
 use crate::map::{MapBtf, MapSpec};
 use crate::prog::{ProgCode, ProgMeta, code_address};
 use bpfsim_abi::{AttachType, Errno, Func, MapType};
-use bpfsim_btf::core::CoreError;
-use bpfsim_isa::{CallKind, Insn, Op, decode_all};
+use bpfsim_btf::Kind;
+use bpfsim_btf::core::{CoreError, POISON_CALL};
+use bpfsim_isa::{CallKind, Insn, Op, decode_all, uapi};
 use bpfsim_loader::{
-    ExternKind, Kconfig, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue,
+    ExternKind, Kconfig, MapDef, MapKind, Object, POISON_CALL_KFUNC_BASE, Program, Reloc,
+    RelocKind, SlotValue,
 };
 use bpfsim_vm::{Image, LowerError};
 use std::sync::Arc;
@@ -247,7 +249,9 @@ impl Kernel {
         for (at, op) in decode_all(&insns).map_err(|e| code(e.into()))? {
             if let Op::Call(CallKind::Helper(n)) = op {
                 let func = u32::try_from(n).ok().and_then(Func::from_u32);
-                if !func.is_some_and(helper::runs) {
+                // Poisoned by a relocation that found nothing: such code is not meant to run.
+                let poisoned = n >= POISON_CALL;
+                if !poisoned && !func.is_some_and(helper::runs) {
                     let what = func
                         .map_or_else(|| format!("helper {n}"), |f| format!("helper {}", f.name()));
                     return Err(LoadError::Unsupported {
@@ -332,13 +336,24 @@ impl Kernel {
             },
             RelocKind::ExternCall { ext } => {
                 let name = object.externs[ext].essential_name();
-                let Some(index) = kfunc::index(name) else {
+                let known = kfunc::index(name);
+                if known.is_none()
+                    && object.externs[ext].weak
+                    && self.layouts.btf.find(name, Kind::Func).is_none()
+                {
+                    // Linux has none of that name either: libbpf poisons the call.
+                    let poison = POISON_CALL_KFUNC_BASE.wrapping_add(ext as i32);
+                    let call = uapi::BPF_JMP | uapi::BPF_CALL;
+                    insns[reloc.insn] = Insn::new(call, 0, 0, 0, poison);
+                    return Ok(());
+                }
+                let Some(index) = known else {
                     let what = format!("kfunc {name}");
                     let program = Some((program.name.clone(), reloc.insn));
                     return Err(LoadError::Unsupported { what, program });
                 };
                 let call = &mut insns[reloc.insn];
-                call.set_src(bpfsim_isa::uapi::BPF_PSEUDO_KFUNC_CALL);
+                call.set_src(uapi::BPF_PSEUDO_KFUNC_CALL);
                 (call.imm, call.off) = (index as i32, 0);
                 return Ok(());
             }

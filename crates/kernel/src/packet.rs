@@ -25,10 +25,15 @@ pub(crate) struct Packet {
     /// First byte of metadata before it; `data` where there is none.
     pub meta: u64,
     pub data: u64,
+    /// First byte of its Ethernet header (`skb_mac_header`).
+    pub mac: u64,
     pub end: u64,
     /// End of its buffer.
     pub tail: u64,
 }
+
+/// `ETH_HLEN`
+pub(crate) const ETH_HLEN: u64 = 14;
 
 /// The fields that show a packet, by context: start, end, metadata.
 const SHOWS: [[CtxSlot; 3]; 2] = [
@@ -109,9 +114,26 @@ impl Packet {
         (end <= self.len()).then_some(self.data + offset)
     }
 
-    /// `LD_ABS`: bytes converted from network order.
+    /// `LD_ABS`: bytes converted from network order. Negative offsets count from the headers, as
+    /// `bpf_internal_load_pointer_neg_helper` has it.
     pub fn load(&self, mem: &GuestMem, offset: i32, size: u32) -> Option<u64> {
-        let at = self.at(u64::try_from(offset).ok()?, size as u64)?;
+        const SKF_NET_OFF: i32 = -0x10_0000;
+        const SKF_LL_OFF: i32 = -0x20_0000;
+        let from = match offset {
+            0.. => self.data,
+            SKF_NET_OFF.. => self.mac + ETH_HLEN,
+            SKF_LL_OFF.. => self.mac,
+            _ => return None,
+        };
+        let bias = match offset {
+            0.. => 0,
+            SKF_NET_OFF.. => SKF_NET_OFF,
+            _ => SKF_LL_OFF,
+        };
+        let at = from + (offset - bias) as u64;
+        if at < self.head || at + size as u64 > self.end {
+            return None;
+        }
         let bytes = mem.slice(at, size as u64)?;
         Some(bytes.iter().fold(0, |w, &b| w << 8 | b as u64))
     }

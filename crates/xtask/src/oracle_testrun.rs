@@ -72,12 +72,25 @@ fn row(line: &str) -> Option<Row<'_>> {
     })
 }
 
+/// What the selftests' runner puts into some maps first: a bound, and a mark behind it.
+fn test_value() -> [u8; 48] {
+    let mut value = [0; 48];
+    value[..4].copy_from_slice(&28u32.to_le_bytes());
+    value[28..32].copy_from_slice(&0xabcd_ef12u32.to_le_bytes());
+    value
+}
+
 /// Runs one program alone, on 64 zero bytes or without a context.
 fn run(dir: &Path, row: &Row) -> Result<u32, String> {
     let bytes = fs::read(dir.join(row.file)).map_err(|e| format!("{}: {e}", row.file))?;
     let run = || -> Result<u32, Error> {
         let sim = Sim::new()?;
         let mut bpf = EbpfLoader::new().only(row.program).load(&sim, &bytes)?;
+        for name in ["map_array_48b", "map_array_ro"] {
+            if let Ok(map) = bpf.map(name) {
+                map.update(&[0; 4], &test_value(), bpfsim::update::ANY)?;
+            }
+        }
         let mut program = bpf.program_mut(row.program)?;
         let input = match program.takes_packet() {
             true => ProgramInput::packet(&[0; 64]),

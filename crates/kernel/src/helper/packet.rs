@@ -1,14 +1,12 @@
 //! Helpers on packets.
 
 use super::{Arg, Args, ret};
-use crate::packet::Packet;
+use crate::packet::{ETH_HLEN, Packet};
 use crate::prog::ProgCtx;
 use crate::state::State;
 use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
-/// `ETH_HLEN`: what an XDP packet cannot be cut below.
-const ETH_HLEN: u64 = 14;
 /// `sizeof(struct xdp_frame)`: room at the head of a buffer that stays the kernel's.
 const XDP_FRAME: u64 = 40;
 
@@ -208,6 +206,33 @@ fn partial(bytes: &[u8]) -> u32 {
 fn fold(sum: u32) -> u16 {
     let sum = (sum >> 16) + (sum & 0xffff);
     ((sum >> 16) + (sum & 0xffff)) as u16
+}
+
+/// `bpf_skb_change_head`: zeroed room for a new header.
+pub(super) fn skb_change_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let p = packet(st, a)?;
+    let len = a.r[1] as u32 as u64;
+    if a.r[2] != 0 {
+        return done(Err(Errno::EINVAL));
+    }
+    if len > p.data - p.head {
+        return done(Err(Errno::ENOMEM));
+    }
+    let data = p.data - len;
+    match mem.slice_mut(data, len) {
+        Some(room) => room.fill(0),
+        None => return a.bad(1),
+    }
+    show(st, Packet { data, meta: data, mac: data, ..p });
+    done(Ok(0))
+}
+
+/// `bpf_get_hash_recalc`: of a flow the same number each time; Linux's depends on a secret.
+pub(super) fn get_hash_recalc(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let p = packet(st, a)?;
+    let header = mem.slice(p.mac, (p.end - p.mac).min(54)).unwrap_or(&[]);
+    let hash = header.chunks(8).fold(1, |hash, c| c.iter().fold(hash, |h, &b| crate::ids::mix(h, b as u64)));
+    Ok(Flow::Done(hash >> 32))
 }
 
 /// `bpf_csum_update`: there is no checksum of the whole packet here.
