@@ -109,7 +109,7 @@ impl Engine for Bpfsim {
 struct Kernel;
 
 impl Host for Kernel {
-    fn call(&mut self, call: Call, a: [u64; 5], _: u64, _: &mut GuestMem) -> Flow {
+    fn call(&mut self, call: Call, a: &[u64; 5], _: u64, _: &mut GuestMem) -> Flow {
         match call {
             Call::Helper(HELPER) => Flow::Done(helper(a[0], a[1], a[2], a[3], a[4])),
             other => Flow::Fault(FaultKind::UnknownCall(other)),

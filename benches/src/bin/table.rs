@@ -1,4 +1,6 @@
-//! Prints what the engines took, and as multiples of solana-sbpf's interpreter.
+//! Prints what the engines took, and as multiples of solana-sbpf's interpreter:
+//! `table [--rounds N] [--ms N] [--only PROGRAM]`, with so many rounds, in each of which every engine
+//! runs for so many milliseconds.
 
 #![allow(clippy::print_stdout)] // a command of its own, for people to read
 
@@ -7,13 +9,13 @@ use bpfsim_benches::measure::{Row, geomean, measure};
 use bpfsim_benches::programs::programs;
 
 fn main() {
-    let arg = |name: &str, or: f64| {
-        let found = std::env::args().skip_while(|a| a != name).nth(1);
-        found.and_then(|a| a.parse().ok()).unwrap_or(or)
-    };
+    let given = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
+    let arg = |name: &str, or: f64| given(name).and_then(|a| a.parse().ok()).unwrap_or(or);
+    let only = given("--only");
     let (rounds, share) = (arg("--rounds", 15.0) as usize, arg("--ms", 10.0) * 1e6);
     let rows: Vec<Row> = programs()
         .iter()
+        .filter(|p| only.as_ref().is_none_or(|name| name == p.name))
         .map(|p| measure(p, rounds, share))
         .collect();
     print_table(

@@ -148,7 +148,7 @@ fn interpreted(program: &Program, area: &[u8]) -> Outcome {
 struct Alone;
 
 impl Host for Alone {
-    fn call(&mut self, call: Call, _: [u64; 5], _: u64, _: &mut GuestMem) -> Flow {
+    fn call(&mut self, call: Call, _: &[u64; 5], _: u64, _: &mut GuestMem) -> Flow {
         panic!("{call:?}")
     }
     fn resume(&mut self, _: u64, _: &mut GuestMem) -> Flow {

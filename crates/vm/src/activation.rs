@@ -8,16 +8,23 @@ pub const FRAME_SIZE: u64 = 512;
 pub const STACK_SIZE: u64 = FRAME_SIZE * MAX_FRAMES as u64;
 
 /// What is saved by a call and put back by the return.
+///
+/// Registers do not lie side by side: they would be copied two at a time, and a load of what two
+/// stores have just written waits for both to reach the cache.
 #[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
 pub(crate) struct Frame {
+    pub r6: u64,
     /// Instruction to go on at.
     pub ret: u32,
-    /// The frame was entered by the host and returns to it ([`Flow::CallBpf`](crate::Flow)).
-    pub to_host: bool,
     /// What was left of the caller's `may_goto` budget.
     pub may_goto: u32,
-    /// R6 to R9.
-    pub saved: [u64; 4],
+    pub r7: u64,
+    /// The frame was entered by the host and returns to it ([`Flow::CallBpf`](crate::Flow)).
+    pub to_host: bool,
+    pub r8: u64,
+    pub fp: u64,
+    pub r9: u64,
 }
 
 /// Registers, frames and pc of one run of one program.
@@ -40,12 +47,12 @@ pub struct Activation {
 impl Activation {
     /// An activation about to execute `entry` with `args` in R1 to R5, on the [`STACK_SIZE`]
     /// bytes of stack at guest address `stack`.
+    #[inline]
     pub fn new(entry: u32, args: [u64; 5], stack: u64) -> Activation {
-        let mut regs = [0; 16];
-        regs[1..6].copy_from_slice(&args);
-        regs[10] = stack + STACK_SIZE;
+        let [a, b, c, d, e] = args;
+        let fp = stack.wrapping_add(STACK_SIZE);
         Activation {
-            regs,
+            regs: [0, a, b, c, d, e, 0, 0, 0, 0, fp, 0, 0, 0, 0, 0],
             pc: entry,
             grant: false,
             insns: 0,
@@ -56,12 +63,13 @@ impl Activation {
 
     /// R1 to R5.
     pub fn args(&self) -> [u64; 5] {
-        [
-            self.regs[1],
-            self.regs[2],
-            self.regs[3],
-            self.regs[4],
-            self.regs[5],
-        ]
+        *self.args_ref()
+    }
+
+    /// R1 to R5, where they are.
+    #[inline(always)]
+    pub(crate) fn args_ref(&self) -> &[u64; 5] {
+        let [_, args @ .., _, _, _, _, _, _, _, _, _, _] = &self.regs;
+        args
     }
 }

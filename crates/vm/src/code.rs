@@ -109,3 +109,10 @@ impl K {
         (K::St8I as u8..=K::St64R as u8).contains(&(self as u8))
     }
 }
+
+impl Code {
+    /// Slots that the instruction takes.
+    pub(crate) fn slots(&self) -> usize {
+        1 + (self.k == K::LdImm64) as usize
+    }
+}

@@ -37,7 +37,7 @@ pub enum Flow {
 /// The kernel, as a running program sees it.
 pub trait Host {
     /// Makes a call to a helper or kfunc, the `insns`th instruction of the activation.
-    fn call(&mut self, call: Call, args: [u64; 5], insns: u64, mem: &mut GuestMem) -> Flow;
+    fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow;
 
     /// A function that [`Flow::CallBpf`] started has returned `r0`; goes on with the call.
     fn resume(&mut self, r0: u64, mem: &mut GuestMem) -> Flow;

@@ -36,6 +36,7 @@ const MOST: u64 = 1 << 56;
 ///
 /// [`Activation::insns`] grows by what was executed. After [`Stop::Exit`] and [`Stop::Fault`]
 /// there is nothing left to continue.
+#[inline]
 pub fn run<H: Host>(
     image: &Image,
     act: &mut Activation,
@@ -44,22 +45,12 @@ pub fn run<H: Host>(
     budget: u64,
     mode: Mode,
 ) -> Stop {
-    let budget = budget.min(MOST);
-    let mut left = budget as i64;
-    if left > image.ops().straight as i64 {
-        let before = act.insns;
-        let stop = match mode {
-            Mode::Plain => go::<false, false>(image, act, mem, host, left),
-            Mode::Explore => go::<false, true>(image, act, mem, host, left),
-        };
-        if stop != Stop::Budget {
-            return stop;
-        }
-        left -= act.insns.wrapping_sub(before) as i64;
-    }
-    match mode {
-        Mode::Plain => go::<true, false>(image, act, mem, host, left),
-        Mode::Explore => go::<true, true>(image, act, mem, host, left),
+    let budget = budget.min(MOST) as i64;
+    match (mode, budget > image.ops().straight as i64) {
+        (Mode::Plain, true) => go::<false, false>(image, act, mem, host, budget),
+        (Mode::Plain, false) => go::<true, false>(image, act, mem, host, budget),
+        (Mode::Explore, true) => go::<false, true>(image, act, mem, host, budget),
+        (Mode::Explore, false) => go::<true, true>(image, act, mem, host, budget),
     }
 }
 
@@ -76,7 +67,7 @@ enum Next {
 }
 
 /// Runs from `act.pc`. With `STEP`, every instruction is counted; without it the caller makes
-/// sure that `budget` is more than the longest straight line.
+/// sure that `budget` is more than the longest straight line, and the rest is left to `STEP`.
 #[inline(never)]
 fn go<const STEP: bool, const EXPLORE: bool>(
     image: &Image,
@@ -95,6 +86,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         let (pc, kind) = (act.pc, FaultKind::BadInsn);
         return Stop::Fault(Fault { pc, kind });
     };
+    let before = act.insns;
     let mut mem = Guest::new(mem);
     let mut limit = pc.position() + (budget as isize - slack as isize) * SLOT;
 
@@ -224,15 +216,15 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     }
     macro_rules! call_out {
         ($call:expr) => {{
-            let (call, args) = ($call, act.args());
+            let call = $call;
             if EXPLORE {
-                if !act.grant && host.is_visible(call, &args) {
+                if !act.grant && host.is_visible(call, act.args_ref()) {
                     stop_before!(Stop::Call(call));
                 }
                 act.grant = false;
             }
             let insns = insns!();
-            flow!(mem.lend(|m| host.call(call, args, insns, m)))
+            flow!(mem.lend(|m| host.call(call, act.args_ref(), insns, m)))
         }};
     }
     macro_rules! exit {
@@ -336,6 +328,12 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         (call, $o:expr, $v:ident) => {
             call_out!(Call::Helper($o.imm as u32))
         };
+        (bpf, $o:expr, $v:ident) => {{
+            if let Err(kind) = push(act, pc.index(), false) {
+                fault!(kind)
+            }
+            jump!($o)
+        }};
         (exit, $o:expr, $v:ident) => {
             exit!()
         };
@@ -409,12 +407,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                     }
                     F::CallHelper => one!(o, call),
                     F::CallKfunc => call_out!(Call::Kfunc(o.imm as u32)),
-                    F::CallBpf => {
-                        if let Err(kind) = push(act, pc.index(), false) {
-                            fault!(kind)
-                        }
-                        jump!(o)
-                    }
+                    F::CallBpf => one!(o, bpf),
                     F::Exit => one!(o, exit),
                     F::Bad => fault!(FaultKind::BadInsn),
                     $(F::$name => {
@@ -442,6 +435,10 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     let stop = operand_ops!(sequences dispatch);
     act.insns = insns!();
     act.pc = pc.index() as u32;
+    if !STEP && matches!(stop, Stop::Budget) {
+        let left = budget - act.insns.wrapping_sub(before) as i64;
+        return mem.lend(|m| go::<true, EXPLORE>(image, act, m, host, left));
+    }
     stop
 }
 
@@ -568,7 +565,11 @@ fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind
         ret: ret as u32,
         to_host,
         may_goto: act.may_goto,
-        saved: [r[6], r[7], r[8], r[9]],
+        r6: r[6],
+        r7: r[7],
+        r8: r[8],
+        r9: r[9],
+        fp: r[10],
     });
     act.may_goto = MAY_GOTO_LIMIT;
     r[10] = r[10].wrapping_sub(FRAME_SIZE);
@@ -579,8 +580,7 @@ fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind
 fn pop(act: &mut Activation) -> Option<Frame> {
     let frame = act.frames.pop()?;
     let r = &mut act.regs;
-    r[6..10].copy_from_slice(&frame.saved);
-    r[10] = r[10].wrapping_add(FRAME_SIZE);
+    (r[6], r[7], r[8], r[9], r[10]) = (frame.r6, frame.r7, frame.r8, frame.r9, frame.fp);
     act.may_goto = frame.may_goto;
     Some(frame)
 }

@@ -76,6 +76,7 @@ macro_rules! sequences {
             MovAndJne = [Mov64R ar mov x] [And64I ai and d] [Jne64I ji ne d];
             MovLshAdd = [Mov64R ar mov x] [Lsh64I ai lsh d] [Add64R ar add s];
             MovAddRsh = [Mov64R ar mov x] [Add64R ar add d] [Rsh64I ai rsh d];
+            MovMulAdd = [Mov64R ar mov x] [Mul64I ai mul d] [Add64I ai add d];
             MulAdd = [Mul64I ai mul x] [Add64I ai add d];
             MovMul = [Mov64R ar mov x] [Mul64I ai mul d];
             MovDiv = [Mov64R ar mov x] [Div64I ai div d];
@@ -125,6 +126,11 @@ macro_rules! sequences {
             Ld32Jeq32 = [Ld32 ld u32 x] [Jeq32I wji eq d];
             Ld32Jne32 = [Ld32 ld u32 x] [Jne32I wji ne d];
             Ld32Jne32R = [Ld32 ld u32 x] [Jne32R wjr ne s];
+            Ld16SwapJne = [Ld16 ld u16 x] [Swap16 swap u16 d] [Jne64I ji ne d];
+            Ld16SwapJeq = [Ld16 ld u16 x] [Swap16 swap u16 d] [Jeq64I ji eq d];
+            SwapJne = [Swap16 swap u16 x] [Jne64I ji ne d];
+            MovRshJne = [Mov64R ar mov x] [Rsh64I ai rsh d] [Jne64I ji ne d];
+            MovRshJeq = [Mov64R ar mov x] [Rsh64I ai rsh d] [Jeq64I ji eq d];
             Ld16Swap = [Ld16 ld u16 x] [Swap16 swap u16 d];
             Ld64Ld32 = [Ld64 ld u64 x] [Ld32 ld u32 s];
             Ld64Ld64S = [Ld64 ld u64 x] [Ld64 ld u64 s];
@@ -152,6 +158,12 @@ macro_rules! sequences {
             Mov64St64 = [Mov64I ai mov x] [St64R sr u64 s];
             // Arguments and results of calls.
             MovMovCall = [Mov64R ar mov x] [Mov64R ar mov x] [CallHelper call];
+            MovMovBpf = [Mov64R ar mov x] [Mov64R ar mov x] [CallBpf bpf];
+            MovBpf = [Mov64R ar mov x] [CallBpf bpf];
+            MovIBpf = [Mov64I ai mov x] [CallBpf bpf];
+            XorRBpf = [Xor64R ar xor x] [CallBpf bpf];
+            AddRExit = [Add64R ar add x] [Exit exit];
+            MovRExit = [Mov64R ar mov x] [Exit exit];
             MovAddLdImm = [Mov64R ar mov x] [Add64I ai add d] [LdImm64 ldimm];
             Mov64RCall = [Mov64R ar mov x] [CallHelper call];
             Mov64ICall = [Mov64I ai mov x] [CallHelper call];
@@ -252,15 +264,27 @@ impl Ops {
         for row in SEQUENCES {
             starting[row.0[0].0 as usize].push(row);
         }
-        for rows in &mut starting {
-            rows.sort_by_key(|row| std::cmp::Reverse(row.0.len()));
-        }
         let mut fast = plain.clone();
-        for (at, op) in fast.iter_mut().enumerate() {
-            let fits = |row: &&&Sequence| begins(&code[at..], row.0);
-            if let Some(row) = starting[code[at].k as usize].iter().find(fits) {
-                op.f = row.1;
+        // What it costs from each op on to the end of its straight line, at best.
+        let mut costs = vec![0_u32; code.len() + 2];
+        for at in (0..code.len()).rev() {
+            let then = |next: usize, last: K| match last {
+                K::Ja | K::Exit | K::Bad => 0,
+                _ => costs[next],
+            };
+            let alone = at + code[at].slots();
+            let mut best = DISPATCH.saturating_add(then(alone, code[at].k));
+            for (sequence, f) in &starting[code[at].k as usize] {
+                let Some((next, ties)) = matched(code, at, sequence) else {
+                    continue;
+                };
+                let last = sequence[sequence.len() - 1].0;
+                let cost = (DISPATCH - ties).saturating_add(then(next, last));
+                if cost < best {
+                    (best, fast[at].f) = (cost, *f);
+                }
             }
+            costs[at] = best;
         }
         let (mut straight, mut start) = (0, 0);
         for (at, c) in code.iter().enumerate() {
@@ -298,29 +322,31 @@ impl Op {
     }
 }
 
-/// True when `code` begins with these ops, tied so.
-fn begins(code: &[Code], sequence: &[(K, Rel)]) -> bool {
-    let (mut at, mut wrote) = (0, None);
+/// What a dispatch costs, in units of what is saved by a value that does not go through a register.
+const DISPATCH: u32 = 6;
+
+/// Whether these ops, tied so, stand at `at`: then the place after them, and how many ties.
+fn matched(code: &[Code], at: usize, sequence: &[(K, Rel)]) -> Option<(usize, u32)> {
+    let (mut at, mut wrote, mut ties) = (at, None, 0);
     for (k, rel) in sequence {
-        let Some(c) = code.get(at).filter(|c| c.k == *k) else {
-            return false;
-        };
+        let c = code.get(at).filter(|c| c.k == *k)?;
         let tied = match rel {
             Rel::Any => true,
             Rel::Dst => wrote == Some(c.d),
             Rel::Src => wrote == Some(c.s),
         };
         if !tied {
-            return false;
+            return None;
         }
+        ties += (*rel != Rel::Any) as u32;
         match k {
             K::LdImm64 | K::CallHelper => wrote = None,
             k if c.jump().is_some() || k.stores() => {}
             _ => wrote = Some(c.d),
         }
-        at += 1 + (*k == K::LdImm64) as usize;
+        at += c.slots();
     }
-    true
+    Some((at, ties))
 }
 
 #[cfg(test)]
@@ -336,21 +362,21 @@ mod tests {
 
     #[test]
     fn a_sequence_needs_its_ties() {
-        assert_eq!(
-            first("r1 = r2; r1 <<= 3; r1 += r4; r0 = 0; exit"),
-            F::MovLsh
-        );
+        assert_eq!(first("r1 = r2; r1 <<= 3; r0 = 0; exit"), F::MovLsh);
         assert_eq!(
             first("r1 = r2; r1 <<= 3; r4 += r1; r0 = 0; exit"),
             F::MovLshAdd
         );
         assert_eq!(first("r1 = r2; r3 <<= 3; r0 = 0; exit"), F::Mov64R);
-        assert_eq!(first("r1 = 5 ll; r2 = r3; exit"), F::LdImmMov);
+        assert_eq!(first("r1 = 5 ll; r2 = r3; r0 = 0; exit"), F::LdImmMov);
         assert_eq!(first("r1 = r2; *(u64 *)(r10 - 8) = r1; exit"), F::Mov64R);
     }
 
     #[test]
-    fn the_longest_sequence_is_taken() {
+    fn fewest_dispatches_win_over_the_longest_beginning() {
+        // The second op could go with the first, but the third needs it more.
+        assert_eq!(first("r2 += 5; r3 = r2; r3 <<= 4; r0 = 0; exit"), F::Add64I);
+
         let text = "r1 = r2; r1 += 4; if r1 > r3 goto +1; r0 = *(u8 *)(r2 + 3); exit";
         assert_eq!(first(text), F::MovAddJgtLd8);
     }
