@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{BtfError, BtfErrorKind, Result};
+use crate::header::Header;
 use crate::index::NameIndex;
+use crate::list::List;
 use crate::raw::{self, Info, kind};
 use crate::types::{
-    Array, Composite, Datasec, Enumeration, FuncProto, Int, Kind, Linkage, List, Type, TypeId,
+    Array, Composite, Datasec, Enumeration, FuncProto, Int, Kind, Linkage, Type, TypeId,
 };
 
 /// Longest name of a type, member or parameter: twice what Linux takes.
@@ -40,89 +42,11 @@ pub struct Btf {
     names: OnceLock<NameIndex>,
 }
 
-/// What `struct btf_header` says after magic, version and flags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) flags: u8,
-    pub(crate) hdr_len: u32,
-    pub(crate) type_off: u32,
-    pub(crate) type_len: u32,
-    pub(crate) str_off: u32,
-    pub(crate) str_len: u32,
-    /// Whether header bytes that we do not know are all zero.
-    pub(crate) rest_is_zero: bool,
-    /// Whole blob.
-    pub(crate) total: u32,
-}
-
 pub(crate) fn at(offset: u32, what: BtfErrorKind) -> BtfError {
     BtfError {
         type_id: None,
         offset,
         what,
-    }
-}
-
-impl Header {
-    fn parse(bytes: &[u8]) -> Result<Header> {
-        use BtfErrorKind as E;
-        if bytes.len() > raw::MAX_SIZE {
-            return Err(at(0, E::TooLarge(bytes.len())));
-        }
-        let magic = raw::u16_at(bytes, 0).ok_or(at(0, E::HeaderNotFound))?;
-        match magic {
-            raw::MAGIC => {}
-            m if m.swap_bytes() == raw::MAGIC => return Err(at(0, E::BigEndian(m))),
-            m => return Err(at(0, E::InvalidMagic(m))),
-        }
-        let [version, flags] = match bytes.get(2..4) {
-            Some(&[version, flags]) => [version, flags],
-            _ => return Err(at(2, E::HeaderNotFound)),
-        };
-        let word = |i: usize| raw::u32_at(bytes, i).ok_or(at(i as u32, E::HeaderNotFound));
-        let header = Header {
-            flags,
-            hdr_len: word(4)?,
-            type_off: word(8)?,
-            type_len: word(12)?,
-            str_off: word(16)?,
-            str_len: word(20)?,
-            rest_is_zero: true,
-            total: bytes.len() as u32,
-        };
-        if version != raw::VERSION {
-            return Err(at(2, E::UnsupportedVersion(version)));
-        }
-        if header.hdr_len > header.total {
-            return Err(at(4, E::HeaderNotFound));
-        }
-        if header.hdr_len < raw::HEADER_LEN {
-            return Err(at(4, E::UnsupportedHeader(header.hdr_len)));
-        }
-        let rest = &bytes[raw::HEADER_LEN as usize..header.hdr_len as usize];
-        Ok(Header {
-            rest_is_zero: rest.iter().all(|&b| b == 0),
-            ..header
-        })
-    }
-
-    /// Both sections, as `btf_parse_hdr` of libbpf bounds them.
-    fn sections<'a>(&self, bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
-        use BtfErrorKind as E;
-        if !self.type_off.is_multiple_of(4) {
-            return Err(at(8, E::UnalignedTypeOff));
-        }
-        let body = &bytes[self.hdr_len as usize..];
-        let cut = |off: u32, len: u32| {
-            let start = off as usize;
-            body.get(start..start.checked_add(len as usize)?)
-        };
-        let types = cut(self.type_off, self.type_len).ok_or(at(8, E::SectionTooLong))?;
-        let strings = cut(self.str_off, self.str_len).ok_or(at(16, E::SectionTooLong))?;
-        if u64::from(self.type_off) + u64::from(self.type_len) > u64::from(self.str_off) {
-            return Err(at(16, E::SectionOverlap));
-        }
-        Ok((types, strings))
     }
 }
 
@@ -520,19 +444,7 @@ impl Btf {
         let size = self.word(pos + 8);
         let to = TypeId(size);
         let tail = pos + raw::TYPE_LEN as usize;
-        let kflag = info.kflag();
-        let linkage = |raw| Linkage::from_raw(raw);
-        macro_rules! list {
-            ($stride:literal) => {
-                List::new(self, self.tail(tail, info.vlen() * $stride), $stride, kflag)
-            };
-        }
-        let composite = || Composite {
-            name,
-            size,
-            members: list!(12),
-            kflag,
-        };
+        let flag = info.kflag();
         match info.kind() {
             kind::INT => {
                 let data = self.word(tail);
@@ -550,23 +462,9 @@ impl Btf {
                 index: TypeId(self.word(tail + 4)),
                 nelems: self.word(tail + 8),
             }),
-            kind::STRUCT => Type::Struct(composite()),
-            kind::UNION => Type::Union(composite()),
-            kind::ENUM => Type::Enum(Enumeration {
-                name,
-                size,
-                signed: kflag,
-                values: list!(8),
-            }),
-            kind::ENUM64 => Type::Enum64(Enumeration {
-                name,
-                size,
-                signed: kflag,
-                values: list!(12),
-            }),
             kind::FWD => Type::Fwd {
                 name,
-                is_union: kflag,
+                is_union: flag,
             },
             kind::TYPEDEF => Type::Typedef { name, to },
             kind::VOLATILE => Type::Volatile { to },
@@ -575,34 +473,63 @@ impl Btf {
             kind::FUNC => Type::Func {
                 name,
                 proto: to,
-                linkage: linkage(info.vlen() as u32),
+                linkage: Linkage::from_raw(info.vlen() as u32),
             },
-            kind::FUNC_PROTO => Type::FuncProto(FuncProto {
-                ret: to,
-                params: list!(8),
-            }),
             kind::VAR => Type::Var {
                 name,
                 ty: to,
-                linkage: linkage(self.word(tail)),
+                linkage: Linkage::from_raw(self.word(tail)),
             },
-            kind::DATASEC => Type::Datasec(Datasec {
-                name,
-                size,
-                vars: list!(12),
-            }),
             kind::FLOAT => Type::Float { name, size },
             kind::DECL_TAG => Type::DeclTag {
                 name,
                 ty: to,
                 component_idx: self.word(tail) as i32,
-                is_attr: kflag,
+                is_attr: flag,
             },
             kind::TYPE_TAG => Type::TypeTag {
                 name,
                 to,
-                is_attr: kflag,
+                is_attr: flag,
             },
+            _ => self.decode_list(info, name, size, tail),
+        }
+    }
+
+    /// A type with a list after it.
+    fn decode_list<'a>(&'a self, info: Info, name: &'a str, size: u32, tail: usize) -> Type<'a> {
+        let flag = info.kflag();
+        macro_rules! list {
+            ($stride:literal) => {
+                List::new(self, self.tail(tail, info.vlen() * $stride), $stride, flag)
+            };
+        }
+        let composite = || Composite {
+            name,
+            size,
+            members: list!(12),
+            kflag: flag,
+        };
+        let enumeration = |values| Enumeration {
+            name,
+            size,
+            signed: flag,
+            values,
+        };
+        match info.kind() {
+            kind::STRUCT => Type::Struct(composite()),
+            kind::UNION => Type::Union(composite()),
+            kind::ENUM => Type::Enum(enumeration(list!(8))),
+            kind::ENUM64 => Type::Enum64(enumeration(list!(12))),
+            kind::FUNC_PROTO => Type::FuncProto(FuncProto {
+                ret: TypeId(size),
+                params: list!(8),
+            }),
+            kind::DATASEC => Type::Datasec(Datasec {
+                name,
+                size,
+                vars: list!(12),
+            }),
             // `cut_types` lets no other kind in.
             _ => Type::Void,
         }

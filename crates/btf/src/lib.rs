@@ -37,7 +37,9 @@ pub mod display;
 mod error;
 mod ext;
 pub mod fields;
+mod header;
 mod index;
+mod list;
 pub mod raw;
 mod types;
 mod vmlinux;
@@ -48,9 +50,10 @@ pub use builder::BtfBuilder;
 pub use error::{BtfError, BtfErrorKind};
 pub use ext::{BtfExt, CoreRelo, CoreReloKind, ExtSection, FuncInfo, LineInfo};
 pub use index::essential_name;
+pub use list::{Iter, List, Record};
 pub use types::{
-    Array, Composite, Datasec, Enumeration, Enumerator, FuncProto, Int, Iter, Kind, Linkage, List,
-    Member, Param, Record, Type, TypeId, VarSecinfo,
+    Array, Composite, Datasec, Enumeration, Enumerator, FuncProto, Int, Kind, Linkage, Member,
+    Param, Type, TypeId, VarSecinfo,
 };
 pub use vmlinux::vmlinux;
 pub use walk::MAX_RESOLVE_DEPTH;

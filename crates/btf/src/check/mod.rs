@@ -8,9 +8,10 @@ mod member;
 mod meta;
 mod resolve;
 
-use crate::btf::{Btf, Header, at};
+use crate::btf::{Btf, at};
 use crate::error::{BtfError, BtfErrorKind as E, Result};
 use crate::fields::{self, FieldMask};
+use crate::header::Header;
 use crate::raw::{self, kind};
 use crate::types::{Kind, Type, TypeId};
 
