@@ -13,9 +13,9 @@ pub(crate) struct View<'a> {
 }
 
 impl Host for View<'_> {
-    fn call(&mut self, call: Call, args: [u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
+    fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
         self.st.cpu().clock = self.base + insns;
-        let a = Args { call, r: args };
+        let a = Args { call, r: *args };
         match call {
             Call::Helper(id) => helper::call(self.st, mem, id, &a),
             Call::Kfunc(index) => kfunc::call(self.st, mem, index, &a),
