@@ -17,6 +17,7 @@ mod core_relocs;
 mod dwarf;
 pub mod elf;
 mod error;
+mod exception_cb;
 mod externs;
 mod globals;
 mod kconfig;
