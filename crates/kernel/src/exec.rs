@@ -3,7 +3,7 @@
 use crate::asynch::{Callback, Slot};
 use crate::choose::{Next, Starts};
 use crate::failure::{Failure, FailureKind, LeftOver};
-use crate::ids::{Cpu, CtxId, TaskId};
+use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::kernel::{Kernel, buffer_of};
 use crate::prog::{ProgCtx, ProgramOutput};
 use crate::run::{Phase, Run, Running, What as Do};
@@ -178,6 +178,11 @@ impl Kernel {
                 return Err(self.failure(kind, Some(run.act.pc)));
             }
             Stop::Budget | Stop::Yield => run.next = Next::Start(Starts::Program),
+            // A tail call, or the return from one.
+            Stop::Switch => {
+                self.st.cur.prog = ProgId(run.act.prog);
+                run.next = Next::Start(Starts::Program);
+            }
             Stop::Access(access) => run.next = Next::Access(access),
             Stop::Call(call) => {
                 run.next = Next::Call {
@@ -241,7 +246,8 @@ impl Kernel {
 
     /// Puts a new run on top of a CPU's stack.
     fn push(&mut self, cpu: Cpu, cur: Cur, entry: u32, args: [u64; 5], stack: u32, what: Running) {
-        let act = Activation::new(entry, args, self.stacks[stack as usize]);
+        let mut act = Activation::new(entry, args, self.stacks[stack as usize]);
+        act.prog = cur.prog.0;
         let next = Next::Start(Starts::Program);
         let run = Some(Run {
             act,

@@ -22,6 +22,8 @@ pub(crate) struct Frame {
     pub r7: u64,
     /// The frame was entered by the host and returns to it ([`Flow::CallBpf`](crate::Flow)).
     pub to_host: bool,
+    /// The caller's program.
+    pub prog: u32,
     pub r8: u64,
     pub fp: u64,
     pub r9: u64,
@@ -34,6 +36,8 @@ pub struct Activation {
     pub regs: [u64; 16],
     /// Index of the next instruction.
     pub pc: u32,
+    /// The program that executes, by a number of the host's; only tail calls change it.
+    pub prog: u32,
     /// Lets one visible operation pass in [`Mode::Explore`](crate::Mode::Explore).
     pub grant: bool,
     /// Instructions executed so far.
@@ -54,6 +58,7 @@ impl Activation {
         Activation {
             regs: [0, a, b, c, d, e, 0, 0, 0, 0, fp, 0, 0, 0, 0, 0],
             pc: entry,
+            prog: 0,
             grant: false,
             insns: 0,
             may_goto: crate::interp::MAY_GOTO_LIMIT,

@@ -50,6 +50,8 @@ macro_rules! operand_ops {
                 Atomic32, Atomic64,
                 LdPkt8, LdPkt16, LdPkt32,
                 Ja, MayGoto,
+                /// Between the address space of an arena's user (1) and the program's own (0).
+                CastKern, CastUser,
                 CallHelper, CallKfunc, CallBpf, Exit,
                 /// No instruction: the second slot of a wide one, and what follows the last.
                 Bad,

@@ -30,6 +30,23 @@ pub enum Flow {
         /// R1 to R5.
         args: [u64; 5],
     },
+    /// The program goes on as another one (`bpf_tail_call`): its frame becomes that program's
+    /// outermost, and the run stops with [`Stop::Switch`]. What the frame would have returned to,
+    /// be it in this program, it returns to still.
+    TailCall {
+        /// What [`Activation::prog`](crate::Activation::prog) shall be.
+        prog: u32,
+        /// Where that program begins, as an instruction index of its image.
+        entry: u32,
+    },
+    /// All frames are dropped, and a function of the program runs in place of the outermost one
+    /// (`bpf_throw` with an exception callback). Without such a callback, see `Exit`.
+    Throw {
+        /// Entry, as an instruction index of the same image.
+        entry: u32,
+        /// R1: the cookie that was thrown.
+        cookie: u64,
+    },
     /// The call cannot be carried out.
     Fault(FaultKind),
 }
@@ -52,6 +69,20 @@ pub trait Host {
 
     /// Stores to an address outside of guest memory: a context's window.
     fn store(&mut self, addr: u64, size: u32, value: u64, mem: &mut GuestMem) -> Option<()>;
+
+    /// The guest address behind an address outside of guest memory, where there is one: a page of
+    /// the program's arena, whose addresses are plain numbers below 4 GiB once
+    /// `addr_space_cast` made them pointers. Asked before [`Host::load`] and [`Host::store`].
+    fn translate(&mut self, addr: u64, size: u32, write: bool, mem: &mut GuestMem) -> Option<u64> {
+        let _ = (addr, size, write, mem);
+        None
+    }
+
+    /// Upper half of the addresses that user space knows the program's arena by
+    /// (`bpf_arena_get_user_vm_start`); what `addr_space_cast` to address space 1 puts there.
+    fn arena_user_start(&self) -> u64 {
+        0
+    }
 
     /// `LD_ABS` and `LD_IND`: packet bytes at `offset`, in host order; `None` ends the program
     /// with 0, as Linux does when the packet is too short.
@@ -97,6 +128,10 @@ pub enum Stop {
     Call(Call),
     /// A call answered [`Flow::Suspend`].
     Suspend,
+    /// The run goes on in another program, [`Activation::prog`](crate::Activation::prog): a tail
+    /// call began it, or it ended and returns to the one that made the call. Run again with that
+    /// program's image.
+    Switch,
     /// The program did what it must not; it cannot be continued.
     Fault(Fault),
 }
@@ -133,6 +168,9 @@ pub enum FaultKind {
     /// Control reached something that is no instruction.
     #[error("no instruction to execute here")]
     BadInsn,
+    /// What [`Flow::CallBpf`] started made a tail call, and that program returns to the host.
+    #[error("a callback returns from another program, to which it made a tail call")]
+    TailCallInCallback,
     /// A helper or kfunc that the kernel around the engine does not have.
     #[error("call to {0:?}, which is not implemented")]
     UnknownCall(Call),

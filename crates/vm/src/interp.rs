@@ -156,28 +156,45 @@ fn go<const STEP: bool, const EXPLORE: bool>(
             }
         };
     }
+    // The guest address behind an address outside, if there is one and it may be touched now.
+    macro_rules! translated {
+        ($addr:expr, $size:expr, $kind:ident) => {{
+            let write = !matches!(AccessKind::$kind, AccessKind::Read);
+            let to = mem.lend(|m| translate(host, m, $addr, $size, write));
+            if let Some(to) = to {
+                gate!(to, $size as u8, $kind);
+            }
+            to
+        }};
+    }
     macro_rules! load {
         ($addr:expr, $t:ty, $as:ty) => {{
+            const SIZE: usize = size_of::<$t>();
             let addr = $addr;
-            gate!(addr, size_of::<$t>() as u8, Read);
+            gate!(addr, SIZE as u8, Read);
             match mem.load(addr) {
                 Some(bytes) => <$t>::from_le_bytes(bytes) as $as as u64,
-                None => match mem.lend(|m| load_window(host, m, addr, size_of::<$t>())) {
-                    // A pointer that C sees 32 bits of fills its register.
-                    Ok(value) if <$t>::MIN == 0 => value,
-                    Ok(value) => value as $t as $as as u64,
-                    Err(kind) => fault!(kind),
-                },
+                None => {
+                    let to = translated!(addr, SIZE, Read);
+                    match mem.lend(|m| load_window(host, m, addr, SIZE, to)) {
+                        Ok(value) => value as $t as $as as u64,
+                        Err(kind) => fault!(kind),
+                    }
+                }
             }
         }};
     }
     macro_rules! store {
         ($addr:expr, $t:ty, $v:expr) => {{
+            const SIZE: usize = size_of::<$t>();
             let (addr, value) = ($addr, $v as $t);
-            gate!(addr, size_of::<$t>() as u8, Write);
+            gate!(addr, SIZE as u8, Write);
             if let Err(why) = mem.store(addr, value.to_le_bytes()) {
-                let value = value as u64;
-                let done = mem.lend(|m| store_window(host, m, addr, size_of::<$t>(), value, why));
+                if matches!(why, Refused::Full) {
+                    fault!(FaultKind::MemoryLimit)
+                }
+                let (value, to) = (value as u64, translated!(addr, SIZE, Write));
+                let done = mem.lend(|m| store_window(host, m, addr, SIZE, value, to));
                 if let Err(kind) = done {
                     fault!(kind)
                 }
@@ -186,8 +203,12 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     }
     macro_rules! atomic {
         ($o:expr, $size:expr) => {{
-            gate!(R!($o.d).wrapping_add($o.off as u64), $size, Rmw);
-            if let Err(kind) = mem.lend(|m| atomic(m, &mut act.regs, $o, $size as u32)) {
+            let mut addr = R!($o.d).wrapping_add($o.off as u64);
+            gate!(addr, $size, Rmw);
+            if !mem.has(addr) {
+                addr = translated!(addr, $size, Rmw).unwrap_or(addr);
+            }
+            if let Err(kind) = mem.lend(|m| atomic(m, &mut act.regs, $o, addr, $size as u32)) {
                 fault!(kind)
             }
         }};
@@ -232,6 +253,14 @@ fn go<const STEP: bool, const EXPLORE: bool>(
             let Some(frame) = pop(act) else {
                 break Stop::Exit(R!(0));
             };
+            if frame.prog != act.prog {
+                if frame.to_host {
+                    fault!(FaultKind::TailCallInCallback);
+                }
+                // It returns from what a tail call went to.
+                (act.prog, act.pc) = (frame.prog, frame.ret);
+                break Stop::Switch;
+            }
             if frame.to_host {
                 let before = pc.position();
                 if !pc.goto(frame.ret as usize) {
@@ -398,6 +427,12 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                     F::LdPkt16 => packet!(o, 2),
                     F::LdPkt32 => packet!(o, 4),
                     F::Ja => jump!(o),
+                    F::CastKern => R!(o.d) = R!(o.s) as u32 as u64,
+                    F::CastUser => {
+                        let low = R!(o.s) as u32 as u64;
+                        let start = host.arena_user_start() & !(u32::MAX as u64);
+                        R!(o.d) = if low == 0 { 0 } else { start | low };
+                    }
                     F::MayGoto => {
                         if act.may_goto == 0 {
                             jump!(o)
@@ -434,7 +469,9 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     )]
     let stop = operand_ops!(sequences dispatch);
     act.insns = insns!();
-    act.pc = pc.index() as u32;
+    if !matches!(stop, Stop::Switch) {
+        act.pc = pc.index() as u32;
+    }
     if !STEP && matches!(stop, Stop::Budget) {
         let left = budget - act.insns.wrapping_sub(before) as i64;
         return mem.lend(|m| go::<true, EXPLORE>(image, act, m, host, left));
@@ -452,20 +489,42 @@ fn fault(pc: usize, kind: FaultKind) -> Stop {
 
 #[cold]
 #[inline(never)]
+fn translate(
+    host: &mut dyn Host,
+    mem: &mut GuestMem,
+    addr: u64,
+    size: usize,
+    write: bool,
+) -> Option<u64> {
+    host.translate(addr, size as u32, write, mem)
+}
+
+/// A load from what `to` says is behind `addr`, or from a window.
+#[cold]
+#[inline(never)]
 fn load_window(
     host: &mut dyn Host,
     mem: &GuestMem,
     addr: u64,
     size: usize,
+    to: Option<u64>,
 ) -> Result<u64, FaultKind> {
-    let fault = FaultKind::Address {
+    let value = match to {
+        Some(to) => mem.slice(to, size as u64).map(|from| {
+            let mut wide = [0; 8];
+            wide[..size].copy_from_slice(from);
+            u64::from_le_bytes(wide)
+        }),
+        None => host.load(addr, size as u32, mem),
+    };
+    value.ok_or(FaultKind::Address {
         addr,
         size: size as u32,
         write: false,
-    };
-    host.load(addr, size as u32, mem).ok_or(fault)
+    })
 }
 
+/// As [`load_window`], for a store.
 #[cold]
 #[inline(never)]
 fn store_window(
@@ -474,22 +533,31 @@ fn store_window(
     addr: u64,
     size: usize,
     value: u64,
-    why: Refused,
+    to: Option<u64>,
 ) -> Result<(), FaultKind> {
-    let fault = FaultKind::Address {
+    let done = match to {
+        Some(to) => {
+            let from = &value.to_le_bytes()[..size];
+            mem.slice_mut(to, size as u64)
+                .map(|to| to.copy_from_slice(from))
+        }
+        None => host.store(addr, size as u32, value, mem),
+    };
+    done.ok_or(FaultKind::Address {
         addr,
         size: size as u32,
         write: true,
-    };
-    match why {
-        Refused::Full => Err(FaultKind::MemoryLimit),
-        Refused::Outside => host.store(addr, size as u32, value, mem).ok_or(fault),
-    }
+    })
 }
 
 #[inline(never)]
-fn atomic(mem: &mut GuestMem, r: &mut [u64; 16], o: &Op, size: u32) -> Result<(), FaultKind> {
-    let addr = r[o.d as usize].wrapping_add(o.off as u64);
+fn atomic(
+    mem: &mut GuestMem,
+    r: &mut [u64; 16],
+    o: &Op,
+    addr: u64,
+    size: u32,
+) -> Result<(), FaultKind> {
     let bad = FaultKind::Address {
         addr,
         size,
@@ -541,6 +609,20 @@ fn answered(act: &mut Activation, flow: Flow, ret: usize) -> Next {
         }
         Flow::Suspend => Next::Before(Stop::Suspend),
         Flow::Exit(r0) => Next::After(Stop::Exit(r0)),
+        Flow::TailCall { prog, entry } => {
+            (act.prog, act.pc) = (prog, entry);
+            act.may_goto = MAY_GOTO_LIMIT;
+            Next::After(Stop::Switch)
+        }
+        Flow::Throw { entry, cookie } => {
+            if let Some(outermost) = act.frames.first() {
+                act.regs[10] = outermost.fp;
+            }
+            act.frames.clear();
+            act.may_goto = MAY_GOTO_LIMIT;
+            act.regs[1] = cookie;
+            Next::Goto(entry as usize)
+        }
         Flow::Fault(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
         Flow::CallBpf { entry, args } => match push(act, ret, true) {
             Ok(()) => {
@@ -565,6 +647,7 @@ fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind
         ret: ret as u32,
         to_host,
         may_goto: act.may_goto,
+        prog: act.prog,
         r6: r[6],
         r7: r[7],
         r8: r[8],

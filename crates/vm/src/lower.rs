@@ -14,8 +14,9 @@ pub struct Image {
     ops: Ops,
 }
 
-/// Slots that an [`Image`] can have: sixteen times what Linux takes (`BPF_COMPLEXITY_LIMIT_INSNS`).
-pub const MAX_SLOTS: usize = 16 << 20;
+/// Slots that an [`Image`] can have: about four times what Linux takes
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`).
+pub const MAX_SLOTS: usize = 4 << 20;
 
 /// Why a program has no [`Image`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -295,7 +296,16 @@ fn lower(at: usize, op: Op) -> Result<Code, LowerError> {
         Op::Call(CallKind::Kfunc { btf_id, .. }) => goto(K::CallKfunc, 0, btf_id),
         Op::Call(CallKind::Bpf(rel)) => goto(K::CallBpf, rel, 0),
         Op::Exit => goto(K::Exit, 0, 0),
-        Op::AddrSpaceCast { .. } => return Err(unsupported()),
+        Op::AddrSpaceCast {
+            dst,
+            src,
+            dst_as,
+            src_as,
+        } => match (dst_as, src_as) {
+            (0, 1) => plain(K::CastKern, dst, src, 0),
+            (1, 0) => plain(K::CastUser, dst, src, 0),
+            _ => return Err(unsupported()),
+        },
     })
 }
 

@@ -337,6 +337,12 @@ impl<'a> Guest<'a> {
         answer
     }
 
+    /// True for a guest address.
+    #[inline(always)]
+    pub fn has(&self, addr: u64) -> bool {
+        addr.wrapping_sub(BASE) < self.limit
+    }
+
     /// Reads `N` bytes at `addr`, if it is a guest address.
     #[inline(always)]
     pub fn load<const N: usize>(&self, addr: u64) -> Option<[u8; N]> {
