@@ -96,16 +96,20 @@ impl Map {
     }
 
     /// All keys, in the order in which Linux iterates over them.
-    pub fn keys(&self) -> Vec<Vec<u8>> {
-        let kernel = self.sim.kernel();
-        let next = |key: &Vec<u8>| kernel.map_next_key(self.id, Some(key)).ok();
-        std::iter::successors(kernel.map_next_key(self.id, None).ok(), next).collect()
+    pub fn keys(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let next = |key: Option<&[u8]>| self.sim.kernel().map_next_key(self.id, key).ok();
+        std::iter::successors(next(None), move |key| next(Some(key)))
     }
 
     /// All keys and values.
     pub fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.first_entries(usize::MAX)
+    }
+
+    /// The first `n` keys and values: a map made by somebody else can be larger than memory.
+    pub fn first_entries(&self, n: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut entries = Vec::new();
-        for key in self.keys() {
+        for key in self.keys().take(n) {
             if let Some(value) = self.lookup(&key)? {
                 entries.push((key, value));
             }

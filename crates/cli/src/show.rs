@@ -22,10 +22,13 @@ pub struct Shown {
     zero: Vec<bool>,
 }
 
+/// Elements of a map that are read and shown at most.
+const MOST: usize = 4096;
+
 /// Reads a map.
 pub fn map(map: &Map) -> Shown {
     let spec = map.spec();
-    let raw = map.entries().unwrap_or_default();
+    let raw = map.first_entries(MOST).unwrap_or_default();
     let mut shown = Shown {
         name: spec.name.clone(),
         kind: spec.map_type.name().to_string(),
@@ -105,7 +108,10 @@ impl Shown {
         }
         let zero = self.zero.iter().filter(|z| **z).count();
         if array && zero > 0 {
-            lines.push(format!("  {zero} of {} all zero", self.spec.max_entries));
+            lines.push(format!("  {zero} of {} all zero", self.entries.len()));
+        }
+        if self.entries.len() == MOST {
+            lines.push(format!("  only the first {MOST} are shown"));
         }
         lines
     }
@@ -120,8 +126,7 @@ impl Shown {
         let Value::Object(section) = &self.entries.first()?.1 else {
             return None;
         };
-        let (name, variables) = section.iter().next().filter(|(n, _)| n.starts_with('.'))?;
-        debug_assert!(self.name.ends_with(name.as_str()));
+        let (_, variables) = section.iter().next().filter(|(n, _)| n.starts_with('.'))?;
         let members = variables
             .as_array()?
             .iter()
