@@ -8,7 +8,7 @@ use bpfsim_isa::{Insn, uapi};
 
 use crate::error::{LoadError, LoadErrorKind as K};
 use crate::object::{Extern, ExternKind, KconfigType, Object, RelocKind};
-use crate::open::Open;
+use crate::open::{MAX_EXTERNS, Open};
 
 /// The map that `.kconfig` values lie in, and the `DATASEC` that declares them.
 pub(crate) const KCONFIG: &str = ".kconfig";
@@ -56,6 +56,14 @@ impl Open<'_> {
         let externs: Vec<_> = externs.collect();
         if externs.is_empty() {
             return Ok(());
+        }
+        if externs.len() > MAX_EXTERNS {
+            let limit = MAX_EXTERNS as u64;
+            return Err(K::TooLarge {
+                what: "externs",
+                limit,
+            }
+            .err());
         }
         let btf = self.btf.clone();
         let declared = btf.as_deref().map(|btf| (btf, Declared::new(btf)));

@@ -30,6 +30,9 @@ pub(crate) struct Reader<'b> {
     pub(crate) relaxed: bool,
 }
 
+/// Members of a definition: there are twelve attributes, and many maps may share a definition.
+const MAX_ATTRIBUTES: usize = 256;
+
 fn bad(why: impl Into<String>) -> LoadError {
     K::BadMap(why.into()).err()
 }
@@ -48,6 +51,11 @@ impl Reader<'_> {
         let Some(Type::Struct(def)) = self.btf.ty(id) else {
             return Err(bad("its definition is not a struct"));
         };
+        if def.members.len() > MAX_ATTRIBUTES {
+            return Err(bad(
+                "its definition has more members than there are attributes",
+            ));
+        }
         let mut map = BtfMapDef::default();
         for (index, member) in def.members.iter().enumerate() {
             let last = index + 1 == def.members.len();

@@ -2,7 +2,7 @@
 
 use bpfsim_abi::MapType;
 use bpfsim_abi::map::MapFlags;
-use bpfsim_btf::{Btf, Kind, Linkage, Type, TypeId, VarSecinfo};
+use bpfsim_btf::{Btf, Datasec, Kind, Linkage, Type, TypeId, VarSecinfo};
 
 use crate::error::{LoadError, LoadErrorKind as K};
 use crate::externs::KCONFIG;
@@ -68,11 +68,11 @@ impl Open<'_> {
                 map: self.maps.len(),
                 values_at: def.values_at.map(u64::from),
             });
-            self.map_places.push((section, var.offset.into()));
-            self.maps.push(MapDef {
+            let map = MapDef {
                 inner,
                 ..user_map(name, &def)
-            });
+            };
+            self.add_map((section, var.offset.into()), map)?;
         }
         vars.sort_by_key(|var| var.offset);
         Ok(vars)
@@ -180,14 +180,14 @@ impl Open<'_> {
         }
         let value_type = self.btf.as_deref().and_then(|btf| value_type(btf, section));
         if let (Some(id), Some(btf)) = (value_type, &self.btf)
-            && is_mmapable(btf, id)
+            && let Some(Type::Datasec(datasec)) = btf.ty(id)
         {
-            flags |= MapFlags::MMAPABLE;
+            self.budget.vars(datasec.vars.len())?;
+            flags.set(MapFlags::MMAPABLE, is_mmapable(btf, &datasec));
         }
         let name = internal_name(&self.options.name, section, kind);
         let name = self.budget.name(&name)?;
-        self.map_places.push((index, 0));
-        self.maps.push(MapDef {
+        let map = MapDef {
             kind,
             section: self.budget.name(section)?,
             map_type: MapType::Array.number(),
@@ -198,8 +198,8 @@ impl Open<'_> {
             value_type,
             data,
             ..empty_map(name)
-        });
-        Ok(())
+        };
+        self.add_map((index, 0), map)
     }
 }
 
@@ -209,10 +209,7 @@ fn value_type(btf: &Btf, section: &str) -> Option<TypeId> {
 }
 
 /// `map_is_mmapable`: some variable is visible outside, so that a skeleton would show it.
-fn is_mmapable(btf: &Btf, id: TypeId) -> bool {
-    let Some(Type::Datasec(section)) = btf.ty(id) else {
-        return false;
-    };
+fn is_mmapable(btf: &Btf, section: &Datasec<'_>) -> bool {
     section.vars.iter().any(|var| match btf.ty(var.ty) {
         Some(Type::Var { linkage, .. }) => linkage != Linkage::Static,
         _ => false,

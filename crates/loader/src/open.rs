@@ -15,6 +15,16 @@ use crate::relocs::RawReloc;
 /// Instructions in executable sections: the kernel takes a million a program.
 pub(crate) const MAX_SECTION_INSNS: usize = 8 << 20;
 
+/// Entry programs of an object: a thousand times what large ones have.
+const MAX_PROGRAMS: usize = 1 << 17;
+/// Functions of an object.
+const MAX_FUNCS: usize = 1 << 19;
+/// Maps of an object, and externs.
+pub(crate) const MAX_MAPS: usize = 1 << 16;
+pub(crate) const MAX_EXTERNS: usize = 1 << 16;
+/// Variables of all data sections; several sections may have one `DATASEC`.
+const MAX_VARS: usize = 1 << 20;
+
 /// What libbpf uses a section for (`enum sec_type`, and the indices beside it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -91,6 +101,8 @@ pub(crate) struct Open<'a> {
 pub(crate) struct Budget {
     names: usize,
     data: usize,
+    relocs: usize,
+    vars: usize,
 }
 
 impl Budget {
@@ -99,12 +111,19 @@ impl Budget {
         Budget {
             names: file.saturating_mul(4).saturating_add(1 << 20),
             data: file,
+            relocs: file,
+            vars: MAX_VARS,
         }
     }
 
     /// Nothing more.
     pub(crate) fn none() -> Budget {
-        Budget { names: 0, data: 0 }
+        Budget {
+            names: 0,
+            data: 0,
+            relocs: 0,
+            vars: 0,
+        }
     }
 
     /// Copies a name.
@@ -121,6 +140,24 @@ impl Budget {
             }
         }
         Ok(name.to_owned())
+    }
+
+    /// Walks a section of relocations of this many bytes.
+    pub(crate) fn relocs(&mut self, size: u64) -> Result<(), LoadError> {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        self.relocs = self.relocs.checked_sub(size).ok_or(K::Overlapping.err())?;
+        Ok(())
+    }
+
+    /// Walks a section's variables.
+    pub(crate) fn vars(&mut self, count: usize) -> Result<(), LoadError> {
+        let limit = MAX_VARS as u64;
+        let what = "variables";
+        self.vars = self
+            .vars
+            .checked_sub(count)
+            .ok_or(K::TooLarge { what, limit }.err())?;
+        Ok(())
     }
 
     /// Copies a section's contents.
@@ -251,6 +288,7 @@ impl<'a> Open<'a> {
             }
             .err());
         }
+        let mut programs = 0;
         for index in 0..self.elf.symbol_count() {
             let Some(symbol) = self.elf.symbol(index) else {
                 continue;
@@ -278,6 +316,16 @@ impl<'a> Open<'a> {
             let unit = Insn::SIZE as u64;
             if size == 0 || size % unit != 0 || symbol.value % unit != 0 {
                 return Err(here(K::CorruptedProgram { size }));
+            }
+            programs += usize::from(Some(symbol.section) != self.text);
+            for (count, limit, what) in [
+                (programs, MAX_PROGRAMS, "programs"),
+                (self.funcs.len(), MAX_FUNCS, "functions"),
+            ] {
+                if count >= limit {
+                    let limit = limit as u64;
+                    return Err(K::TooLarge { what, limit }.err());
+                }
             }
             self.funcs.push(Func {
                 name,
@@ -314,6 +362,21 @@ impl<'a> Open<'a> {
             None => {}
         }
         self.btf = Some(Arc::new(btf));
+        Ok(())
+    }
+
+    /// Adds a map that lies at this place of ELF.
+    pub(crate) fn add_map(&mut self, place: (usize, u64), map: MapDef) -> Result<(), LoadError> {
+        if self.maps.len() >= MAX_MAPS {
+            let limit = MAX_MAPS as u64;
+            return Err(K::TooLarge {
+                what: "maps",
+                limit,
+            }
+            .err());
+        }
+        self.map_places.push(place);
+        self.maps.push(map);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::error::{LoadError, LoadErrorKind as K};
 use crate::map_def::is_map_in_map;
 use crate::maps::MapVar;
 use crate::open::{Open, Role};
+use crate::struct_ops::StructOpsIndex;
 
 /// A relocation of a function, before functions are put together.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,34 @@ pub(crate) struct Slots {
     pub(crate) members: Vec<(usize, usize, usize)>,
 }
 
+/// What initial slots may name.
+struct Names<'a> {
+    maps: HashMap<String, usize>,
+    /// Entry programs.
+    progs: HashMap<&'a str, usize>,
+}
+
+impl<'a> Names<'a> {
+    /// Only an object that has initial slots needs them.
+    fn new(open: &Open<'a>) -> Names<'a> {
+        let mut names = Names {
+            maps: HashMap::new(),
+            progs: HashMap::new(),
+        };
+        if open.elf.find_section(".rel.maps").is_some() {
+            for (index, map) in open.maps.iter().enumerate() {
+                names.maps.entry(map.name.clone()).or_insert(index);
+            }
+            for (index, func) in open.funcs.iter().enumerate() {
+                if !open.is_subprog(func) {
+                    names.progs.entry(func.name).or_insert(index);
+                }
+            }
+        }
+        names
+    }
+}
+
 fn bad(why: impl Into<String>) -> LoadError {
     K::BadReloc(why.into()).err()
 }
@@ -63,17 +92,25 @@ impl Open<'_> {
         for (map, place) in self.map_places.iter().enumerate() {
             by_place.entry(*place).or_insert(map);
         }
+        let mut struct_ops = StructOpsIndex::new(self);
+        let names = Names::new(self);
         for index in 1..self.roles.len() {
             if self.roles[index] != Role::Relocs {
                 continue;
             }
             let rels = self.elf.rels(index)?;
-            let target = self.elf.section(index)?.info;
+            let section = self.elf.section(index)?;
+            self.budget.relocs(section.size)?;
+            let target = section.info;
             let name = self.elf.name_or_mark(target);
             match self.roles[target] {
-                Role::StructOps => slots.members.extend(self.struct_ops_relocs(target, rels)?),
+                Role::StructOps => {
+                    slots
+                        .members
+                        .extend(self.struct_ops_relocs(target, rels, &mut struct_ops)?)
+                }
                 Role::Maps => self
-                    .map_relocs(rels, vars, &mut slots)
+                    .map_relocs(rels, vars, &names, &mut slots)
                     .map_err(|e| e.section(name))?,
                 _ => self
                     .code_relocs(target, rels, &by_place)
@@ -229,18 +266,9 @@ impl Open<'_> {
         &self,
         rels: impl Iterator<Item = Rel>,
         vars: &[MapVar],
+        names: &Names<'_>,
         slots: &mut Slots,
     ) -> Result<(), LoadError> {
-        let mut maps = HashMap::new();
-        for (index, map) in self.maps.iter().enumerate() {
-            maps.entry(map.name.as_str()).or_insert(index);
-        }
-        let mut progs = HashMap::new();
-        for (index, func) in self.funcs.iter().enumerate() {
-            if !self.is_subprog(func) {
-                progs.entry(func.name).or_insert(index);
-            }
-        }
         for rel in rels {
             let at = |e: LoadError| e.at(rel.offset);
             let symbol = self.symbol_of(rel).map_err(at)?;
@@ -253,10 +281,11 @@ impl Open<'_> {
             let map = &self.maps[var.map];
             let key = slot_key(var, rel.offset).map_err(at)?;
             if is_map_in_map(map.map_type) {
-                let inner = self.slot_map(map.map_type, map.key_size, &symbol, maps.get(name));
+                let inner =
+                    self.slot_map(map.map_type, map.key_size, &symbol, names.maps.get(name));
                 slots.maps.push((var.map, key, inner.map_err(at)?));
             } else if map.map_type == MapType::ProgArray.number() {
-                let func = progs.get(name).copied().filter(|&func| {
+                let func = names.progs.get(name).copied().filter(|&func| {
                     let func = &self.funcs[func];
                     func.section == symbol.section && func.start as u64 * 8 == symbol.value
                 });

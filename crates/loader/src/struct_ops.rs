@@ -16,6 +16,30 @@ fn bad(why: impl Into<String>) -> LoadError {
     K::BadStructOps(why.into()).err()
 }
 
+/// Where function pointers lie.
+pub(crate) struct StructOpsIndex {
+    /// By ELF section: maps by place.
+    maps: HashMap<usize, Vec<usize>>,
+    /// By struct: members by bit offset.
+    members: HashMap<TypeId, HashMap<u32, usize>>,
+}
+
+impl StructOpsIndex {
+    pub(crate) fn new(open: &Open<'_>) -> StructOpsIndex {
+        let mut maps: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (map, place) in open.map_places.iter().enumerate() {
+            if open.maps[map].struct_ops.is_some() {
+                maps.entry(place.0).or_default().push(map);
+            }
+        }
+        for maps in maps.values_mut() {
+            maps.sort_by_key(|&map| open.map_places[map].1);
+        }
+        let members = HashMap::new();
+        StructOpsIndex { maps, members }
+    }
+}
+
 impl Open<'_> {
     /// `bpf_object_init_struct_ops`.
     pub(crate) fn init_struct_ops(&mut self) -> Result<(), LoadError> {
@@ -74,8 +98,7 @@ impl Open<'_> {
                 autocreate: !section.starts_with('?'),
                 ..empty_map(self.budget.name(name)?)
             };
-            self.map_places.push((index, var.offset.into()));
-            self.maps.push(map);
+            self.add_map((index, var.offset.into()), map)?;
         }
         Ok(())
     }
@@ -85,13 +108,15 @@ impl Open<'_> {
         &self,
         section: usize,
         rels: impl Iterator<Item = Rel>,
+        index: &mut StructOpsIndex,
     ) -> Result<Vec<(usize, usize, usize)>, LoadError> {
         let btf = self.btf.as_deref().ok_or(K::NoBtf.err())?;
-        let mut maps: Vec<usize> = (0..self.maps.len())
-            .filter(|&i| self.maps[i].struct_ops.is_some() && self.map_places[i].0 == section)
-            .collect();
-        maps.sort_by_key(|&i| self.map_places[i].1);
-        let mut members: HashMap<TypeId, HashMap<u32, usize>> = HashMap::new();
+        let maps = index
+            .maps
+            .get(&section)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let members = &mut index.members;
         let mut found = Vec::new();
         for rel in rels {
             let at = |e: LoadError| e.section(self.elf.name_or_mark(section)).at(rel.offset);

@@ -56,6 +56,7 @@ impl Object {
     pub fn kern_struct_ops(&self, kernel: &Btf) -> Result<Vec<KernStructOps>, LoadError> {
         let mut used: HashMap<usize, (TypeId, u32)> = HashMap::new();
         let mut all = Vec::new();
+        let mut members_left = MAX_MEMBERS;
         for (index, map) in self
             .maps
             .iter()
@@ -64,6 +65,22 @@ impl Object {
         {
             let Some(ops) = &map.struct_ops else { continue };
             let here = |e: LoadError| e.section(&map.section).symbol(&map.name);
+            let members = self
+                .btf
+                .as_deref()
+                .and_then(|btf| btf.ty(ops.type_id)?.composite());
+            members_left = members_left
+                .checked_sub(members.map_or(0, |c| c.members.len()))
+                .ok_or_else(|| {
+                    let limit = MAX_MEMBERS as u64;
+                    here(
+                        K::TooLarge {
+                            what: "members of struct_ops structs",
+                            limit,
+                        }
+                        .err(),
+                    )
+                })?;
             let kern = self.kern_value(kernel, index, map, ops).map_err(here)?;
             for prog in &kern.progs {
                 let use_ = (kern.type_id, prog.member);
@@ -187,6 +204,8 @@ impl Object {
     }
 }
 
+/// Members of all struct_ops maps together.
+const MAX_MEMBERS: usize = 1 << 20;
 /// A struct_ops value that a kernel has is a few hundred bytes.
 const MAX_VALUE: usize = 1 << 20;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
+use bpfsim_btf::{BtfBuilder, Linkage, VarSecinfo};
 use bpfsim_isa::Insn;
 use bpfsim_loader::{LoadErrorKind, RelocKind, load};
 use object::write::{StandardSection, SymbolSection};
@@ -69,6 +70,41 @@ const CASES: &[Case] = &[
                 .all(|r| matches!(r.kind, RelocKind::Call { .. }))
         );
     }),
+    (
+        "a million programs",
+        || programs(1_000_000, 8),
+        |bytes| {
+            let kind = load(bytes).unwrap_err().kind;
+            assert!(matches!(
+                kind,
+                LoadErrorKind::TooLarge {
+                    what: "programs",
+                    ..
+                }
+            ));
+        },
+    ),
+    (
+        "sections that share sixty thousand variables",
+        shared_datasec,
+        |bytes| {
+            let kind = load(bytes).unwrap_err().kind;
+            assert!(matches!(
+                kind,
+                LoadErrorKind::TooLarge {
+                    what: "variables",
+                    ..
+                }
+            ));
+        },
+    ),
+    (
+        "relocations that are read ten thousand times",
+        shared_relocs,
+        |bytes| {
+            assert_eq!(load(bytes).unwrap_err().kind, LoadErrorKind::Overlapping);
+        },
+    ),
     (
         "ten thousand sections on the same bytes",
         overlapping,
@@ -238,6 +274,62 @@ fn overlapping() -> Vec<u8> {
     let place = bytes[headers + 64 * first + 24..][..16].to_vec();
     for i in first..first + 10_000 {
         bytes[headers + 64 * i + 24..][..16].copy_from_slice(&place);
+    }
+    bytes
+}
+
+/// Ten thousand sections of one name have one `DATASEC`, all of whose variables are static.
+fn shared_datasec() -> Vec<u8> {
+    let mut btf = BtfBuilder::new();
+    let int = btf.add_int("int", 4, 1);
+    let vars: Vec<_> = (0..60_000)
+        .map(|_| {
+            let ty = btf.add_var("v", Linkage::Static, int);
+            let (offset, size) = (0, 4);
+            VarSecinfo { ty, offset, size }
+        })
+        .collect();
+    btf.add_datasec(".data.x", 4, &vars);
+    let mut made = Made::new();
+    made.btf(btf);
+    for _ in 0..10_000 {
+        let id = made
+            .object
+            .add_section(Vec::new(), b".data.x".to_vec(), SectionKind::Data);
+        made.object.append_section_data(id, &[1; 4], 4);
+    }
+    made.bytes()
+}
+
+/// Ten thousand sections of relocations of ten thousand entries, which are the same bytes.
+fn shared_relocs() -> Vec<u8> {
+    let mut made = Made::new();
+    let data = made.data(".data", &[1; 8]);
+    let var = made.var(data, "var", 0, 8);
+    let load = [Insn::new(0x18, 1, 0, 0, 0), Insn::default()].repeat(10_000);
+    made.code("tc", "prog", &load, SymbolScope::Dynamic);
+    for i in 0..10_000 {
+        made.reloc("tc", 2 * i, var, 1);
+    }
+    for i in 0..10_000 {
+        let other = format!("tc{i}");
+        made.code(&other, &format!("p{i}"), &load[..2], SymbolScope::Dynamic);
+        made.reloc(&other, 0, var, 1);
+    }
+    let mut bytes = made.bytes();
+    let elf = goblin::elf::Elf::parse(&bytes).unwrap();
+    let headers = elf.header.e_shoff as usize;
+    let rels = |h: &goblin::elf::SectionHeader| h.sh_type == goblin::elf::section_header::SHT_REL;
+    let large = elf
+        .section_headers
+        .iter()
+        .position(|h| rels(h) && h.sh_size > 16)
+        .unwrap();
+    let header = bytes[headers + 64 * large..][..64].to_vec();
+    for (i, section) in elf.section_headers.iter().enumerate() {
+        if rels(section) {
+            bytes[headers + 64 * i..][..64].copy_from_slice(&header);
+        }
     }
     bytes
 }
