@@ -177,6 +177,8 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                 None => {
                     let to = translated!(addr, SIZE, Read);
                     match mem.lend(|m| load_window(host, m, addr, SIZE, to)) {
+                        // A pointer that C sees 32 bits of fills its register.
+                        Ok(value) if <$t>::MIN == 0 => value,
                         Ok(value) => value as $t as $as as u64,
                         Err(kind) => fault!(kind),
                     }
