@@ -286,12 +286,14 @@ impl Ops {
             }
             costs[at] = best;
         }
-        let (mut straight, mut start) = (0, 0);
-        for (at, c) in code.iter().enumerate() {
-            if matches!(c.k, K::Ja | K::Exit | K::Bad) {
-                straight = straight.max(at + 1 - start);
-                start = at + 1;
+        let (mut straight, mut line, mut at) = (0, 0, 0);
+        while let Some(c) = code.get(at) {
+            line += 1;
+            straight = straight.max(line);
+            if matches!(c.k, K::Ja | K::Exit) {
+                line = 0;
             }
+            at += c.slots();
         }
         Ops {
             plain,
