@@ -6,5 +6,7 @@ pub mod fuzz_btf;
 pub mod fuzz_elf;
 pub mod fuzz_isa;
 pub mod linux;
+#[cfg(feature = "objects")]
+pub mod map_ops;
 pub mod programs;
 pub mod recording;

@@ -18,7 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use bpfsim_abi::{Errno, MapType, ProgType};
 use bpfsim_isa::Insn;
 
-pub use map::{Entry, Map, MapSpec};
+pub use map::{BatchAnswer, BatchAsk, BatchCmd, Entry, Map, MapSpec};
 pub use prog::{Input, Loaded, Prog, ProgInfo, ProgSpec, Ran};
 
 /// A kernel that lets the caller create maps and load programs.

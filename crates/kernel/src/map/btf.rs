@@ -12,7 +12,7 @@ use bpfsim_btf::{Btf, Kind, Type, TypeId};
 /// # Errors
 /// `EINVAL` where types and sizes disagree or a type cannot be a key's; `EACCES` for special
 /// fields in a map that programs may not write or not read; `EOPNOTSUPP` for fields that this
-/// type of map does not have.
+/// type of map does not have, `ENOTSUPP` for maps that have no types.
 pub(super) fn check(spec: &MapSpec) -> Result<Fields, Errno> {
     let Some(types) = spec.btf.as_ref().filter(|t| t.value != TypeId::VOID) else {
         return Ok(Fields::default());
@@ -30,6 +30,9 @@ pub(super) fn check(spec: &MapSpec) -> Result<Fields, Errno> {
     // What cannot be parsed is no error here: the values have no fields then.
     let found = parse_fields(btf, types.value).unwrap_or_default();
     check_fields(spec, &found)?;
+    if no_types(spec.map_type) {
+        return Err(Errno::ENOTSUPP);
+    }
     if !key_fits(spec, btf, key, types.value) {
         return Err(Errno::EINVAL);
     }
@@ -49,10 +52,25 @@ fn keyless(map_type: MapType) -> bool {
             | MapType::ProgArray
             | MapType::Ringbuf
             | MapType::UserRingbuf
-            | MapType::Cpumap
+            | MapType::ReuseportSockarray
+    )
+}
+
+/// `map_check_no_btf`: types that are not told what they hold.
+fn no_types(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::PerfEventArray
+            | MapType::CgroupArray
+            | MapType::ArrayOfMaps
+            | MapType::HashOfMaps
+            | MapType::StackTrace
+            | MapType::Devmap
+            | MapType::DevmapHash
+            | MapType::Xskmap
             | MapType::Sockmap
             | MapType::Sockhash
-            | MapType::ReuseportSockarray
+            | MapType::Cpumap
     )
 }
 
@@ -100,15 +118,6 @@ fn key_fits(spec: &MapSpec, btf: &Btf, key: Option<TypeId>, value: TypeId) -> bo
             8 => int(64),
             _ => key.and_then(kind) == Some(Kind::Struct),
         },
-        // map_check_no_btf
-        MapType::PerfEventArray
-        | MapType::CgroupArray
-        | MapType::ArrayOfMaps
-        | MapType::HashOfMaps
-        | MapType::StackTrace
-        | MapType::Devmap
-        | MapType::DevmapHash
-        | MapType::Xskmap => false,
         _ => true,
     }
 }

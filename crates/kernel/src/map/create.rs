@@ -148,7 +148,7 @@ const PCPU_UNIT: u64 = 32 << 10;
 /// `BPF_LOCAL_STORAGE_MAX_VALUE_SIZE`
 const STORAGE_MAX: u32 = 65407;
 /// `NR_CPUS` of the emulated kernel.
-const NR_CPUS: u32 = 64;
+const NR_CPUS: u32 = 256;
 /// `sysctl_perf_event_max_stack`
 const MAX_STACK: u32 = 127;
 /// `U32_MAX / sizeof(struct bucket)`
@@ -230,9 +230,7 @@ fn check(spec: &MapSpec) -> Result<(), Errno> {
                     || spec.value_size == 0
                     || !flags_ok(spec, MapFlags::NUMA_NODE | ACCESS),
             )?;
-            let most = u32::MAX / spec.value_size;
-            let large = spec.value_size as u64 > KMALLOC_MAX || spec.max_entries >= most;
-            refuse(large, Errno::E2BIG)
+            refuse(spec.value_size as u64 > KMALLOC_MAX, Errno::E2BIG)
         }
         T::BloomFilter => {
             refuse(spec.value_size as u64 > KMALLOC_MAX, Errno::E2BIG)?;
@@ -433,6 +431,8 @@ impl Map {
         let holds_maps = matches!(spec.map_type, MapType::ArrayOfMaps | MapType::HashOfMaps);
         let inner = match template {
             _ if !holds_maps => None,
+            // Descriptor 0 is no map's.
+            None if spec.inner.is_none() => return Err(Errno::EINVAL),
             None => return Err(Errno::EBADF),
             Some(template) => Some(Box::new(Inner::of(template)?)),
         };

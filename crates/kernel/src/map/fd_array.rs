@@ -175,7 +175,7 @@ impl MapOps for FdArray {
         Ok(bytes[..size.min(8)].to_vec())
     }
 
-    fn check_update(&self, _: &GuestMem, key: &[u8], flags: u64) -> Result<(), Errno> {
+    fn check_update(&self, _: &GuestMem, key: &[u8], _: &[u8], flags: u64) -> Result<(), Errno> {
         if self.rule.checks_first {
             self.check(key, flags)
         } else {

@@ -575,11 +575,18 @@ impl MapOps for Hash {
         }
     }
 
-    fn check_update(&self, mem: &GuestMem, key: &[u8], flags: u64) -> Result<(), Errno> {
+    fn check_update(
+        &self,
+        mem: &GuestMem,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
         if self.kind != Kind::Devmap {
             return Ok(());
         }
-        if flags > update::EXIST {
+        // No interface has index 0.
+        if flags > update::EXIST || value.starts_with(&[0; 4]) {
             return Err(Errno::EINVAL);
         }
         let found = self.find_key(mem, key).is_some();

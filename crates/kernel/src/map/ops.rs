@@ -92,7 +92,13 @@ pub(crate) trait MapOps {
     }
 
     /// What is wrong with an update from user space before the descriptor in it is looked at.
-    fn check_update(&self, _: &GuestMem, _key: &[u8], _flags: u64) -> Result<(), Errno> {
+    fn check_update(
+        &self,
+        _: &GuestMem,
+        _key: &[u8],
+        _value: &[u8],
+        _flags: u64,
+    ) -> Result<(), Errno> {
         Ok(())
     }
 

@@ -293,7 +293,7 @@ impl State {
             | T::Sockhash
             | T::ReuseportSockarray => {
                 let ops = self.maps[map.at()].storage.ops();
-                let checked = ops.check_update(mem, &key, flags);
+                let checked = ops.check_update(mem, &key, value, flags);
                 match checked.and_then(|()| self.handle(map, &key, value)) {
                     Ok(handle) => Some(handle.to_le_bytes()),
                     Err(errno) => return (Err(errno), Waits::new()),

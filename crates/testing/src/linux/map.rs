@@ -125,7 +125,7 @@ impl Map {
         self.check(key, None)?;
         let mut value = vec![0; self.value_len];
         // SAFETY: `key` was checked, and `value` is as large as the kernel makes it.
-        unsafe { sys::map_lookup(cmd, self.fd(), key, &mut value) }?;
+        unsafe { sys::map_lookup(cmd, self.fd(), key, &mut value, 0) }?;
         Ok(value)
     }
 
@@ -221,6 +221,7 @@ impl Map {
             keys: &mut keys,
             values: &mut values,
             count,
+            elem_flags: 0,
         };
         // SAFETY: `from` was checked, and the others were made for `count` elements.
         let (done, result) = unsafe { sys::map_batch(Cmd::MapLookupBatch, self.fd(), batch) };
@@ -253,6 +254,7 @@ impl Map {
             keys: &mut keys,
             values: &mut values,
             count,
+            elem_flags: 0,
         };
         // SAFETY: both hold `count` elements, as was checked.
         let (done, result) = unsafe { sys::map_batch(Cmd::MapUpdateBatch, self.fd(), batch) };
@@ -266,4 +268,125 @@ impl Map {
     pub fn freeze(&self) -> Result<(), Errno> {
         sys::map_freeze(self.fd())
     }
+
+    /// A look-up, or with `delete` one that removes the element, with flags. What `value` holds
+    /// before counts for bloom filters only.
+    ///
+    /// # Errors
+    /// The kernel's; `EINVAL` for a key or value of another size.
+    pub fn lookup_with(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: u64,
+        delete: bool,
+    ) -> Result<(), Errno> {
+        self.check(key, Some(value))?;
+        let cmd = if delete {
+            Cmd::MapLookupAndDeleteElem
+        } else {
+            Cmd::MapLookupElem
+        };
+        // SAFETY: both were checked.
+        unsafe { sys::map_lookup(cmd, self.fd(), key, value, flags) }
+    }
+
+    /// A command on many elements as the kernel has it: what it left in user space, and its
+    /// answer. For look-ups `keys` and `values` are made as large as `count` asks.
+    ///
+    /// # Errors
+    /// `EINVAL` for keys, values or a place of another size: nothing was asked then.
+    pub fn batch(&self, ask: &BatchAsk<'_>) -> Result<BatchAnswer, Errno> {
+        let count = ask.count as usize;
+        let (mut keys, mut values) = (ask.keys.to_vec(), ask.values.to_vec());
+        let cmd = match ask.cmd {
+            BatchCmd::Lookup => Cmd::MapLookupBatch,
+            BatchCmd::LookupAndDelete => Cmd::MapLookupAndDeleteBatch,
+            BatchCmd::Update => Cmd::MapUpdateBatch,
+            BatchCmd::Delete => Cmd::MapDeleteBatch,
+        };
+        if matches!(ask.cmd, BatchCmd::Lookup | BatchCmd::LookupAndDelete) {
+            keys = vec![0; count * self.key_size];
+            values = vec![0; count * self.value_len];
+        }
+        let place = self.key_size.max(4);
+        let fits = keys.len() == count * self.key_size
+            && (ask.cmd == BatchCmd::Delete || values.len() == count * self.value_len)
+            && ask.from.is_none_or(|from| from.len() >= place);
+        if !fits {
+            return Err(Errno::EINVAL);
+        }
+        // What no place has in the tests.
+        let unwritten = vec![0xa5; place];
+        let mut next = unwritten.clone();
+        let batch = Batch {
+            from: ask.from,
+            next: &mut next,
+            keys: &mut keys,
+            values: &mut values,
+            count: ask.count,
+            elem_flags: ask.elem_flags,
+        };
+        // SAFETY: all sizes were checked.
+        let (count, result) = unsafe { sys::map_batch(cmd, self.fd(), batch) };
+        Ok(BatchAnswer {
+            count,
+            keys,
+            values,
+            next: (next != unwritten).then_some(next),
+            result,
+        })
+    }
+
+    /// Its id, as look-ups in maps of maps give it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn id(&self) -> Result<u32, Errno> {
+        // `struct bpf_map_info`: type, id, ...
+        let mut info = [0; 88];
+        // SAFETY: no address in it.
+        unsafe { sys::object_info(self.fd(), &mut info) }?;
+        Ok(u32::from_le_bytes([info[4], info[5], info[6], info[7]]))
+    }
+
+    /// Bytes that a look-up gives.
+    pub fn value_len(&self) -> usize {
+        self.value_len
+    }
+}
+
+/// A command on many elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BatchCmd {
+    Lookup,
+    LookupAndDelete,
+    Update,
+    Delete,
+}
+
+/// What a command on many elements is given.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct BatchAsk<'a> {
+    pub cmd: BatchCmd,
+    /// Where to go on, at least 4 bytes.
+    pub from: Option<&'a [u8]>,
+    pub keys: &'a [u8],
+    pub values: &'a [u8],
+    pub count: u32,
+    pub elem_flags: u64,
+}
+
+/// What a command on many elements left.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct BatchAnswer {
+    pub count: u32,
+    pub keys: Vec<u8>,
+    pub values: Vec<u8>,
+    /// The place to go on, if it was written.
+    pub next: Option<Vec<u8>>,
+    pub result: Result<(), Errno>,
 }

@@ -24,7 +24,9 @@ pub(super) enum Cmd {
     MapLookupAndDeleteElem = 21,
     MapFreeze = 22,
     MapLookupBatch = 24,
+    MapLookupAndDeleteBatch = 25,
     MapUpdateBatch = 26,
+    MapDeleteBatch = 27,
 }
 
 /// `struct { __u32 map_type; ... }`: `BPF_MAP_CREATE`.
@@ -210,13 +212,15 @@ pub(super) unsafe fn map_lookup(
     fd: i32,
     key: &[u8],
     value: &mut [u8],
+    flags: u64,
 ) -> Result<(), Errno> {
     let (key, value) = (address(key), address_mut(value));
     let mut attr = MapElem {
         map_fd: fd,
+        zero: 0,
         key,
         value,
-        ..MapElem::default()
+        flags,
     };
     // SAFETY: the caller's promise.
     unsafe { bpf(cmd, &mut attr) }.map(drop)
@@ -288,6 +292,7 @@ pub(super) struct Batch<'a> {
     pub keys: &'a mut [u8],
     pub values: &'a mut [u8],
     pub count: u32,
+    pub elem_flags: u64,
 }
 
 /// Gives how many elements were done, also where it failed.
@@ -303,6 +308,7 @@ pub(super) unsafe fn map_batch(cmd: Cmd, fd: i32, batch: Batch<'_>) -> (u32, Res
         values: address_mut(batch.values),
         count: batch.count,
         map_fd: fd,
+        elem_flags: batch.elem_flags,
         ..MapBatch::default()
     };
     // SAFETY: the caller's promise.
