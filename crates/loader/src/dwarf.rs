@@ -149,7 +149,8 @@ impl Reader<'_> {
                     break;
                 }
                 self.count += 1;
-                if !row.end_sequence() {
+                // Line 0 is of no line: what is before it goes on, as in .BTF.ext.
+                if !row.end_sequence() && row.line().is_some() {
                     let file = *files.entry(row.file_index()).or_insert_with(|| {
                         let name = self.file_name(header, row).unwrap_or_default();
                         self.intern(name)
