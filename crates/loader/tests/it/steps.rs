@@ -395,3 +395,32 @@ fn every_program_has_lines() {
     }
     assert!(by_dwarf > 0, "no fixture has DWARF alone");
 }
+
+/// The same object says the same by DWARF alone, but for what the compiler made up.
+#[test]
+fn dwarf_says_what_btf_says() {
+    let path = "matrix/clang-22-v3/alu.bpf.o";
+    let bytes = fixtures::one(path);
+    let by_btf = fixtures::load(path, &bytes).unwrap();
+    let mut bytes = bytes;
+    let places: Vec<_> = bytes
+        .windows(4)
+        .enumerate()
+        .filter(|(_, w)| w == b".BTF")
+        .collect();
+    for at in places.iter().map(|(at, _)| *at).collect::<Vec<_>>() {
+        bytes[at + 1] = b'X';
+    }
+    let by_dwarf = fixtures::load(path, &bytes).unwrap();
+    assert!(by_dwarf.btf.is_none() && by_btf.btf.is_some());
+    let (mut same, mut all) = (0, 0);
+    for (a, b) in by_btf.programs.iter().zip(&by_dwarf.programs) {
+        for insn in 0..a.insns.len() {
+            let (a, b) = (a.lines.at(insn).unwrap(), b.lines.at(insn).unwrap());
+            assert!(b.text.is_empty() && b.file.ends_with("alu.bpf.c"), "{b:?}");
+            all += 1;
+            same += usize::from(a.line == b.line);
+        }
+    }
+    assert!(same * 100 >= all * 95, "{same} of {all}");
+}
