@@ -83,6 +83,11 @@ fn counter_race() {
     compare("counter_race");
 }
 
+#[test]
+fn map_helpers() {
+    compare("map_helpers");
+}
+
 /// The same sources through every compiler and cpu version. FIXME: `maps`, `packet` and `subprogs`
 /// are recorded too, and want map-in-map, packets and `bpf_loop`.
 #[test]
