@@ -154,14 +154,22 @@ impl Ebpf {
         let (map, at, size) = self.find_global(name)?;
         let data = map.data()?;
         let bytes = data.get(at..at + size).map(<[u8]>::to_vec);
-        bytes.ok_or_else(|| Error::Size { what: format!("variable `{name}`"), want: size, got: data.len() })
+        bytes.ok_or_else(|| Error::Size {
+            what: format!("variable `{name}`"),
+            want: size,
+            got: data.len(),
+        })
     }
 
     /// Sets a global variable's bytes.
     pub fn set_global_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let (map, at, size) = self.find_global(name)?;
         if size != bytes.len() {
-            return Err(Error::Size { what: format!("variable `{name}`"), want: size, got: bytes.len() });
+            return Err(Error::Size {
+                what: format!("variable `{name}`"),
+                want: size,
+                got: bytes.len(),
+            });
         }
         map.write_data(at, bytes)
     }

@@ -232,7 +232,7 @@ impl Kernel {
             kind,
             at: self.st.cpus[cur.cpu.at()].clock,
             who: Some((cur.cpu, cur.id)),
-            place: insn.map(|insn| self.place(cur.prog, insn)),
+            place: insn.map(|insn| Box::new(self.place(cur.prog, insn))),
         }
     }
 

@@ -83,7 +83,7 @@ pub struct Failure {
     /// The CPU and the execution, where it is one's doing.
     pub who: Option<(Cpu, CtxId)>,
     /// Where in the program.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
 }
 
 impl fmt::Display for Failure {

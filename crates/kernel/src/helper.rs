@@ -3,6 +3,7 @@
 mod iterate;
 mod memory;
 mod packet;
+mod tail;
 mod text;
 
 pub(crate) use iterate::{Iteration, resume};
@@ -165,6 +166,7 @@ const HELPERS: &[Helper] = &[
     row(Func::SkFullsock, false, |_, _, _| Ok(Flow::Done(0))),
     row(Func::TcpSock, false, |_, _, _| Ok(Flow::Done(0))),
     row(Func::GetListenerSock, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::TailCall, true, tail::tail_call),
     row(Func::Loop, false, iterate::bpf_loop),
     row(Func::ForEachMapElem, true, iterate::for_each_map_elem),
     row(Func::GetPrandomU32, false, |st, _, _| {

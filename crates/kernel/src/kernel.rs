@@ -399,7 +399,7 @@ impl Kernel {
             kind,
             at: self.now(),
             who: who.map(|w| (w.cpu, w.id)),
-            place: run.map(|r| self.place(r.cur.prog, r.act.pc)),
+            place: run.map(|r| Box::new(self.place(r.cur.prog, r.act.pc))),
         }
     }
 

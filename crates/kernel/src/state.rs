@@ -99,6 +99,8 @@ pub(crate) struct Cur {
     pub ctx: ProgCtx,
     /// Helpers in the middle of their callbacks, innermost last.
     pub iterations: Vec<Iteration>,
+    /// Tail calls made.
+    pub tail_calls: u32,
     /// Guest address of 64 bytes beside its stack: the keys that callbacks of array elements get.
     pub scratch: u64,
 }
@@ -140,6 +142,7 @@ impl Cur {
             value: Vec::new(),
             ctx: ProgCtx::Memory,
             iterations: Vec::new(),
+            tail_calls: 0,
             scratch: 0,
         }
     }

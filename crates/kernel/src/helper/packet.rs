@@ -223,7 +223,15 @@ pub(super) fn skb_change_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
         Some(room) => room.fill(0),
         None => return a.bad(1),
     }
-    show(st, Packet { data, meta: data, mac: data, ..p });
+    show(
+        st,
+        Packet {
+            data,
+            meta: data,
+            mac: data,
+            ..p
+        },
+    );
     done(Ok(0))
 }
 
@@ -231,7 +239,9 @@ pub(super) fn skb_change_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 pub(super) fn get_hash_recalc(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let header = mem.slice(p.mac, (p.end - p.mac).min(54)).unwrap_or(&[]);
-    let hash = header.chunks(8).fold(1, |hash, c| c.iter().fold(hash, |h, &b| crate::ids::mix(h, b as u64)));
+    let hash = header.chunks(8).fold(1, |hash, c| {
+        c.iter().fold(hash, |h, &b| crate::ids::mix(h, b as u64))
+    });
     Ok(Flow::Done(hash >> 32))
 }
 
