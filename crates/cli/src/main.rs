@@ -1,5 +1,6 @@
 //! The `bpfsim` command.
 
+mod conformance;
 mod disasm;
 mod features;
 mod inspect;
@@ -30,6 +31,8 @@ enum Command {
     Disasm(disasm::Args),
     /// What of Linux's BPF surface bpfsim has, and what objects want beyond it.
     Features(features::Args),
+    /// Run a program as the bpf_conformance suite asks its plugins to.
+    ConformancePlugin(conformance::Args),
 }
 
 /// How a command ends, as its exit status says.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Disasm(args) => disasm::run(&args),
         Command::Features(args) => features::run(&args),
+        Command::ConformancePlugin(args) => conformance::run(&args),
     };
     let outcome = ended.unwrap_or_else(|stop| {
         show::error(&stop.message);
