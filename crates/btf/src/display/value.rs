@@ -77,9 +77,11 @@ fn bits_at(bytes: &[u8], offset: u32, bits: u32) -> Option<u128> {
     })
 }
 
+/// The low `bits` as a signed number; of none, 0.
 fn signed(word: u128, bits: u32) -> i64 {
     let shift = 64 - bits.min(64);
-    ((word as u64) << shift) as i64 >> shift
+    let top = (word as u64).checked_shl(shift);
+    top.map_or(0, |top| top as i64 >> shift)
 }
 
 impl Reader<'_> {
@@ -328,4 +330,22 @@ fn quote(out: &mut String, text: &str) {
         }
     }
     out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signed;
+
+    #[test]
+    fn integers_of_any_width_are_signed() {
+        for (word, bits, want) in [
+            (1, 0, 0),
+            (1, 1, -1),
+            (0x80, 8, -128),
+            (0x7f, 8, 127),
+            (u128::MAX, 64, -1),
+        ] {
+            assert_eq!(signed(word, bits), want, "{bits} bits of {word:#x}");
+        }
+    }
 }
