@@ -24,12 +24,20 @@ pub(crate) struct MapVar {
     pub(crate) values_at: Option<u64>,
 }
 
+/// Bytes of all `.kconfig` variables: values of kernel configuration are short, and these are all
+/// held in memory, whatever BTF says of their size.
+const MAX_KCONFIG: u32 = 1 << 20;
+
 impl Open<'_> {
     pub(crate) fn init_maps(&mut self) -> Result<Vec<MapVar>, LoadError> {
         let vars = self.init_user_maps()?;
         self.init_arena()?;
         self.init_data_maps()?;
         let size = self.kconfig_size();
+        if size > MAX_KCONFIG {
+            let (what, limit) = ("bytes of .kconfig", MAX_KCONFIG.into());
+            return Err(K::TooLarge { what, limit }.err());
+        }
         if size > 0 {
             let symtab = self.elf.symtab;
             self.add_internal(MapKind::Kconfig, KCONFIG, symtab, size, Vec::new())?;
