@@ -183,6 +183,9 @@ impl State {
     fn uref_put(&mut self, map: MapId) -> Option<MapId> {
         let m = &mut self.maps[map.at()];
         m.uref = m.uref.saturating_sub(1);
+        if m.uref == 0 {
+            m.release_uref();
+        }
         (m.uref == 0 && !m.fields.is_empty()).then_some(map)
     }
 

@@ -139,6 +139,11 @@ impl FdArray {
             .filter(|&handle| handle != 0)
     }
 
+    /// Empties all slots.
+    pub fn clear(&mut self) {
+        self.slots = Paged::new(0);
+    }
+
     fn check(&self, key: &[u8], flags: u64) -> Result<(), Errno> {
         if flags > self.rule.flags {
             return Err(Errno::EINVAL);

@@ -5,19 +5,14 @@
 //! first, so that keys come out in the order in which a map made with `BPF_F_ZERO_SEED` gives
 //! them. Element memory is recycled at once, last freed first, on the CPU that freed it.
 
-use super::jhash::jhash;
 use super::lru::Lru;
 use super::ops::{Bucket, Entry};
-use super::paged::{Paged, Slab};
+use super::table::{NONE, Table};
 use super::{Cx, MapOps, MapSpec, Place, copy_value, update, value_for_user};
 use crate::ids::Cpu;
 use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::GuestMem;
-
-/// No slot. Slots are linked by their number plus one, so that an empty table is all zero and a
-/// large one costs nothing until it is used.
-const NONE: u32 = 0;
 
 /// The part that differs between the types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,30 +36,6 @@ pub(crate) struct Hash {
     lru: Option<Box<Lru>>,
 }
 
-/// Buckets and elements.
-#[derive(Clone)]
-struct Table {
-    slab: Slab,
-    key_size: u32,
-    /// Bytes of one CPU's value, rounded up.
-    value: u64,
-    max_entries: u32,
-    n_buckets: u32,
-    buckets: Paged<u32>,
-    slots: Paged<Slot>,
-    len: u32,
-    by_key: bool,
-}
-
-/// The host's side of an element.
-#[derive(Clone, Copy)]
-struct Slot {
-    hash: u32,
-    /// The next slot of the bucket.
-    next: u32,
-    used: bool,
-}
-
 /// One CPU's free elements.
 #[derive(Clone)]
 struct CpuCache {
@@ -73,99 +44,6 @@ struct CpuCache {
     fresh: (u32, u32),
     /// `extra_elems` of a preallocated map: what an update of an existing key fills.
     spare: Option<u32>,
-}
-
-impl Table {
-    fn key_at(&self, slot: u32) -> u64 {
-        self.slab.addr(slot)
-    }
-
-    fn value_at(&self, slot: u32) -> u64 {
-        self.key_at(slot) + (self.key_size as u64).next_multiple_of(8)
-    }
-
-    fn hash(&self, key: &[u8]) -> u32 {
-        if self.by_key {
-            super::ops::index(key)
-        } else {
-            jhash(key, 0)
-        }
-    }
-
-    fn bucket(&self, hash: u32) -> u32 {
-        hash & (self.n_buckets - 1)
-    }
-
-    fn find(&self, mem: &GuestMem, hash: u32, key: &[u8]) -> Option<u32> {
-        self.chain(self.bucket(hash)).find(|&slot| {
-            self.slots.get(slot).hash == hash
-                && mem.slice(self.key_at(slot), key.len() as u64) == Some(key)
-        })
-    }
-
-    fn chain(&self, bucket: u32) -> impl Iterator<Item = u32> + '_ {
-        let slot = |link: u32| link.checked_sub(1);
-        std::iter::successors(slot(self.buckets.get(bucket)), move |&s| {
-            slot(self.slots.get(s).next)
-        })
-    }
-
-    fn next_bucket(&self, from: u32) -> Option<u32> {
-        self.buckets
-            .next(from, self.n_buckets, |&first| first != NONE)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        let buckets = std::iter::successors(self.next_bucket(0), |&b| self.next_bucket(b + 1));
-        buckets.flat_map(|b| self.chain(b))
-    }
-
-    /// Writes key and hash of an element that is about to be linked; gives its value's address.
-    fn set_key(
-        &mut self,
-        mem: &mut GuestMem,
-        slot: u32,
-        hash: u32,
-        key: &[u8],
-    ) -> Result<u64, Errno> {
-        let at = self.slab.make(mem, slot)?;
-        mem.slice_mut(at, key.len() as u64)
-            .ok_or(Errno::ENOMEM)?
-            .copy_from_slice(key);
-        self.slots.at_mut(slot).hash = hash;
-        Ok(self.value_at(slot))
-    }
-
-    fn link(&mut self, slot: u32) {
-        let bucket = self.bucket(self.slots.get(slot).hash);
-        let first = std::mem::replace(self.buckets.at_mut(bucket), slot + 1);
-        let s = self.slots.at_mut(slot);
-        (s.next, s.used) = (first, true);
-        self.len += 1;
-    }
-
-    /// False where it is not in the table.
-    fn unlink(&mut self, slot: u32) -> bool {
-        let s = self.slots.get(slot);
-        if !s.used {
-            return false;
-        }
-        let bucket = self.bucket(s.hash);
-        let before = self
-            .chain(bucket)
-            .find(|&b| self.slots.get(b).next == slot + 1);
-        match before {
-            Some(before) => self.slots.at_mut(before).next = s.next,
-            None => self.buckets.set(bucket, s.next),
-        }
-        self.slots.at_mut(slot).used = false;
-        self.len -= 1;
-        true
-    }
-
-    fn slot_of(&self, value_addr: u64) -> Option<u32> {
-        self.slab.slot_of(value_addr)
-    }
 }
 
 impl Hash {
@@ -187,26 +65,16 @@ impl Hash {
             _ => (spec.value_size as u64).next_multiple_of(8),
         };
         let values = if kind == Kind::PerCpu { cpus } else { 1 };
-        let stride = (spec.key_size as u64).next_multiple_of(8) + value * values as u64;
         let max_entries = spec.max_entries;
         let extra = !lru && matches!(kind, Kind::Plain | Kind::Devmap | Kind::Sock);
         let slots = max_entries.saturating_add(if extra { cpus } else { 0 });
         let mut hash = Hash {
-            table: Table {
-                slab: Slab::new(stride, slots),
-                key_size: spec.key_size,
-                value,
-                max_entries,
-                n_buckets: max_entries.next_power_of_two(),
-                buckets: Paged::new(NONE),
-                slots: Paged::new(Slot {
-                    hash: 0,
-                    next: NONE,
-                    used: false,
-                }),
-                len: 0,
-                by_key: kind == Kind::Devmap,
-            },
+            table: Table::new(
+                (spec.key_size, value),
+                values,
+                (max_entries, slots),
+                kind == Kind::Devmap,
+            ),
             kind,
             prealloc,
             per_cpu: Vec::new(),

@@ -32,6 +32,24 @@ pub(crate) const HELPERS: &[Helper] = &[
     row(Func::TaskStorageDelete, true, |st, mem, a| {
         storage_delete(st, mem, a, MapType::TaskStorage)
     }),
+    row(Func::SkStorageGet, true, |st, mem, a| {
+        storage_get(st, mem, a, MapType::SkStorage)
+    }),
+    row(Func::SkStorageDelete, true, |st, mem, a| {
+        storage_delete(st, mem, a, MapType::SkStorage)
+    }),
+    row(Func::InodeStorageGet, true, |st, mem, a| {
+        storage_get(st, mem, a, MapType::InodeStorage)
+    }),
+    row(Func::InodeStorageDelete, true, |st, mem, a| {
+        storage_delete(st, mem, a, MapType::InodeStorage)
+    }),
+    row(Func::CgrpStorageGet, true, |st, mem, a| {
+        storage_get(st, mem, a, MapType::CgrpStorage)
+    }),
+    row(Func::CgrpStorageDelete, true, |st, mem, a| {
+        storage_delete(st, mem, a, MapType::CgrpStorage)
+    }),
 ];
 
 fn done(result: Result<u64, Errno>) -> Arg<Flow> {

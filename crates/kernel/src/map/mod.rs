@@ -27,6 +27,7 @@ mod queue;
 mod ringbuf;
 mod stack_trace;
 mod sys;
+mod table;
 mod user;
 
 pub use create::{MapBtf, MapSpec};
@@ -36,6 +37,7 @@ pub(crate) use sys::Waits;
 pub use sys::{BatchCmd, BatchOut};
 
 use crate::field::Fields;
+use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::GuestMem;
 
@@ -278,6 +280,19 @@ impl Map {
     /// each CPU's.
     pub fn values(&self) -> Vec<u64> {
         self.storage.ops().values()
+    }
+
+    /// The last user reference is gone (`map_release_uref`, `map_release`): arrays of programs
+    /// and of perf events are emptied.
+    pub fn release_uref(&mut self) {
+        let flags = MapFlags::from_bits_retain(self.spec.flags);
+        let keeps = flags.contains(MapFlags::PRESERVE_ELEMS);
+        match (&mut self.storage, self.spec.map_type) {
+            (Storage::FdArray(array), MapType::ProgArray) => array.clear(),
+            (Storage::FdArray(array), MapType::PerfEventArray) if !keeps => array.clear(),
+            _ => return,
+        }
+        self.dirty = true;
     }
 
     /// The ring buffer that this map is.

@@ -87,3 +87,25 @@ impl Map {
         Some(Ok(&mut array.perf[at]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_loses_the_newest_and_says_so() {
+        let mut perf = Perf::new(Cpu(1));
+        assert_eq!(perf.output(Cpu(0), vec![1]), Err(Errno::EOPNOTSUPP));
+        let sample = |n: u8| vec![n; 4096 - HEADER];
+        for n in 0..64 {
+            perf.output(Cpu(1), sample(n)).unwrap();
+        }
+        assert_eq!(perf.output(Cpu(1), vec![]), Err(Errno::ENOSPC));
+        assert_eq!(perf.take_lost(), 1);
+        assert_eq!(perf.read(), Some(sample(0)));
+        perf.output(Cpu(1), sample(64)).unwrap();
+        let rest: Vec<_> = std::iter::from_fn(|| perf.read()).collect();
+        assert_eq!(rest, (1..=64).map(sample).collect::<Vec<_>>());
+        assert_eq!(perf.take_lost(), 0);
+    }
+}
