@@ -6,6 +6,7 @@ mod bench;
 mod fixtures;
 mod libbpf_compare;
 mod oracle_testrun;
+mod oracle_verdicts;
 mod record;
 
 use std::process::ExitCode;
@@ -34,6 +35,11 @@ const CHORES: &[(&str, &str, Chore)] = &[
         "oracle-testrun",
         "DIR RECORD.csv  what selftests return here, beside what they returned on Linux",
         oracle_testrun::main,
+    ),
+    (
+        "oracle-verdicts",
+        "DIR [RECORD.csv] [-v] [--only TEXT] [--log N]  what the verifier says of selftests, beside Linux",
+        oracle_verdicts::main,
     ),
     (
         "record",

@@ -1,0 +1,1 @@
+//! Arguments of kernel functions (`check_kfunc_args`).

@@ -1,0 +1,263 @@
+//! Linux 6.18's BPF verifier: the same verdict, errno, log and counts, without Linux.
+//!
+//! [`verify`] walks a program as `bpf_check` does: it follows every way through it with what is
+//! known of each register and stack slot, and prunes where a state that was found safe covers the
+//! one at hand. What it does not know how to judge is [`Verdict::Unsupported`], never a guess.
+//!
+//! Modules, from the ground up:
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | `tnum`, `bounds`, `arith`, `branch` | numbers: known bits, ranges, arithmetic, comparisons |
+//! | `reg`, `state` | registers, stack slots, frames, states |
+//! | `log` | the log's text |
+//! | `setup`, `cfg` | subprograms, BTF, maps, control flow, live registers |
+//! | `liveness`, `precision`, `equal`, `prune` | which parts of a state matter, and when to stop |
+//! | `step`, `alu`, `jump`, `mem`, `stack`, `btf_access` | instructions |
+//! | `helper`, `kfunc`, `kfunc_args`, `subprog`, `special` | calls |
+//!
+//! Invariant: nothing here runs a program, makes a map or asks the machine it runs on.
+
+mod alu;
+mod arith;
+mod attach;
+mod bounds;
+mod branch;
+mod btf_access;
+mod cfg;
+mod equal;
+mod helper;
+mod helper_args;
+mod jump;
+mod kfunc;
+mod kfunc_args;
+mod liveness;
+mod log;
+mod mem;
+mod precision;
+mod prune;
+mod raw_tp;
+mod reg;
+mod setup;
+mod special;
+mod stack;
+mod state;
+mod step;
+mod subprog;
+mod tnum;
+mod verifier;
+
+use std::sync::Arc;
+
+use bpfsim_abi::{AttachType, Errno, MapType, ProgType};
+use bpfsim_btf::{Btf, TypeId, fields::Field};
+use bpfsim_isa::Insn;
+
+pub use tnum::Tnum;
+
+/// A program as `BPF_PROG_LOAD` gets it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramToVerify<'a> {
+    /// Slots. A `BPF_PSEUDO_MAP_FD` or `BPF_PSEUDO_MAP_VALUE` names a map by its index in
+    /// [`Env::maps`].
+    pub insns: &'a [Insn],
+    /// `prog_type`
+    pub prog_type: ProgType,
+    /// `expected_attach_type`, after `bpf_prog_load_fixup_attach_type`.
+    pub attach_type: AttachType,
+    /// What it attaches to.
+    pub attach_to: AttachTo<'a>,
+    /// `func_info`, by instruction; empty where there is none.
+    pub funcs: &'a [FuncInfo],
+    /// `line_info`, by instruction.
+    pub lines: &'a [LineInfo<'a>],
+    /// The program's BTF.
+    pub btf: Option<&'a Btf>,
+    /// Whether its licence is compatible with the GPL.
+    pub gpl_compatible: bool,
+    /// `BPF_F_SLEEPABLE`
+    pub sleepable: bool,
+}
+
+/// What a program attaches to.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum AttachTo<'a> {
+    /// Nothing that the verifier looks at.
+    #[default]
+    Nothing,
+    /// `attach_btf_id` in the kernel's BTF: a function, or the typedef of a raw tracepoint.
+    Kernel(TypeId),
+    /// A member of a struct_ops structure of the kernel.
+    StructOps {
+        /// The structure, such as `tcp_congestion_ops`.
+        name: &'a str,
+        /// The member's index.
+        member: u32,
+    },
+    /// A function of another program.
+    Program,
+}
+
+/// A subprogram's record in `func_info`.
+#[derive(Clone, Copy, Debug)]
+pub struct FuncInfo {
+    /// First instruction.
+    pub insn: usize,
+    /// Its `FUNC` in the program's BTF.
+    pub type_id: TypeId,
+    /// `BTF_FUNC_GLOBAL`: it is verified by its prototype alone.
+    pub global: bool,
+}
+
+/// A record in `line_info`.
+#[derive(Clone, Copy, Debug)]
+pub struct LineInfo<'a> {
+    /// First instruction.
+    pub insn: usize,
+    /// Path of the file.
+    pub file: &'a str,
+    /// The line's text.
+    pub text: &'a str,
+    /// Its number.
+    pub line: u32,
+}
+
+/// A map as the verifier sees it (`struct bpf_map`).
+#[derive(Clone, Debug)]
+pub struct MapDesc {
+    /// Name, at most 15 bytes.
+    pub name: String,
+    /// Type.
+    pub map_type: MapType,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// `max_entries`
+    pub max_entries: u32,
+    /// `BPF_F_*`
+    pub flags: u32,
+    /// Whether it was made with BTF.
+    pub has_btf: bool,
+    /// Special fields of its value.
+    pub fields: Vec<Field>,
+    /// The value of a frozen, read-only array of one element: its loads are constants.
+    pub frozen: Option<Arc<[u8]>>,
+    /// Index in [`Env::maps`] of the template of maps within it.
+    pub inner: Option<usize>,
+}
+
+/// What surrounds a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Env<'a> {
+    /// The kernel's types.
+    pub kernel: &'a Btf,
+    /// Maps that the program refers to.
+    pub maps: &'a [MapDesc],
+    /// Possible CPUs: `nr_cpu_ids`.
+    pub cpus: u32,
+    /// Whether addresses of variables can be looked up (`CONFIG_KALLSYMS_ALL`).
+    pub kallsyms_all: bool,
+}
+
+/// Flags and log level of a load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// `log_level`: 1, 2 and 4 as in `BPF_PROG_LOAD`.
+    pub log_level: u32,
+    /// `BPF_F_STRICT_ALIGNMENT`
+    pub strict_alignment: bool,
+    /// `BPF_F_TEST_STATE_FREQ`
+    pub test_state_freq: bool,
+    /// `BPF_F_TEST_REG_INVARIANTS`
+    pub test_reg_invariants: bool,
+    /// Loaded without `CAP_BPF` and `CAP_PERFMON`.
+    pub unprivileged: bool,
+}
+
+/// What Linux would say.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// It loads.
+    Accept(Verified),
+    /// It does not.
+    Reject {
+        /// What `bpf(2)` returns.
+        errno: Errno,
+        /// The last line of the log that says something.
+        message: String,
+        /// The instruction at hand, where there is one.
+        insn: Option<usize>,
+    },
+    /// This verifier cannot tell.
+    Unsupported {
+        /// What it lacks.
+        what: String,
+        /// The instruction at hand.
+        insn: Option<usize>,
+    },
+}
+
+/// What was learnt of an accepted program, for engines.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// By instruction: the type of the pointer that it accesses memory through, 0 for none.
+    pub(crate) ptr_types: Vec<u32>,
+    /// By instruction: whether some way through the program reaches it.
+    pub(crate) seen: Vec<bool>,
+    /// Deepest stack of each subprogram, bytes.
+    pub(crate) stack_depths: Vec<u32>,
+}
+
+impl Verified {
+    /// Whether some way through the program reaches this instruction.
+    pub fn is_reached(&self, insn: usize) -> bool {
+        self.seen.get(insn).copied().unwrap_or(false)
+    }
+
+    /// Whether this instruction is to be a load that gives 0 where there is no memory
+    /// (`BPF_PROBE_MEM`).
+    pub fn is_probe_mem(&self, insn: usize) -> bool {
+        use reg::ty;
+        let t = self.ptr_types.get(insn).copied().unwrap_or(0);
+        match ty::base(t) {
+            ty::BTF_ID => t & (ty::TRUSTED | ty::RCU | ty::ALLOC) == 0 || t & ty::UNTRUSTED != 0,
+            ty::MEM => t & ty::UNTRUSTED != 0,
+            _ => false,
+        }
+    }
+
+    /// Deepest stack of each subprogram, bytes.
+    pub fn stack_depths(&self) -> &[u32] {
+        &self.stack_depths
+    }
+}
+
+/// Counts, as in the log's last line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// `processed N insns`
+    pub insns_processed: u32,
+    /// `max_states_per_insn`
+    pub max_states_per_insn: u32,
+    /// `total_states`
+    pub total_states: u32,
+    /// `peak_states`
+    pub peak_states: u32,
+}
+
+/// Verdict, counts and log.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What Linux would say.
+    pub verdict: Verdict,
+    /// Counts.
+    pub stats: Stats,
+    /// The log at the level asked for; a refusal's reason in any case.
+    pub log: String,
+}
+
+/// Judges a program as Linux 6.18 would.
+pub fn verify(prog: &ProgramToVerify<'_>, env: &Env<'_>, options: &Options) -> Outcome {
+    verifier::Verifier::new(prog, env, options).run()
+}
