@@ -10,8 +10,12 @@ use crate::raw;
 use crate::types::{Array, Composite, Enumeration, Int, Type, TypeId};
 use crate::walk::MAX_NESTING;
 
-/// Values in one tree; elements of no size can be repeated for ever.
-const MAX_VALUES: u32 = 1 << 20;
+/// Values in one tree: some, and more for each byte that there is (unions show one several times).
+/// Elements of no size can be repeated for ever.
+fn limit(bytes: &[u8]) -> u32 {
+    let more = bytes.len().saturating_mul(64).min(1 << 22);
+    4096 + more as u32
+}
 
 /// A value, taken apart. `Serialize` gives bpftool's JSON, `text` its plain output.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +51,8 @@ pub enum Value {
 pub fn value(btf: &Btf, id: TypeId, bytes: &[u8]) -> Result<Value> {
     Reader {
         btf,
-        left: MAX_VALUES,
+        left: limit(bytes),
+        limit: limit(bytes),
     }
     .read(id, bytes, 0, MAX_NESTING)
 }
@@ -55,6 +60,7 @@ pub fn value(btf: &Btf, id: TypeId, bytes: &[u8]) -> Result<Value> {
 struct Reader<'a> {
     btf: &'a Btf,
     left: u32,
+    limit: u32,
 }
 
 /// The first `size` bytes as a number.
@@ -91,7 +97,7 @@ impl Reader<'_> {
         let depth = deeper.ok_or_else(|| error(E::TooDeep(MAX_NESTING as u32)))?;
         self.left = match self.left.checked_sub(1) {
             Some(left) => left,
-            None => return Err(error(E::TooManyValues(MAX_VALUES))),
+            None => return Err(error(E::TooManyValues(self.limit))),
         };
         let short = |needed: u32| {
             error(E::ValueTooShort {
