@@ -9,27 +9,31 @@ const PAGE: u64 = 4096;
 
 fn reset(c: &mut Criterion) {
     let mut group = c.benchmark_group("reset");
-    for pages in [0, 1, 8, 64] {
+    let rows = [(0, 8), (1, 8), (8, 8), (64, 8), (8, PAGE)];
+    for (pages, bytes) in rows {
         let mut mem = GuestMem::new().expect("memory");
         let at = mem.alloc(Area::Shared, 64 * PAGE, PAGE).expect("room");
-        for page in 0..64 {
-            mem.write_u64(at + page * PAGE, page).expect("allocated");
-        }
+        let all = mem.slice_mut(at, 64 * PAGE).expect("allocated");
+        all.fill(7);
         let snapshot = mem.snapshot();
-        group.bench_function(format!("{pages} dirty pages"), |b| {
-            b.iter_custom(|times| {
-                let mut spent = std::time::Duration::ZERO;
-                for _ in 0..times {
-                    for page in 0..pages {
-                        mem.write_u64(at + page * PAGE + 8, 1).expect("allocated");
+        group.bench_function(
+            format!("{pages} pages, {bytes} bytes of each written"),
+            |b| {
+                b.iter_custom(|times| {
+                    let mut spent = std::time::Duration::ZERO;
+                    for _ in 0..times {
+                        for page in 0..pages {
+                            let to = mem.slice_mut(at + page * PAGE, bytes);
+                            to.expect("allocated").fill(1);
+                        }
+                        let start = std::time::Instant::now();
+                        mem.reset_to(&snapshot);
+                        spent += start.elapsed();
                     }
-                    let start = std::time::Instant::now();
-                    mem.reset_to(&snapshot);
-                    spent += start.elapsed();
-                }
-                spent
-            })
-        });
+                    spent
+                })
+            },
+        );
     }
     group.finish();
     c.bench_function("guest memory, made and dropped", |b| {

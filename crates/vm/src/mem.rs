@@ -4,7 +4,7 @@
 //! [`GUARD`] bytes at both ends, so an access whose offset was checked (or masked) to 32 bits
 //! cannot fault on the host, whatever its width. Addresses depend on allocation order alone.
 //!
-//! Writes mark 4 KiB pages dirty; [`GuestMem::reset_to`] copies back just those.
+//! Writes mark pages of 1 KiB dirty; [`GuestMem::reset_to`] copies back just those.
 
 #![allow(unsafe_code)]
 
@@ -15,7 +15,11 @@ use std::ptr::NonNull;
 pub const BASE: u64 = 0xffff_c900_0000_0000;
 const GUARD: usize = 64 << 10;
 const FULL: u64 = 1 << 32;
-const PAGE: usize = 4096;
+/// What is marked, and copied back, as a whole. Smaller than the host's pages, since programs write
+/// few bytes here and there, and a reset is as fast as it has little to copy.
+const PAGE: usize = 1024;
+/// As far as a loop looks for pages that are dirty already: a host's page.
+const REACH: usize = 4096 / PAGE;
 
 /// Why guest memory could not be made or extended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,8 +73,6 @@ pub struct GuestMem {
     host: NonNull<u8>,
     limit: u64,
     next: [u64; 4],
-    /// One byte a page: 1 when the page was written since the last snapshot or reset.
-    dirty: Box<[u8]>,
     dirty_list: Vec<u32>,
     max_dirty: usize,
 }
@@ -81,7 +83,19 @@ unsafe impl Send for GuestMem {}
 /// The bytes of guest memory at one moment, to come back to.
 pub struct Snapshot {
     next: [u64; 4],
-    pages: hashbrown::HashMap<u32, Box<[u8; PAGE]>>,
+    /// Pages that are not zero: number to place in `bytes`, in pages.
+    index: hashbrown::HashMap<u32, u32>,
+    bytes: Vec<u8>,
+}
+
+/// Pages of so much guest memory, and one that a store at its end may touch.
+fn pages(limit: u64) -> usize {
+    limit as usize / PAGE + 1
+}
+
+/// Bytes mapped for so much guest memory: itself, guards, what is dirty.
+fn mapped(limit: u64) -> usize {
+    limit as usize + 2 * GUARD + pages(limit)
 }
 
 impl GuestMem {
@@ -99,12 +113,11 @@ impl GuestMem {
     }
 
     fn with_limit(limit: u64) -> Result<GuestMem, MemError> {
-        let len = limit as usize + 2 * GUARD;
         // SAFETY: a fresh private anonymous mapping at an address of the host's choice.
         let start = unsafe {
             mmap_anonymous(
                 std::ptr::null_mut(),
-                len,
+                mapped(limit),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
@@ -116,11 +129,22 @@ impl GuestMem {
             host,
             limit,
             next: Area::ALL.map(|a| a.range().0),
-            dirty: vec![0; limit as usize / PAGE + 1].into_boxed_slice(),
             dirty_list: Vec::new(),
             // 1 GiB of touched memory.
             max_dirty: (1 << 30) / PAGE,
         })
+    }
+
+    /// One byte a page: 1 when the page was written since the last snapshot or reset.
+    #[inline(always)]
+    fn dirty(&mut self) -> &mut [u8] {
+        let len = pages(self.limit);
+        // SAFETY: these bytes lie in the mapping behind the guest's and its guard, nothing else
+        // refers to them, and they are initialised (anonymous memory is zero).
+        unsafe {
+            let table = self.host.as_ptr().add(self.limit as usize + GUARD);
+            std::slice::from_raw_parts_mut(table, len)
+        }
     }
 
     /// Takes `size` bytes aligned to `align` (a power of two) from an area and returns their
@@ -177,7 +201,8 @@ impl GuestMem {
     pub(crate) fn put<const N: usize>(&mut self, off: u32, bytes: [u8; N]) -> bool {
         debug_assert!((off as u64) < self.limit && N <= 8);
         let (first, last) = (off as usize / PAGE, (off as usize + N - 1) / PAGE);
-        if (self.dirty[first] == 0 || self.dirty[last] == 0) && !self.mark(first, last) {
+        let dirty = self.dirty();
+        if (dirty[first] == 0 || dirty[last] == 0) && !self.mark(first, last) {
             return false;
         }
         // SAFETY: as in `get`, and `&mut self` makes this the only access.
@@ -194,11 +219,11 @@ impl GuestMem {
     #[cold]
     fn mark(&mut self, first: usize, last: usize) -> bool {
         for page in first..=last {
-            if self.dirty[page] == 0 {
+            if self.dirty()[page] == 0 {
                 if self.dirty_list.len() >= self.max_dirty {
                     return false;
                 }
-                self.dirty[page] = 1;
+                self.dirty()[page] = 1;
                 self.dirty_list.push(page as u32);
             }
         }
@@ -261,22 +286,28 @@ impl GuestMem {
 
     /// Remembers all bytes as they are now. Call it once, on memory that was never reset.
     pub fn snapshot(&mut self) -> Snapshot {
-        let mut pages = hashbrown::HashMap::with_capacity(self.dirty_list.len());
-        for page in std::mem::take(&mut self.dirty_list) {
-            self.dirty[page as usize] = 0;
-            pages.insert(page, Box::new(self.get::<PAGE>(page * PAGE as u32)));
+        let mut written = std::mem::take(&mut self.dirty_list);
+        written.sort_unstable();
+        let mut bytes = Vec::with_capacity(written.len() * PAGE);
+        for page in &written {
+            self.dirty()[*page as usize] = 0;
+            bytes.extend_from_slice(&self.get::<PAGE>(page * PAGE as u32));
         }
+        let index = written.into_iter().zip(0..).collect();
         Snapshot {
             next: self.next,
-            pages,
+            index,
+            bytes,
         }
     }
 
     /// Goes back to `snapshot`, which was taken of this memory, copying dirty pages only.
     pub fn reset_to(&mut self, snapshot: &Snapshot) {
         self.next = snapshot.next;
-        for page in self.dirty_list.drain(..) {
-            self.dirty[page as usize] = 0;
+        let mut written = std::mem::take(&mut self.dirty_list);
+        let (saved, _) = snapshot.bytes.as_chunks::<PAGE>();
+        for page in written.drain(..) {
+            self.dirty()[page as usize] = 0;
             // SAFETY: `page` was marked by a write inside the mapping; whole pages are mapped.
             let to = unsafe {
                 &mut *self
@@ -285,11 +316,12 @@ impl GuestMem {
                     .add(page as usize * PAGE)
                     .cast::<[u8; PAGE]>()
             };
-            match snapshot.pages.get(&page) {
-                Some(bytes) => to.copy_from_slice(&bytes[..]),
+            match snapshot.index.get(&page) {
+                Some(at) => *to = saved[*at as usize],
                 None => to.fill(0),
             }
         }
+        self.dirty_list = written;
     }
 }
 
@@ -298,15 +330,11 @@ pub(crate) struct Guest<'a> {
     mem: &'a mut GuestMem,
     host: NonNull<u8>,
     limit: u64,
-    /// Guest address of a page that is dirty already.
+    /// Guest address from which on pages are dirty already.
     hot: u64,
-    /// How many addresses from `hot` on a store of up to 8 bytes may begin at: [`WITHIN`], or 0
-    /// as long as there is no such page.
+    /// At how many addresses from `hot` on a store of up to 8 bytes may begin.
     within: u64,
 }
-
-/// Places in a page where 8 bytes fit.
-const WITHIN: u64 = PAGE as u64 - 7;
 
 /// Why a store failed.
 pub(crate) enum Refused {
@@ -363,11 +391,10 @@ impl<'a> Guest<'a> {
     pub fn store<const N: usize>(&mut self, addr: u64, bytes: [u8; N]) -> Result<(), Refused> {
         const { assert!(N <= 8) };
         if addr.wrapping_sub(self.hot) >= self.within {
-            self.hot = store_elsewhere(self.mem, addr, bytes)?;
-            self.within = WITHIN;
+            (self.hot, self.within) = store_elsewhere(self.mem, addr, bytes)?;
             return Ok(());
         }
-        // SAFETY: `hot` is a page of the mapping that is marked, all N bytes are in it, and
+        // SAFETY: `hot` is in the mapping, in pages that are marked, all N bytes are in them, and
         // `&mut self` makes this the only access.
         unsafe {
             let at = self.host.as_ptr().add(addr.wrapping_sub(BASE) as usize);
@@ -377,23 +404,33 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Stores outside of the hot page; gives the page that is hot now.
+/// Stores outside of the hot pages; gives those that are hot now, as [`Guest`] holds them.
 #[inline(never)]
 fn store_elsewhere<const N: usize>(
     mem: &mut GuestMem,
     addr: u64,
     bytes: [u8; N],
-) -> Result<u64, Refused> {
+) -> Result<(u64, u64), Refused> {
     let off = mem.offset(addr).ok_or(Refused::Outside)?;
-    match mem.put(off, bytes) {
-        true => Ok(addr & !(PAGE as u64 - 1)),
-        false => Err(Refused::Full),
+    if !mem.put(off, bytes) {
+        return Err(Refused::Full);
     }
+    // The dirty pages around it, within a host's page.
+    let page = off as usize / PAGE;
+    let first = page / REACH * REACH;
+    let end = (first + REACH).min(mem.limit as usize / PAGE);
+    let dirty = &mem.dirty()[first..end];
+    let before = dirty[..page - first].iter().rev();
+    let start = page - before.take_while(|d| **d != 0).count();
+    let after = dirty[page - first..].iter();
+    let end = page + after.take_while(|d| **d != 0).count();
+    let within = (end - start) * PAGE - 7;
+    Ok((BASE + (start * PAGE) as u64, within as u64))
 }
 
 impl Drop for GuestMem {
     fn drop(&mut self) {
-        let len = self.limit as usize + 2 * GUARD;
+        let len = mapped(self.limit);
         // SAFETY: exactly the mapping made in `with_limit`; nothing borrows it any more.
         let _ = unsafe { munmap(self.host.as_ptr().sub(GUARD).cast(), len) };
     }
