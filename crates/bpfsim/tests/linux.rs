@@ -96,7 +96,9 @@ fn compiler_matrix() {
     let mut compared = 0;
     for entry in fs::read_dir(&matrix).unwrap() {
         let folder = entry.unwrap().file_name().into_string().unwrap();
-        for stem in ["alu", "globals", "jumps", "maps", "packet", "plain", "subprogs"] {
+        for stem in [
+            "alu", "globals", "jumps", "maps", "packet", "plain", "subprogs",
+        ] {
             let record = format!("{folder}/{stem}.linux.json");
             if matrix.join(record).exists() {
                 compare(&format!("matrix/{folder}/{stem}"));
