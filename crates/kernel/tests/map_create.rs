@@ -46,7 +46,6 @@ fn modest(a: &Attr) -> bool {
                     | T::LruPercpuHash
                     | T::Arena
                     | T::DevmapHash
-                    | T::Sockmap
                     | T::Sockhash
                     | T::StackTrace
             );

@@ -290,8 +290,7 @@ fn record(linux: &Linux, map_type: MapType) {
     let mut runner = TestRunner::deterministic();
     let mut text = format!("{}\n", linux.possible_cpus());
     for _ in 0..RECORDED {
-        let length = most(map_type).min(120);
-        let tree = sequences(shapes(map_type), length)
+        let tree = sequences(shapes(map_type), most(map_type))
             .new_tree(&mut runner)
             .unwrap();
         let sequence = tree.current();

@@ -441,22 +441,28 @@ pub fn types() -> Btf {
     b.build().unwrap_or_else(|_| unreachable!("a few structs"))
 }
 
-fn op(keys: u16) -> impl Strategy<Value = MapOp> {
+/// With `fill` maps are kept full: what matters then is what they give up.
+fn op(keys: u16, fill: bool) -> impl Strategy<Value = MapOp> {
     let key = 0..keys;
+    let (updates, batch, deletes) = if fill { (60, 24, 0.03) } else { (12, 6, 0.5) };
     let known = prop_oneof![6 => Just(0u8), 2 => Just(1u8), 2 => Just(2u8), 1 => prop::sample::select(vec![3u8, 4, 5, 8])];
     let rarely = prop_oneof![12 => Just(0u8), 1 => prop::sample::select(vec![1u8, 2, 4, 8])];
     prop_oneof![
-        12 => (key.clone(), any::<u8>(), known)
+        updates => (key.clone(), any::<u8>(), known)
             .prop_map(|(key, value, flags)| MapOp::Update { key, value, flags }),
         5 => (key.clone(), rarely.clone()).prop_map(|(key, flags)| MapOp::Lookup { key, flags }),
         4 => key.clone().prop_map(|key| MapOp::Delete { key }),
         3 => prop::option::of(key.clone()).prop_map(|key| MapOp::NextKey { key }),
         2 => (key.clone(), rarely.clone())
             .prop_map(|(key, flags)| MapOp::LookupDelete { key, flags }),
-        3 => (any::<bool>(), any::<bool>(), 0u8..12, rarely.clone()).prop_map(
+        3 => (prop::bool::weighted(deletes), any::<bool>(), 0u8..12, rarely.clone()).prop_map(
             |(delete, resume, count, flags)| MapOp::LookupBatch { delete, resume, count, flags }
         ),
-        2 => (prop::collection::vec(key, 0..6), prop::option::of(any::<u8>()), rarely)
+        2 => (
+            prop::collection::vec(key, 0..batch),
+            prop::option::weighted(1.0 - deletes, any::<u8>()),
+            rarely
+        )
             .prop_map(|(keys, value, flags)| MapOp::WriteBatch { keys, value, flags }),
         3 => Just(MapOp::Walk),
         2 => (0u8..4).prop_map(|cpu| MapOp::OnCpu { cpu }),
@@ -470,7 +476,8 @@ pub fn sequences(shapes: BoxedStrategy<Shape>, most: usize) -> impl Strategy<Val
             MapType::LpmTrie => ((shape.key_size as u16 - 4) * 8 + 2) * 5,
             _ => (shape.max_entries as u16 * 3 / 2).clamp(4, 400) + 2,
         };
-        let ops = prop::collection::vec(op(keys), 1..most);
+        let fill = matches!(shape.map_type(), MapType::LruHash | MapType::LruPercpuHash);
+        let ops = prop::collection::vec(op(keys, fill), 1..most);
         let freeze = prop_oneof![15 => Just(false), 1 => Just(true)];
         (Just(shape), ops, freeze, any::<prop::sample::Index>()).prop_map(
             |(shape, mut ops, freeze, at)| {

@@ -5,7 +5,7 @@ use crate::field::Fields;
 use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::fields::{Field, parse_fields};
-use bpfsim_btf::{Btf, Kind, Type, TypeId};
+use bpfsim_btf::{Btf, Kind, Member, Type, TypeId};
 
 /// The special fields of a map's values; none where it has no types.
 ///
@@ -116,8 +116,23 @@ fn key_fits(spec: &MapSpec, btf: &Btf, key: Option<TypeId>, value: TypeId) -> bo
         MapType::BloomFilter => key.is_none(),
         MapType::CgroupStorage | MapType::PercpuCgroupStorage => match spec.key_size {
             8 => int(64),
-            _ => key.and_then(kind) == Some(Kind::Struct),
+            _ => key.is_some_and(|k| is_cgroup_key(btf, k)),
         },
         _ => true,
     }
+}
+
+/// `struct bpf_cgroup_storage_key`: a `u64`, then a `u32`.
+fn is_cgroup_key(btf: &Btf, key: TypeId) -> bool {
+    let key = btf.skip_mods_and_typedefs(key).ok();
+    let Some(Type::Struct(key)) = key.and_then(|id| btf.ty(id)) else {
+        return false;
+    };
+    let wants = [(64, 0), (32, 64)];
+    let fits = |(m, (bits, at)): (Member<'_>, (u8, u32))| {
+        let ty = btf.skip_mods_and_typedefs(m.ty).ok();
+        let int = matches!(ty.and_then(|id| btf.ty(id)), Some(Type::Int(i)) if i.bits == bits);
+        int && m.bit_offset == at
+    };
+    key.members.len() == wants.len() && key.members.iter().zip(wants).all(fits)
 }

@@ -407,7 +407,6 @@ fn check_redirect(spec: &MapSpec) -> Result<(), Errno> {
     let n = spec.max_entries;
     match spec.map_type {
         MapType::Cpumap => refuse(n > NR_CPUS, Errno::E2BIG),
-        MapType::Sockmap => invalid(n > i32::MAX as u32),
         MapType::DevmapHash => invalid(n > 1 << 31),
         MapType::Sockhash => {
             refuse(spec.key_size > 512, Errno::E2BIG)?;
