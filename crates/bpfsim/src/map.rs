@@ -95,6 +95,88 @@ impl Map {
         self.update(key.as_bytes(), value.as_bytes(), crate::update::ANY)
     }
 
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` in bytes; `None` where there is no such key.
+    pub fn take(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let found = self.sim.kernel_mut().map_lookup_and_delete(self.id, key, 0);
+        match found {
+            Err(Errno::ENOENT) => Ok(None),
+            other => other
+                .map(Some)
+                .map_err(self.refused("BPF_MAP_LOOKUP_AND_DELETE_ELEM")),
+        }
+    }
+
+    /// Puts a value into a queue, a stack or a bloom filter.
+    pub fn push(&self, value: &[u8], flags: u64) -> Result<()> {
+        self.update(&[], value, flags)
+    }
+
+    /// Takes the next value out of a queue or a stack.
+    pub fn pop(&self) -> Result<Option<Vec<u8>>> {
+        self.take(&[])
+    }
+
+    /// True when a bloom filter may have this value.
+    pub fn may_contain(&self, value: &[u8]) -> Result<bool> {
+        Ok(self.lookup(value)?.is_some())
+    }
+
+    /// The values of all CPUs of a key in a per-CPU map.
+    pub fn percpu(&self, key: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+        let spec = self.spec();
+        let size = spec.value_size as usize;
+        let all = self.lookup(key)?;
+        Ok(all.map(|all| {
+            let each = all.chunks_exact(size.next_multiple_of(8));
+            each.map(|value| value[..size].to_vec()).collect()
+        }))
+    }
+
+    /// Takes all complete records out of a ring buffer.
+    pub fn records(&self) -> Result<Vec<Vec<u8>>> {
+        let mut records = Vec::new();
+        loop {
+            let next = self.sim.kernel_mut().ringbuf_read(self.id);
+            match next.map_err(self.refused("read of the ring buffer"))? {
+                Some(record) => records.push(record),
+                None => return Ok(records),
+            }
+        }
+    }
+
+    /// Puts a sample into a user ring buffer.
+    pub fn write_record(&self, sample: &[u8]) -> Result<()> {
+        let done = self.sim.kernel_mut().user_ringbuf_write(self.id, sample);
+        done.map_err(self.refused("write to the ring buffer"))
+    }
+
+    /// Opens a perf event for each CPU in a perf event array.
+    pub fn perf_open(&self) -> Result<()> {
+        let done = self.sim.kernel_mut().perf_open(self.id);
+        done.map_err(self.refused("opening of perf events"))
+    }
+
+    /// Takes all records out of the perf ring of a CPU; also how many were lost since last time
+    /// because there was no room.
+    pub fn perf_records(&self, cpu: u32) -> Result<(Vec<Vec<u8>>, u64)> {
+        let (mut records, mut lost) = (Vec::new(), 0);
+        loop {
+            let next = self.sim.kernel_mut().perf_read(self.id, cpu);
+            let (record, more) = next.map_err(self.refused("read of the perf ring"))?;
+            lost += more;
+            match record {
+                Some(record) => records.push(record),
+                None => return Ok((records, lost)),
+            }
+        }
+    }
+
+    /// `BPF_MAP_FREEZE`: user space can write no more.
+    pub fn freeze(&self) -> Result<()> {
+        let done = self.sim.kernel_mut().map_freeze(self.id);
+        done.map_err(self.refused("BPF_MAP_FREEZE"))
+    }
+
     /// All keys, in the order in which Linux iterates over them.
     pub fn keys(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let next = |key: Option<&[u8]>| self.sim.kernel().map_next_key(self.id, key).ok();
