@@ -41,6 +41,8 @@ impl Verifier<'_> {
                     if !arith::compute(&mut reg, &src, BPF_NEG, is32) {
                         reg = Reg::UNKNOWN;
                     }
+                } else if reg.is_scalar() {
+                    arith::byte_swap(&mut reg, insn.imm, !is32 || by_reg);
                 } else {
                     reg = Reg::UNKNOWN;
                 }
@@ -186,6 +188,7 @@ impl Verifier<'_> {
             }
         } else {
             reg.id = 0;
+            reg.off = 0;
         }
         self.regs_mut()[dst] = reg;
         Ok(())

@@ -282,3 +282,25 @@ pub(crate) fn compute(dst: &mut Reg, src: &Reg, op: u8, is32: bool) -> bool {
     dst.sync();
     true
 }
+
+/// `scalar_byte_swap`: `dst` with its low `bits` bits, swapped or not.
+pub(crate) fn byte_swap(dst: &mut Reg, bits: i32, swap: bool) {
+    if swap {
+        let f = |v: u64| match bits {
+            16 => u64::from((v as u16).swap_bytes()),
+            32 => u64::from((v as u32).swap_bytes()),
+            _ => v.swap_bytes(),
+        };
+        dst.var_off = crate::Tnum {
+            value: f(dst.var_off.value),
+            mask: f(dst.var_off.mask),
+        };
+        dst.unbound();
+    }
+    if bits != 64 {
+        dst.truncate(bits as u32 / 8);
+    }
+    dst.sync();
+    dst.id = 0;
+    dst.off = 0;
+}

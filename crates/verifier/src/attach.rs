@@ -358,6 +358,9 @@ impl<'a> Verifier<'a> {
             Ok((_, Type::Struct(c) | Type::Union(c))) => c.name,
             _ => return false,
         };
+        if prog_type == ProgType::Kprobe {
+            return name == "bpf_user_pt_regs_t";
+        }
         let (ctx, _) = ctx_names(prog_type);
         !ctx.is_empty() && (ctx == name || is_projection(ctx, name))
     }
@@ -652,10 +655,10 @@ impl<'a> Verifier<'a> {
                 _ => is_u64,
             },
             P::Lsm | P::StructOps => is_u64,
-            P::Tracepoint | P::Syscall | P::Ext => is_void || is_struct || is_u64,
+            P::Tracepoint | P::Syscall | P::Ext => is_struct || is_u64,
             _ => false,
         };
-        if fine || self.is_ctx_type(btf, to, self.prog_type) {
+        if fine || is_void || self.is_ctx_type(btf, to, self.prog_type) {
             return Ok(());
         }
         let (ctx, _) = ctx_names(self.prog_type);

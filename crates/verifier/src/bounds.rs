@@ -92,6 +92,12 @@ impl Reg {
         }
         if self.s32min as u32 <= self.s32max as u32 {
             self.meet_u32(self.s32min as u32, self.s32max as u32);
+        } else if self.u32max < self.s32min as u32 {
+            self.s32min = self.u32min as i32;
+            self.u32max = self.u32max.min(self.s32max as u32);
+        } else if (self.s32max as u32) < self.u32min {
+            self.s32max = self.u32max as i32;
+            self.u32min = self.u32min.max(self.s32min as u32);
         }
     }
 

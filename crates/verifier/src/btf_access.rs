@@ -22,6 +22,8 @@ const RCU_PROTECTED: [&str; 5] = [
 enum Walk<'b> {
     Scalar,
     Ptr(TypeId, &'b str),
+    /// A pointer to no struct.
+    PtrUntrusted,
     Struct(TypeId),
 }
 
@@ -146,6 +148,7 @@ impl Verifier<'_> {
                         *flags |= tag;
                         return Ok(Walk::Ptr(id, m.name));
                     }
+                    return Ok(Walk::PtrUntrusted);
                 }
                 if off + size > end && *flags & ty::UNTRUSTED == 0 {
                     reject!(
@@ -186,6 +189,9 @@ impl Verifier<'_> {
                 Walk::Ptr(..) if alloc => return Ok((ty::SCALAR, 0, 0, String::new())),
                 Walk::Ptr(to, name) => return Ok((ty::BTF_ID, to.0, flags, name.to_owned())),
                 Walk::Scalar => return Ok((ty::SCALAR, 0, 0, String::new())),
+                Walk::PtrUntrusted => {
+                    return Ok((ty::MEM, 0, ty::RDONLY | ty::UNTRUSTED, String::new()));
+                }
                 Walk::Struct(next) => (id, off) = (next, 0),
             }
         }
@@ -337,8 +343,6 @@ impl Verifier<'_> {
         let (base, id, mut flags, fname) = self.struct_access(&reg, off, size)?;
         if base == ty::BTF_ID {
             flags = self.walked_flags(&reg, &fname, id, flags);
-        } else if reg.ty & ty::UNTRUSTED == 0 {
-            flags = 0;
         }
         match value.filter(|_| !write) {
             Some(dst) => self.load_btf(dst, base, (reg.a, id), flags),
@@ -385,8 +389,24 @@ impl Verifier<'_> {
     fn write_struct(&mut self, name: &str, off: i32, size: i32) -> R {
         let ops = self.attach.name.unwrap_or("");
         if self.prog_type != ProgType::StructOps {
-            // Only `struct nf_conn` may be written, and only with conntrack loaded.
-            return Err(Stop::Errno(bpfsim_abi::Errno::EACCES));
+            if name != "nf_conn" {
+                reject!(self, EACCES, "only read is supported\n");
+            }
+            let Some((at, len)) = self.member_at(name, "mark") else {
+                return self.unsupported("struct nf_conn");
+            };
+            if off != at {
+                reject!(self, EACCES, "no write support to nf_conn at off {off}\n");
+            }
+            let end = at + len;
+            if off + size > end {
+                reject!(
+                    self,
+                    EACCES,
+                    "write access at off {off} with size {size} beyond the member of nf_conn ended at {end}\n"
+                );
+            }
+            return Ok(());
         }
         let fields: &[&str] = match (ops, name) {
             ("tcp_congestion_ops", "tcp_sock") => &[

@@ -13,7 +13,8 @@ use crate::verifier::{R, Stop, Verifier, field};
 
 /// `bpf_helper_changes_pkt_data`
 pub(crate) fn changes_pkt(func: Func) -> bool {
-    bpfsim_abi::helper::all_protos().any(|p| p.func == func && p.is(ProtoFlags::CHANGES_PKT))
+    func == Func::TailCall
+        || bpfsim_abi::helper::all_protos().any(|p| p.func == func && p.is(ProtoFlags::CHANGES_PKT))
 }
 
 /// `is_acquire_function`
@@ -147,6 +148,21 @@ impl Verifier<'_> {
         }
         if func == Func::GetFuncIp {
             self.check_func_ip(name, id)?;
+        }
+        if func == Func::TailCall {
+            if self.cur.curframe() == 0 {
+                return Ok(());
+            }
+            // What it jumps to may change the packet, and returns to this function's caller.
+            let idx = self.insn_idx;
+            self.push_stack(idx + 1, idx)?;
+            self.clear_packet();
+            self.regs_mut()[0] = Reg::UNKNOWN;
+            self.live_commit(self.cur.insn_idx as usize);
+            self.live_update_all();
+            self.leave_func()?;
+            self.insn_idx -= 1;
+            return Ok(());
         }
         if changes {
             self.clear_packet();

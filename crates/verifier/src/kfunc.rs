@@ -57,11 +57,8 @@ pub(crate) fn allowed_locked(name: &str) -> bool {
                 | "bpf_res_spin_unlock"
                 | "bpf_res_spin_lock_irqsave"
                 | "bpf_res_spin_unlock_irqrestore"
-                | "bpf_arena_alloc_pages"
-                | "bpf_arena_free_pages"
-                | "bpf_arena_reserve_pages"
                 | "bpf_refcount_acquire_impl"
-        ) && name != "bpf_refcount_acquire_impl"
+        )
 }
 
 impl Verifier<'_> {
@@ -234,7 +231,11 @@ impl Verifier<'_> {
         let (lock, unlock) = (name == "bpf_rcu_read_lock", name == "bpf_rcu_read_unlock");
         if self.cur.active_rcu {
             if (lock || unlock) && self.in_rbtree_cb() {
-                reject!(self, EACCES, "Calling bpf_rcu_read_{{lock,unlock}} in unnecessary rbtree callback\n");
+                reject!(
+                    self,
+                    EACCES,
+                    "Calling bpf_rcu_read_{{lock,unlock}} in unnecessary rbtree callback\n"
+                );
             }
             if lock {
                 reject!(
@@ -342,7 +343,11 @@ impl Verifier<'_> {
             Type::Ptr { to } => to,
             _ => {
                 let locks = matches!(name, "bpf_res_spin_lock" | "bpf_res_spin_lock_irqsave");
-                self.regs_mut()[0] = if locks { Reg::constant(0) } else { Reg::UNKNOWN };
+                self.regs_mut()[0] = if locks {
+                    Reg::constant(0)
+                } else {
+                    Reg::UNKNOWN
+                };
                 return Ok(());
             }
         };
@@ -406,7 +411,11 @@ impl Verifier<'_> {
                 && kfunc.flags.contains(KfuncFlags::ITER_NEXT)
             {
                 let iter = self.cur.frames[frame].stack[spi].reg.ty;
-                reg.ty |= if iter & ty::RCU != 0 { ty::RCU } else { ty::TRUSTED };
+                reg.ty |= if iter & ty::RCU != 0 {
+                    ty::RCU
+                } else {
+                    ty::TRUSTED
+                };
             }
             reg
         };
@@ -456,7 +465,11 @@ impl Verifier<'_> {
                 };
                 let id = TypeId(constant as u32);
                 let Some(Type::Struct(c)) = btf.ty(id) else {
-                    reject!(self, EINVAL, "bpf_obj_new/bpf_percpu_obj_new type ID argument must be of a struct\n");
+                    reject!(
+                        self,
+                        EINVAL,
+                        "bpf_obj_new/bpf_percpu_obj_new type ID argument must be of a struct\n"
+                    );
                 };
                 if percpu {
                     if c.size > 512 {
@@ -468,10 +481,18 @@ impl Verifier<'_> {
                         );
                     }
                     if !crate::kfunc_args::is_scalar_struct(btf, id) {
-                        reject!(self, EINVAL, "bpf_percpu_obj_new type ID argument must be of a struct of scalars\n");
+                        reject!(
+                            self,
+                            EINVAL,
+                            "bpf_percpu_obj_new type ID argument must be of a struct of scalars\n"
+                        );
                     }
                     if self.struct_record(BTF_PROG, id.0).is_some() {
-                        reject!(self, EINVAL, "bpf_percpu_obj_new type ID argument must not contain special fields\n");
+                        reject!(
+                            self,
+                            EINVAL,
+                            "bpf_percpu_obj_new type ID argument must not contain special fields\n"
+                        );
                     }
                     reg.ty |= ty::PERCPU;
                 }
@@ -505,7 +526,11 @@ impl Verifier<'_> {
                     Some(Type::Void) => {
                         reg = Reg::pointer(ty::MEM | ty::RDONLY | ty::UNTRUSTED);
                     }
-                    Some(_) => reject!(self, EINVAL, "kfunc bpf_rdonly_cast type ID argument must be of a struct or void\n"),
+                    Some(_) => reject!(
+                        self,
+                        EINVAL,
+                        "kfunc bpf_rdonly_cast type ID argument must be of a struct or void\n"
+                    ),
                 }
             }
             "bpf_dynptr_slice" | "bpf_dynptr_slice_rdwr" => {

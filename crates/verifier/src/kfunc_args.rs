@@ -82,9 +82,7 @@ impl Verifier<'_> {
             return false;
         };
         let scalar = self.env.kernel.resolve(*t).is_ok_and(|(_, t)| is_scalar(t));
-        scalar
-            && self.reg(i + 1).is_scalar()
-            && (name.ends_with("__sz") || name.ends_with("__szk"))
+        scalar && self.reg(i + 1).is_scalar() && (name.ends_with("__sz") || name.ends_with("__szk"))
     }
 
     /// `get_kfunc_ptr_arg_type`
@@ -109,8 +107,7 @@ impl Verifier<'_> {
         if pname == "bpf_dynptr" {
             return Ok(Ptr::Dynptr);
         }
-        let iter =
-            KfuncFlags::ITER_NEW | KfuncFlags::ITER_NEXT | KfuncFlags::ITER_DESTROY;
+        let iter = KfuncFlags::ITER_NEW | KfuncFlags::ITER_NEXT | KfuncFlags::ITER_DESTROY;
         if kfunc.flags.intersects(iter) && i == 0
             || !kfunc.flags.intersects(iter) && name.ends_with("__iter")
         {
@@ -149,10 +146,7 @@ impl Verifier<'_> {
             return Ok(Ptr::Callback);
         }
         let sized = self.size_arg(kfunc, i + 1);
-        if !is_scalar(t)
-            && !scalar_struct(kernel, t, 0)
-            && !(sized && matches!(t, Type::Void))
-        {
+        if !is_scalar(t) && !scalar_struct(kernel, t, 0) && !(sized && matches!(t, Type::Void)) {
             let void = if sized { "void, " } else { "" };
             reject!(
                 self,
@@ -300,6 +294,9 @@ impl Verifier<'_> {
     }
 
     fn map_arg(&mut self, n: usize, reg: &Reg, meta: &mut KMeta) -> R {
+        if reg.base() == ty::BTF_ID {
+            return Ok(());
+        }
         let map = reg
             .map()
             .filter(|m| ty::is_map_ptr(reg.ty) && *m < self.maps.len());
@@ -314,8 +311,18 @@ impl Verifier<'_> {
             && (first != map || uid != reg.b)
         {
             match work {
-                true => reject!(self, EINVAL, "bpf_task_work pointer in R2 map_uid={uid} doesn't match map pointer in R3 map_uid={}\n", reg.b),
-                false => reject!(self, EINVAL, "workqueue pointer in R1 map_uid={uid} doesn't match map pointer in R2 map_uid={}\n", reg.b),
+                true => reject!(
+                    self,
+                    EINVAL,
+                    "bpf_task_work pointer in R2 map_uid={uid} doesn't match map pointer in R3 map_uid={}\n",
+                    reg.b
+                ),
+                false => reject!(
+                    self,
+                    EINVAL,
+                    "workqueue pointer in R1 map_uid={uid} doesn't match map pointer in R2 map_uid={}\n",
+                    reg.b
+                ),
             }
         }
         meta.map = Some((map, reg.b));
@@ -404,7 +411,11 @@ impl Verifier<'_> {
                     }
                 } else {
                     if !ty::is_non_own(reg.ty) && reg.ref_obj_id == 0 {
-                        reject!(self, EINVAL, "{func} can only take non-owning or refcounted bpf_rb_node pointer\n");
+                        reject!(
+                            self,
+                            EINVAL,
+                            "{func} can only take non-owning or refcounted bpf_rb_node pointer\n"
+                        );
                     }
                     if self.in_rbtree_cb() {
                         reject!(self, EINVAL, "{func} not allowed in rbtree cb\n");
@@ -588,7 +599,11 @@ impl Verifier<'_> {
                     && self.prog.attach_type == AttachType::TraceIter
                 || self.cur.in_sleepable;
             if !fine {
-                reject!(self, EINVAL, "css_task_iter is only allowed in bpf_lsm, bpf_iter and sleepable progs\n");
+                reject!(
+                    self,
+                    EINVAL,
+                    "css_task_iter is only allowed in bpf_lsm, bpf_iter and sleepable progs\n"
+                );
             }
         }
         if reg.ty != ty::STACK {
@@ -631,15 +646,25 @@ impl Verifier<'_> {
             false => ("bpf_rb_root", field::RB_ROOT),
         };
         if !reg.var_off.is_const() {
-            reject!(self, EINVAL, "R{n} doesn't have constant offset. {name} has to be at the constant offset\n");
+            reject!(
+                self,
+                EINVAL,
+                "R{n} doesn't have constant offset. {name} has to be at the constant offset\n"
+            );
         }
         let record = self.reg_record(reg);
         let off = reg.fixed_off();
-        let found = record.as_ref().and_then(|r| r.find(off as u32, bit).copied());
+        let found = record
+            .as_ref()
+            .and_then(|r| r.find(off as u32, bit).copied());
         let Some(f) = found else {
             reject!(self, EINVAL, "{name} not found at offset={}\n", off as u32);
         };
-        let ptr = if reg.ty == ty::MAP_VALUE { reg.a } else { 1 << 31 };
+        let ptr = if reg.ty == ty::MAP_VALUE {
+            reg.a
+        } else {
+            1 << 31
+        };
         let held = self
             .cur
             .find_lock(crate::state::reftype::LOCK_MASK, reg.id, ptr);
@@ -668,11 +693,18 @@ impl Verifier<'_> {
             false => ("bpf_rb_root", "bpf_rb_node", field::RB_NODE),
         };
         if !reg.var_off.is_const() {
-            reject!(self, EINVAL, "R{n} doesn't have constant offset. {node} has to be at the constant offset\n");
+            reject!(
+                self,
+                EINVAL,
+                "R{n} doesn't have constant offset. {node} has to be at the constant offset\n"
+            );
         }
         let off = reg.fixed_off();
         let record = self.reg_record(reg);
-        if record.and_then(|r| r.find(off as u32, bit).copied()).is_none() {
+        if record
+            .and_then(|r| r.find(off as u32, bit).copied())
+            .is_none()
+        {
             reject!(self, EINVAL, "{node} not found at offset={}\n", off as u32);
         }
         let Some(f) = meta.root else {
@@ -681,11 +713,21 @@ impl Verifier<'_> {
         let value = self.btf_name(f.target.0, f.target.1).to_owned();
         if (reg.a, reg.b) != f.target {
             let is = self.btf_name(reg.a, reg.b).to_owned();
-            reject!(self, EINVAL, "operation on {head} expects arg#1 {node} at offset={} in struct {value}, but arg is at offset={off} in struct {is}\n", f.node_offset);
+            reject!(
+                self,
+                EINVAL,
+                "operation on {head} expects arg#1 {node} at offset={} in struct {value}, but arg is at offset={off} in struct {is}\n",
+                f.node_offset
+            );
         }
         meta.arg = (reg.a, reg.b);
         if off as u32 != f.node_offset {
-            reject!(self, EINVAL, "arg#1 offset={off}, but expected {node} at offset={} in struct {value}\n", f.node_offset);
+            reject!(
+                self,
+                EINVAL,
+                "arg#1 offset={off}, but expected {node} at offset={} in struct {value}\n",
+                f.node_offset
+            );
         }
         Ok(())
     }

@@ -475,7 +475,7 @@ impl Verifier<'_> {
     }
 
     /// `check_ctx_access`; what a read gives.
-    fn check_ctx(&mut self, off: i32, size: i32, write: bool) -> R<(Reg, bool)> {
+    fn check_ctx(&mut self, off: i32, size: i32, write: bool, signed: bool) -> R<(Reg, bool)> {
         let attach = self.prog.attach_type;
         let mut out = Reg::UNKNOWN;
         let valid = match ctx::shape(self.prog_type, attach) {
@@ -498,6 +498,7 @@ impl Verifier<'_> {
                                 );
                             }
                             let mut reg = Reg::pointer(t);
+                            let id = self.promote_sock(id);
                             if ty::base(t) == ty::BTF_ID {
                                 (reg.a, reg.b, reg.ref_obj_id) = (BTF_KERNEL, id, ref_id);
                             }
@@ -510,6 +511,7 @@ impl Verifier<'_> {
                 let access = u32::try_from(off)
                     .ok()
                     .and_then(|o| shape.check(o, size as u32, write));
+                let access = access.filter(|a| !signed || a.value == CtxValue::Scalar);
                 access.map(|a| {
                     let t = match a.value {
                         CtxValue::Scalar => ty::SCALAR,
@@ -547,6 +549,19 @@ impl Verifier<'_> {
                 eacces()
             }
         }
+    }
+
+    /// `bpf_tcp_ca_is_valid_access`: congestion control gets TCP sockets.
+    fn promote_sock(&self, id: u32) -> u32 {
+        let kernel = self.env.kernel;
+        let find = |name| kernel.find(name, bpfsim_btf::Kind::Struct).map(|id| id.0);
+        if self.prog_type == ProgType::StructOps
+            && self.attach.name == Some("tcp_congestion_ops")
+            && find("sock") == Some(id)
+        {
+            return find("tcp_sock").unwrap_or(id);
+        }
+        id
     }
 
     /// `check_map_kptr_access`
@@ -687,7 +702,7 @@ impl Verifier<'_> {
             }
             ty::CTX if t == ty::CTX => {
                 self.check_ptr_off(n, false)?;
-                let (mut found, retval) = self.check_ctx(off, size, write)?;
+                let (mut found, retval) = self.check_ctx(off, size, write, signed)?;
                 if let Some(dst) = load {
                     if found.is_scalar() {
                         if let (true, Some(range)) = (retval, self.lsm_range()) {

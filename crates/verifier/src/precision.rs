@@ -467,6 +467,10 @@ impl Verifier<'_> {
             }
             BPF_JMP | BPF_JMP32 => return self.backtrack_jump(at, subseq, hist, bt),
             BPF_LD => {
+                let early = matches!(insn.code & 0xe0, BPF_IND | BPF_ABS) && subseq - at != 1;
+                if early && subseq >= 0 && bt.frame < MAX_FRAMES - 1 {
+                    bt.frame += 1;
+                }
                 if !bt.has(dst) {
                     return Ok(Ok(()));
                 }
@@ -537,6 +541,10 @@ impl Verifier<'_> {
         if op == BPF_CALL {
             if insn.src() == BPF_PSEUDO_KFUNC_CALL && insn.imm == 0 {
                 return Ok(Err(GiveUp));
+            }
+            let tail = insn.src() == 0 && insn.imm == bpfsim_abi::Func::TailCall.number() as i32;
+            if tail && subseq - at != 1 && bt.frame < MAX_FRAMES - 1 {
+                bt.frame += 1;
             }
             bt.clear(0);
             let regs = bt.regs[bt.frame];

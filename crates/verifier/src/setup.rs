@@ -498,7 +498,7 @@ impl Verifier<'_> {
             );
         }
         let (size, errno) = match desc.map_type {
-            MapType::Array if desc.max_entries != 1 => (0, Errno::ENOTSUP),
+            MapType::Array if desc.max_entries != 1 => (0, Errno::ENOTSUPP),
             MapType::Array => (u64::from(desc.value_size), Errno::EINVAL),
             MapType::Arena => (u64::from(desc.max_entries) * 4096, Errno::ERANGE),
             _ => reject!(

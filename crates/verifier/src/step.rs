@@ -200,7 +200,11 @@ impl Verifier<'_> {
     /// `process_bpf_exit_full`
     fn check_exit(&mut self, print_state: &mut bool, throws: bool) -> R<Next> {
         let main = self.cur.curframe() == 0;
-        self.check_leaks(throws, main, "BPF_EXIT instruction in main prog")?;
+        let what = match throws {
+            true => "bpf_throw",
+            false => "BPF_EXIT instruction in main prog",
+        };
+        self.check_leaks(throws, throws || main, what)?;
         if throws {
             self.cur.top_mut().in_exception = true;
             return Ok(Next::Exit);
@@ -525,6 +529,22 @@ impl Verifier<'_> {
         self.check_ptr_off(6, false)?;
         self.clear_caller_saved();
         self.regs_mut()[0] = Reg::UNKNOWN;
+        if self.cur.curframe() > 0 {
+            self.may_leave(Reg::constant(0))?;
+        }
+        Ok(())
+    }
+
+    /// What may end its function: it goes on in one way, and leaves with this in R0 in another.
+    pub(crate) fn may_leave(&mut self, r0: Reg) -> R {
+        let idx = self.insn_idx;
+        self.log.scratched_regs |= 1;
+        self.push_stack(idx + 1, idx)?;
+        self.regs_mut()[0] = r0;
+        self.live_commit(self.cur.insn_idx as usize);
+        self.live_update_all();
+        self.leave_func()?;
+        self.insn_idx -= 1;
         Ok(())
     }
 

@@ -222,7 +222,7 @@ impl<'a> Verifier<'a> {
                 let lines = self.log.text.lines().rev();
                 let message = lines
                     .map(str::trim)
-                    .find(|l| !l.is_empty())
+                    .find(|l| !l.is_empty() && !l.starts_with("; "))
                     .unwrap_or("")
                     .to_owned();
                 Verdict::Reject {
@@ -501,7 +501,7 @@ impl<'a> Verifier<'a> {
         self.push_elem(state, insn, prev);
         if self.stack.len() > 8192 {
             let n = self.stack.len();
-            reject!(self, E2BIG, "The sequence of {n} jumps is too complex.\n");
+            reject!(self, EFAULT, "The sequence of {n} jumps is too complex.\n");
         }
         if let Some(parent) = self.cur.parent {
             self.explored.get_mut(parent).branches += 1;

@@ -315,7 +315,15 @@ fn guess(object: &Object, program: &Program) -> ProgType {
     match (program.section.as_str(), arg()) {
         (s, _) if s.starts_with("sk_skb") => ProgType::SkSkb,
         (s, _) if s.starts_with("sk_msg") => ProgType::SkMsg,
-        (s, _) if s.starts_with("encap") => ProgType::LwtXmit,
+        ("encap_gre" | "encap_gre6", _) => ProgType::LwtXmit,
+        (s, _)
+            if matches!(
+                object.name.as_str(),
+                "test_lwt_seg6lo" | "test_lwt_seg6local"
+            ) && !s.is_empty() =>
+        {
+            ProgType::LwtSeg6local
+        }
         (_, Some("__sk_buff")) => ProgType::SchedCls,
         (_, Some("xdp_md")) => ProgType::Xdp,
         (_, Some("bpf_sock_ops")) => ProgType::SockOps,
@@ -484,6 +492,9 @@ fn attach<'a>(
     }
     if !program.spec.attach_btf() {
         return Ok(AttachTo::Nothing);
+    }
+    if program.spec.prog_type == ProgType::Ext {
+        return Ok(AttachTo::Program);
     }
     match program.attach_target() {
         Some(AttachTarget::Btf {
