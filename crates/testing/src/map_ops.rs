@@ -7,7 +7,9 @@ use crate::linux::{BatchAsk, BatchCmd, Linux, Map, MapSpec, stay_on_cpu};
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::{Btf, BtfBuilder, Member};
 use proptest::prelude::*;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// A map to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,9 +173,17 @@ impl Shape {
         }
     }
 
-    /// The bytes of a key.
+    /// A key that stands for the task that asks.
+    pub fn names_task(&self, number: u16) -> bool {
+        self.map_type() == MapType::TaskStorage && !number.is_multiple_of(4)
+    }
+
+    /// The bytes of a key; of storage that belongs to objects no descriptor.
     pub fn key(&self, number: u16) -> Vec<u8> {
         let size = self.key_size as usize;
+        if of_objects(self.map_type()) {
+            return u32::MAX.to_le_bytes().to_vec();
+        }
         if self.map_type() == MapType::LpmTrie && size > 4 {
             let bits = (size as u32 - 4) * 8;
             let prefixlen = number as u32 % (bits + 2);
@@ -242,6 +252,13 @@ fn mix(a: u64, b: u64) -> u8 {
     let x = (a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_add(1))
         .wrapping_mul(0xd6e8_feb8_6659_fd93);
     (x >> 56) as u8
+}
+
+fn of_objects(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::TaskStorage | MapType::SkStorage | MapType::InodeStorage | MapType::CgrpStorage
+    )
 }
 
 /// Shapes of maps of a type that Linux makes.
@@ -331,6 +348,12 @@ pub fn shapes(map_type: MapType) -> BoxedStrategy<Shape> {
             (1u32..4).boxed(),
             Just(1024).boxed(),
         ),
+        T::TaskStorage | T::SkStorage | T::InodeStorage | T::CgrpStorage => (
+            Just(4).boxed(),
+            Just(16).boxed(),
+            Just(0).boxed(),
+            Just(NO_PREALLOC).boxed(),
+        ),
         T::CgroupStorage | T::PercpuCgroupStorage => (
             prop::sample::select(vec![8u32, 16]).boxed(),
             sizes().boxed(),
@@ -346,7 +369,9 @@ pub fn shapes(map_type: MapType) -> BoxedStrategy<Shape> {
     };
     // Now and then a descriptor that may only read, or only write.
     let access = prop_oneof![20 => Just(0u32), 1 => Just(8u32), 1 => Just(16u32)];
-    let takes_access = !matches!(map_type, T::Cpumap | T::Ringbuf | T::UserRingbuf | T::Arena);
+    let storage = of_objects(map_type);
+    let takes_access =
+        !storage && !matches!(map_type, T::Cpumap | T::Ringbuf | T::UserRingbuf | T::Arena);
     (keys, values, entries, flags, access, 0u64..5)
         .prop_map(
             move |(key_size, value_size, max_entries, flags, access, extra)| Shape {
@@ -356,7 +381,7 @@ pub fn shapes(map_type: MapType) -> BoxedStrategy<Shape> {
                 max_entries,
                 flags: flags | if takes_access { access } else { 0 },
                 map_extra: if map_type == T::BloomFilter { extra } else { 0 },
-                btf: None,
+                btf: storage.then_some((U32, PLAIN)),
             },
         )
         .boxed()
@@ -497,6 +522,7 @@ pub struct OnLinux {
     cpus: usize,
     map: Map,
     pool: Vec<(Map, u32)>,
+    task: Option<OwnedFd>,
     next: Option<Vec<u8>>,
 }
 
@@ -545,8 +571,17 @@ impl OnLinux {
             cpus: linux.possible_cpus(),
             map,
             pool,
+            task: pidfd_open(getpid(), PidfdFlags::empty()).ok(),
             next: None,
         })
+    }
+
+    /// The key with a descriptor in place of a task's number.
+    fn key(&self, number: u16) -> Vec<u8> {
+        match (&self.task, self.shape.names_task(number)) {
+            (Some(task), true) => task.as_raw_fd().to_le_bytes().to_vec(),
+            _ => self.shape.key(number),
+        }
     }
 
     /// The value with descriptors in place of numbers in the pool.
@@ -621,7 +656,7 @@ impl OnLinux {
 
 impl Target for OnLinux {
     fn apply(&mut self, op: &MapOp) -> Answer {
-        let key = |n: u16| self.shape.key(n);
+        let key = |n: u16| self.key(n);
         let done = |result: Result<(), Errno>| Answer::of(result.map(|()| Vec::new()));
         match op {
             MapOp::Lookup { key: k, flags } => {

@@ -98,6 +98,11 @@ impl Hash {
         self.table.next_bucket(from).unwrap_or(n)
     }
 
+    /// Look-ups by programs leave marks.
+    pub fn is_lru(&self) -> bool {
+        self.lru.is_some()
+    }
+
     /// The value of a key, without using the element.
     pub fn peek(&self, mem: &GuestMem, key: &[u8]) -> Option<u64> {
         let slot = self.table.find(mem, self.table.hash(key), key)?;

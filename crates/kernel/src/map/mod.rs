@@ -146,8 +146,12 @@ impl Map {
         if let Storage::Array(a) = &self.storage {
             return a.value_on(key, op.cpu);
         }
+        let marks = matches!(&self.storage, Storage::Hash(h) if h.is_lru());
+        let dirty = self.dirty || marks;
         let (ops, mut cx) = self.parts(op);
-        ops.lookup(&mut cx, key)
+        let found = ops.lookup(&mut cx, key);
+        self.dirty = dirty;
+        found
     }
 
     /// `bpf_map_lookup_percpu_elem`: the value's address on that CPU.
