@@ -73,6 +73,21 @@ impl Map {
         done.map_err(self.refused("BPF_MAP_DELETE_ELEM"))
     }
 
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` in bytes.
+    pub fn lookup_and_delete(&self, key: &[u8]) -> Result<Vec<u8>> {
+        let op = SysOp::MapLookupDelete {
+            map: self.id,
+            key: key.to_vec(),
+        };
+        match self.sim.syscall(&op)? {
+            SysResult::Value(value) => Ok(value),
+            other => {
+                let errno = other.done().err().unwrap_or(Errno::EINVAL);
+                Err(self.refused("BPF_MAP_LOOKUP_AND_DELETE_ELEM")(errno))
+            }
+        }
+    }
+
     /// The value of a key.
     pub fn get<K: IntoBytes + Immutable, V: FromBytes>(&self, key: &K) -> Result<Option<V>> {
         let Some(value) = self.lookup(key.as_bytes())? else {

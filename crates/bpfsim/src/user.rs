@@ -157,6 +157,11 @@ impl User {
         self.close_fd(map.fd()).await
     }
 
+    /// `close(2)` of a program's descriptor.
+    pub async fn close_program(&self, program: Program<'_>) -> Answer<()> {
+        self.call(SysOp::ProgClose(program.id)).await.done()
+    }
+
     /// `close(2)` of a map's descriptor.
     pub async fn close_fd(&self, fd: MapFd) -> Answer<()> {
         self.call(SysOp::MapClose(fd)).await.done()

@@ -1,5 +1,6 @@
 //! Generators and oracles shared by bpfsim's tests
 
+pub mod async_ops;
 #[cfg(feature = "objects")]
 pub mod fuzz_btf;
 #[cfg(feature = "objects")]

@@ -10,6 +10,8 @@ pub mod object;
 #[cfg(feature = "objects")]
 mod observe;
 mod prog;
+#[cfg(feature = "objects")]
+pub mod sequences;
 mod sys;
 
 use std::fmt;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bpfsim_loader::{LoadOptions, Object, load_with};
+use bpfsim_testing::async_ops::{Kind, RECORDED, Recorded};
 use bpfsim_testing::linux::object::KernelFacts;
+use bpfsim_testing::linux::sequences::LinuxMachine;
 use bpfsim_testing::linux::{Linux, stay_on_cpu};
 use bpfsim_testing::recording::{RecordedProgram, Recording};
 
@@ -41,7 +43,29 @@ pub fn main(args: &[String]) -> Result<(), String> {
             record(&linux, &facts, &path, &stem, runs)?;
         }
     }
+    if wanted.is_empty() || wanted.iter().any(|w| "async_sequences.json".contains(w)) {
+        record_sequences(&linux)?;
+    }
     Ok(())
+}
+
+/// What Linux answers to the first random sequences of asynchronous calls.
+fn record_sequences(linux: &Linux) -> Result<(), String> {
+    let folder = crate::fixtures::fixtures_dir();
+    let object = std::fs::read(folder.join("async_ops.bpf.o"));
+    let object = object.map_err(|e| format!("async_ops.bpf.o: {e}"))?;
+    let mut recorded: Recorded = Vec::new();
+    for kind in Kind::ALL {
+        let outcomes = LinuxMachine::run_all(linux, &object, kind, RECORDED)?;
+        println!("async_sequences {kind:?}: {} sequences", outcomes.len());
+        recorded.push((kind, outcomes));
+    }
+    let mut json = serde_json::to_string(&recorded).map_err(|e| e.to_string())?;
+    // A sequence a line.
+    json = json.replace("]}],[{", "]}],\n[{");
+    json.push('\n');
+    let path = folder.join("async_sequences.json");
+    std::fs::write(&path, json).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn recordings() -> Result<Vec<PathBuf>, String> {

@@ -249,9 +249,8 @@ impl Step {
             sim.run_until_idle().map_err(failed(span.clone()))?;
         }
         if let Some(name) = &self.close {
-            bpf.map(name.get_ref())
-                .map_err(failed(name.span()))?
-                .close();
+            let map = bpf.map(name.get_ref()).map_err(failed(name.span()))?;
+            map.close().map_err(failed(name.span()))?;
         }
         Ok(None)
     }

@@ -107,6 +107,20 @@ impl Map {
         })
     }
 
+    /// Opens a map that somebody keeps, by its id (`BPF_MAP_GET_FD_BY_ID`). Only for ids that
+    /// [`Map::id`] gave.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn by_id(id: u32, key_size: usize, value_len: usize) -> Result<Map, Errno> {
+        let fd = sys::map_by_id(id)?;
+        Ok(Map {
+            fd,
+            key_size,
+            value_len,
+        })
+    }
+
     /// Its descriptor, for an instruction of `BPF_PSEUDO_MAP_FD`.
     pub fn fd(&self) -> i32 {
         self.fd.as_raw_fd()

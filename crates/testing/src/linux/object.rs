@@ -104,6 +104,12 @@ impl LinuxObject {
         self.maps.iter().find(named)?.2.as_ref()
     }
 
+    /// A map by its name, which is from then on the caller's to close.
+    pub fn take_map(&mut self, name: &str) -> Option<Map> {
+        let mut maps = self.maps.iter_mut();
+        maps.find(|(own, ..)| own == name)?.2.take()
+    }
+
     /// A program by its name.
     pub fn program(&self, name: &str) -> Option<&Prog> {
         let (_, prog) = self.programs.iter().find(|(own, _)| own == name)?;

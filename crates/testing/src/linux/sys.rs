@@ -19,6 +19,7 @@ pub(super) enum Cmd {
     MapGetNextKey = 4,
     ProgLoad = 5,
     ProgTestRun = 10,
+    MapGetFdById = 14,
     ObjGetInfoByFd = 15,
     BtfLoad = 18,
     MapLookupAndDeleteElem = 21,
@@ -200,6 +201,24 @@ pub(super) fn map_create(attr: &mut MapCreate) -> Result<OwnedFd, Errno> {
     const { assert!(size_of::<MapCreate>() == 72) };
     // SAFETY: the attribute holds no address.
     unsafe { bpf(Cmd::MapCreate, attr) }.map(own)
+}
+
+/// `BPF_*_GET_FD_BY_ID`.
+#[repr(C)]
+#[derive(Default)]
+struct ById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+pub(super) fn map_by_id(id: u32) -> Result<OwnedFd, Errno> {
+    let mut attr = ById {
+        id,
+        ..ById::default()
+    };
+    // SAFETY: the attribute holds no address.
+    unsafe { bpf(Cmd::MapGetFdById, &mut attr) }.map(own)
 }
 
 /// Looks up, or looks up and deletes. The caller has made `value` as large as the map's value,
