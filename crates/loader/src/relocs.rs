@@ -276,7 +276,7 @@ impl Open<'_> {
             let at = |e: LoadError| at(e).symbol(name);
             let after = vars.partition_point(|var| var.offset <= rel.offset);
             let var = after.checked_sub(1).map(|i| &vars[i]);
-            let var = var.filter(|v| rel.offset + 8 <= v.offset + v.size);
+            let var = var.filter(|v| rel.offset.saturating_add(8) <= v.offset + v.size);
             let var = var.ok_or_else(|| at(K::BadMap("a relocation of no map".into()).err()))?;
             let map = &self.maps[var.map];
             let key = slot_key(var, rel.offset).map_err(at)?;
