@@ -606,6 +606,17 @@ impl OnLinux {
         values.chunks_exact(4).flat_map(number).collect()
     }
 
+    /// While Linux frees an earlier map's storage of the same task, it answers `EAGAIN`.
+    fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<(), Errno> {
+        for _ in 0..1000 {
+            match self.map.update(key, value, flags) {
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                done => return done,
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
     fn lookup(&self, key: &[u8], value: Option<Vec<u8>>, flags: u8, delete: bool) -> Answer {
         let mut value = value.unwrap_or_else(|| vec![0; self.map.value_len()]);
         let result = self.map.lookup_with(key, &mut value, flags as u64, delete);
@@ -668,10 +679,7 @@ impl Target for OnLinux {
                 key: k,
                 value,
                 flags,
-            } => done(
-                self.map
-                    .update(&key(*k), &self.value(*value), *flags as u64),
-            ),
+            } => done(self.update(&key(*k), &self.value(*value), *flags as u64)),
             MapOp::Delete { key: k } => done(self.map.delete(&key(*k))),
             MapOp::NextKey { key: k } => {
                 let next = self.map.next_key(k.map(key).as_deref());
