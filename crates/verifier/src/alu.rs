@@ -3,7 +3,7 @@
 use bpfsim_isa::{Insn, uapi::*};
 
 use crate::arith;
-use crate::log::{reject, type_str, verbose};
+use crate::log::{reject, type_str};
 use crate::reg::{ADD_CONST, Reg, ty};
 use crate::verifier::{MAX_VAR_OFF, R, Verifier};
 
@@ -424,6 +424,3 @@ fn bitwise_name(op: u8) -> &'static str {
     ];
     NAMES.get(usize::from(op >> 4)).unwrap_or(&"")
 }
-
-#[allow(unused_imports)]
-use verbose as _;

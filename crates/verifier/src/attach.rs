@@ -358,8 +358,8 @@ impl<'a> Verifier<'a> {
             Ok((_, Type::Struct(c) | Type::Union(c))) => c.name,
             _ => return false,
         };
-        if prog_type == ProgType::Kprobe {
-            return name == "bpf_user_pt_regs_t";
+        if prog_type == ProgType::Kprobe && name == "bpf_user_pt_regs_t" {
+            return true;
         }
         let (ctx, _) = ctx_names(prog_type);
         !ctx.is_empty() && (ctx == name || is_projection(ctx, name))
@@ -457,10 +457,10 @@ impl<'a> Verifier<'a> {
     ) -> R<Arg> {
         let tags = self.arg_tags(btf, func, i, global)?;
         let resolved = btf.resolve(param).map(|(_, t)| t).ok();
-        if let Some(Type::Ptr { to }) = resolved {
-            if let Some(arg) = self.pointer_arg(btf, i, to, tags, global)? {
-                return Ok(arg);
-            }
+        if let Some(Type::Ptr { to }) = resolved
+            && let Some(arg) = self.pointer_arg(btf, i, to, tags, global)?
+        {
+            return Ok(arg);
         }
         if tags != 0 && !matches!(resolved, Some(Type::Ptr { .. })) {
             reject!(

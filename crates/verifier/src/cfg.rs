@@ -485,7 +485,7 @@ impl Verifier<'_> {
         let Some(call) = self.call_summary(self.insns[at]) else {
             return;
         };
-        let clobbered = (1u16 << (call.params + 1)) - 1 & !u16::from(call.is_void);
+        let clobbered = ((1u16 << (call.params + 1)) - 1) & !u16::from(call.is_void);
         let mut expected = !clobbered & CALLER_SAVED;
         let mut off = lowest;
         let mut i = 1;

@@ -8,7 +8,7 @@ use crate::verifier::Aux;
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Exact {
     Not,
-    Exact,
+    Same,
     Within,
 }
 
@@ -58,7 +58,7 @@ fn regs_exact(old: &Reg, cur: &Reg, ids: &mut IdMap) -> bool {
 
 /// `regsafe`
 fn reg_safe(old: &Reg, cur: &Reg, ids: &mut IdMap, exact: Exact) -> bool {
-    if exact == Exact::Exact {
+    if exact == Exact::Same {
         return regs_exact(old, cur, ids);
     }
     if old.ty == ty::NOT_INIT && (exact == Exact::Not || cur.ty == ty::NOT_INIT) {

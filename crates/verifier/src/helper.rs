@@ -255,14 +255,12 @@ impl Verifier<'_> {
     fn special_helper(&mut self, func: Func, meta: &mut Meta) -> R<bool> {
         match func {
             Func::TailCall => self.check_leaks(false, true, "tail_call")?,
-            Func::GetLocalStorage => {
-                if !self.reg(2).is_null() {
-                    reject!(
-                        self,
-                        EINVAL,
-                        "get_local_storage() doesn't support non-zero flags\n"
-                    );
-                }
+            Func::GetLocalStorage if !self.reg(2).is_null() => {
+                reject!(
+                    self,
+                    EINVAL,
+                    "get_local_storage() doesn't support non-zero flags\n"
+                );
             }
             Func::ForEachMapElem => self.call_back(meta.subprog, Callback::MapElem)?,
             Func::TimerSetCallback => self.call_back(meta.subprog, Callback::Timer)?,

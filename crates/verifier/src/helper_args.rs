@@ -1,10 +1,10 @@
 //! Arguments of helpers (`check_func_arg`), and memory that calls read or fill.
 
-use bpfsim_abi::helper::{ArgBase, ArgType, Of, Proto, ProtoFlags, TypeFlags};
+use bpfsim_abi::helper::{ArgBase, ArgType, Of, Proto, TypeFlags};
 use bpfsim_abi::{Errno, Func, MapType, ProgType};
 use bpfsim_btf::Kind;
 
-use crate::log::{reject, type_str, verbose};
+use crate::log::{reject, type_str};
 use crate::precision::Backtrack;
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::setup::RField;
@@ -670,6 +670,3 @@ impl Verifier<'_> {
         Ok(())
     }
 }
-
-#[allow(unused_imports)]
-use {ProtoFlags as _, verbose as _};

@@ -5,7 +5,6 @@ use bpfsim_isa::{Insn, uapi::*};
 use smallvec::SmallVec;
 
 use crate::branch::{set_min_max, taken};
-use crate::log::reject;
 use crate::precision::{Linked, pack_linked};
 use crate::reg::{ADD_CONST, AT_PKT_END, BEYOND_PKT_END, Reg, ty};
 use crate::state::{F_DST_STACK, F_SRC_STACK, State};
@@ -394,6 +393,3 @@ impl Verifier<'_> {
         Ok(())
     }
 }
-
-#[allow(unused_imports)]
-use reject as _;

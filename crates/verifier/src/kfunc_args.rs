@@ -146,7 +146,8 @@ impl Verifier<'_> {
             return Ok(Ptr::Callback);
         }
         let sized = self.size_arg(kfunc, i + 1);
-        if !is_scalar(t) && !scalar_struct(kernel, t, 0) && !(sized && matches!(t, Type::Void)) {
+        let fine = is_scalar(t) || scalar_struct(kernel, t, 0) || sized && matches!(t, Type::Void);
+        if !fine {
             let void = if sized { "void, " } else { "" };
             reject!(
                 self,

@@ -44,6 +44,8 @@ mod stack;
 mod state;
 mod step;
 mod subprog;
+#[cfg(test)]
+mod tests;
 mod tnum;
 mod verifier;
 

@@ -360,7 +360,7 @@ impl Verifier<'_> {
             || st.may_goto_depth != self.cur.may_goto_depth
             || st.callback_unroll_depth != self.cur.callback_unroll_depth
             || iter_depths_differ(st, &self.cur)
-            || !self.equal(id, Exact::Exact)
+            || !self.equal(id, Exact::Same)
         {
             return Ok(());
         }

@@ -81,11 +81,7 @@ impl Verifier<'_> {
             let record = self.record_of(&self.maps[map].fields);
             self.map_records.push(record);
         }
-        if self.prog.funcs.is_empty() {
-            self.check_func_order()?;
-        } else {
-            self.check_func_order()?;
-        }
+        self.check_func_order()?;
         self.add_subprogs()?;
         self.check_subprogs()?;
         self.check_funcs()?;

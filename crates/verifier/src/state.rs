@@ -113,10 +113,6 @@ impl Frame {
         };
         frame
     }
-    /// Bytes of stack in use.
-    pub fn allocated(&self) -> i32 {
-        8 * self.stack.len() as i32
-    }
     /// Registers and spilled registers; others in slots whose last byte is of a kind in `mask`.
     fn each_reg(&mut self, mask: u32, f: &mut impl FnMut(&mut Reg)) {
         self.regs.iter_mut().for_each(&mut *f);

@@ -1,6 +1,6 @@
 //! Calls of subprograms, and callbacks that helpers and kernel functions call.
 
-use bpfsim_abi::{Errno, Func, MapType};
+use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::Kind;
 use bpfsim_isa::{Insn, uapi::*};
 
@@ -414,6 +414,3 @@ impl Verifier<'_> {
         })
     }
 }
-
-#[allow(unused_imports)]
-use Func as _;

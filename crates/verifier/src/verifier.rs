@@ -13,7 +13,7 @@ use crate::liveness::Liveness;
 use crate::log::{Log, STATS, reject, verbose};
 use crate::prune::{Explored, Scc};
 use crate::reg::{BTF_KERNEL, BTF_PROG, Reg, ty};
-use crate::state::{Frame, MAIN, State, StateId};
+use crate::state::{Frame, MAIN, State};
 use crate::{
     Env, MapDesc, Options, Outcome, ProgramToVerify, Stats, Verdict, Verified, setup::Record,
 };
@@ -152,7 +152,6 @@ pub(crate) struct Verifier<'a> {
     pub map_records: Vec<Option<Rc<Record>>>,
     pub attach: crate::setup::Attach<'a>,
     pub arena_map: Option<usize>,
-    pub used_arena: bool,
 }
 
 /// The helper with this number.
@@ -201,7 +200,6 @@ impl<'a> Verifier<'a> {
             map_records: Vec::new(),
             attach: Default::default(),
             arena_map: None,
-            used_arena: false,
         }
     }
 
@@ -541,9 +539,5 @@ impl<'a> Verifier<'a> {
             verbose!(self, " unknown scalar value");
         }
         verbose!(self, " should have been in [{}, {}]\n", range.0, range.1);
-    }
-
-    pub fn parent(&self) -> Option<StateId> {
-        self.cur.parent
     }
 }
