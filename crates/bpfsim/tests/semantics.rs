@@ -10,6 +10,8 @@ mod world;
 mod execution;
 #[path = "semantics/fields.rs"]
 mod fields;
+#[path = "semantics/hazards.rs"]
+mod hazards;
 #[path = "semantics/shared.rs"]
 mod shared;
 #[path = "semantics/task_work.rs"]

@@ -167,8 +167,10 @@ impl LinuxMachine {
         let (name, input) = match tc {
             true => ("run_ops_tc", Input::packet(&[0; 64])),
             false => {
-                let mut input = Input::default();
-                input.ctx = &ctx;
+                let input = Input {
+                    ctx: &ctx,
+                    ..Input::default()
+                };
                 ("run_ops", input)
             }
         };
