@@ -49,7 +49,7 @@ pub enum FailureKind {
     LeftOver(LeftOver),
 }
 
-/// What a program must not keep when it returns, nor a simulation when it ends.
+/// What a program must not keep when it returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeftOver {
     /// It holds the `bpf_spin_lock` at this address.
@@ -58,8 +58,6 @@ pub enum LeftOver {
     IrqsOff,
     /// Preemption is off.
     PreemptionOff,
-    /// References to tasks that were acquired and not released.
-    TaskReferences(u32),
 }
 
 impl fmt::Display for LeftOver {
@@ -68,7 +66,6 @@ impl fmt::Display for LeftOver {
             LeftOver::SpinLock(addr) => write!(f, "the bpf_spin_lock at {addr:#x} held"),
             LeftOver::IrqsOff => f.write_str("interrupts off"),
             LeftOver::PreemptionOff => f.write_str("preemption off"),
-            LeftOver::TaskReferences(n) => write!(f, "{n} references to tasks held"),
         }
     }
 }
