@@ -389,10 +389,10 @@ impl Verifier<'_> {
     fn write_struct(&mut self, name: &str, off: i32, size: i32) -> R {
         let ops = self.attach.name.unwrap_or("");
         if self.prog_type != ProgType::StructOps {
-            if name != "nf_conn" {
+            if !matches!(name, "nf_conn" | "nf_conn___init") {
                 reject!(self, EACCES, "only read is supported\n");
             }
-            let Some((at, len)) = self.member_at(name, "mark") else {
+            let Some((at, len)) = self.member_at("nf_conn", "mark") else {
                 return self.unsupported("struct nf_conn");
             };
             if off != at {

@@ -51,7 +51,7 @@ mod verifier;
 
 use std::sync::Arc;
 
-use bpfsim_abi::{AttachType, Errno, MapType, ProgType};
+use bpfsim_abi::{AttachType, Errno, Func, MapType, ProgType};
 use bpfsim_btf::{Btf, TypeId, fields::Field};
 use bpfsim_isa::Insn;
 
@@ -160,6 +160,9 @@ pub struct Env<'a> {
     pub cpus: u32,
     /// Whether addresses of variables can be looked up (`CONFIG_KALLSYMS_ALL`).
     pub kallsyms_all: bool,
+    /// Helpers that the kernel's configuration or lockdown takes away, such as
+    /// `bpf_override_return`.
+    pub refused_helpers: &'a [Func],
 }
 
 /// Flags and log level of a load.

@@ -270,6 +270,8 @@ impl<'a> Verifier<'a> {
         self.check_cfg()?;
         self.compute_postorder();
         self.check_attach()?;
+        // What may be called depends on the target.
+        self.protos.fill(None);
         self.compute_scc();
         self.compute_live_registers();
         self.mark_fastcall_patterns();
@@ -447,6 +449,9 @@ impl<'a> Verifier<'a> {
     /// `get_helper_proto`; `None` where this program may not call it.
     pub fn helper_proto(&mut self, number: i32) -> Option<&'static Proto> {
         let func = func(u32::try_from(number).ok()?)?;
+        if self.env.refused_helpers.contains(&func) {
+            return None;
+        }
         let slot = self.protos.get(number as usize).copied()?;
         if let Some(known) = slot {
             return known;
@@ -454,7 +459,11 @@ impl<'a> Verifier<'a> {
         let caller = Caller {
             prog_type: self.prog_type,
             attach_type: self.prog.attach_type,
-            target: self.attach.name,
+            target: match self.attach.name {
+                // Its sockets take and give the same options as TCP's.
+                Some("bpf_iter_unix") => Some("bpf_iter_tcp"),
+                name => name,
+            },
             member: self.attach.member,
             sleepable: self.prog.sleepable,
             caps: Caps::all(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bpfsim_abi::sections::AttachTarget;
-use bpfsim_abi::{AttachType, MapType, ProgType};
+use bpfsim_abi::{AttachType, Func, MapType, ProgType};
 use bpfsim_btf::fields::parse_fields;
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
 use bpfsim_loader::{ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object, Program};
@@ -316,14 +316,8 @@ fn guess(object: &Object, program: &Program) -> ProgType {
         (s, _) if s.starts_with("sk_skb") => ProgType::SkSkb,
         (s, _) if s.starts_with("sk_msg") => ProgType::SkMsg,
         ("encap_gre" | "encap_gre6", _) => ProgType::LwtXmit,
-        (s, _)
-            if matches!(
-                object.name.as_str(),
-                "test_lwt_seg6lo" | "test_lwt_seg6local"
-            ) && !s.is_empty() =>
-        {
-            ProgType::LwtSeg6local
-        }
+        ("encap_srh", _) => ProgType::LwtIn,
+        ("add_egr_x" | "pop_egr" | "inspect_t", _) => ProgType::LwtSeg6local,
         (_, Some("__sk_buff")) => ProgType::SchedCls,
         (_, Some("xdp_md")) => ProgType::Xdp,
         (_, Some("bpf_sock_ops")) => ProgType::SockOps,
@@ -449,6 +443,7 @@ fn judge(
         maps: &maps,
         cpus: 2,
         kallsyms_all: false,
+        refused_helpers: &[Func::OverrideReturn, Func::ProbeWriteUser],
     };
     let options = Options {
         log_level: level,
