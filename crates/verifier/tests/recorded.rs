@@ -1,5 +1,10 @@
 //! Small programs, what Linux 6.18 says of them (`tests/data`), and what this verifier says.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_testing::linux::{Linux, ProgSpec};
