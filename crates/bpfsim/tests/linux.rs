@@ -88,8 +88,7 @@ fn map_helpers() {
     compare("map_helpers");
 }
 
-/// The same sources through every compiler and cpu version. FIXME: `maps`, `packet` and `subprogs`
-/// are recorded too, and want map-in-map, packets and `bpf_loop`.
+/// The same sources through every compiler and cpu version.
 #[test]
 fn compiler_matrix() {
     let matrix = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/matrix");
@@ -106,5 +105,5 @@ fn compiler_matrix() {
             }
         }
     }
-    assert!(compared >= 3 * 14, "only {compared} recordings");
+    assert!(compared >= 90, "only {compared} recordings");
 }
