@@ -137,6 +137,10 @@ mod tests {
             execute(&slots, &[]).is_ok(),
             "guest memory goes on behind the buffer"
         );
+        // r2 = 5; callx r2 (the clock); r0 = 2; exit
+        let indirect = "b7 02 00 00 05 00 00 00 8d 02 00 00 00 00 00 00 b7 00 00 00 02 00 00 00 95 00 00 00 00 00 00 00";
+        let slots = Insn::slots_from_le_bytes(&base16(indirect).unwrap()).unwrap();
+        assert_eq!(execute(&slots, &[]), Ok(2));
         assert_eq!(base16("1 zz"), Err("no byte: \"zz\"".to_string()));
         let wild = "79 00 00 00 00 00 00 00 95 00 00 00 00 00 00 00";
         let slots = Insn::slots_from_le_bytes(&base16(wild).unwrap()).unwrap();

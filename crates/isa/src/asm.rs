@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::str::FromStr;
 
-use crate::codec::{Encoded, decode, encode};
+use crate::codec::{Encoded, decode_any, encode};
 use crate::insn::Insn;
 use crate::lexer::{Cursor, number};
 use crate::syntax::{NoSymbols, ReadError, Style, Symbols, read_op};
@@ -328,7 +328,7 @@ pub fn disassemble(slots: &[Insn], style: Style) -> impl Iterator<Item = Line> {
     std::iter::from_fn(move || {
         let at = next;
         let slot = slots.get(at)?;
-        let (op, len) = match decode(slots, at) {
+        let (op, len) = match decode_any(slots, at) {
             Ok((op, len)) => (Some(op), len),
             Err(_) => (None, 1),
         };

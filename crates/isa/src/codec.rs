@@ -54,6 +54,21 @@ impl std::ops::Deref for Encoded {
 /// A code that is none, a non-zero reserved field, a register above r10, an `at` past
 /// the end.
 pub fn decode(slots: &[Insn], at: usize) -> Result<(Op, usize), DecodeError> {
+    match decode_any(slots, at)? {
+        (Op::CallX { .. }, _) => {
+            let insn = slots[at];
+            let refusal = Refusal::UnknownOpcode(insn.code);
+            Err(DecodeError { at, insn, refusal })
+        }
+        known => Ok(known),
+    }
+}
+
+/// As [`decode`], with what LLVM makes and Linux refuses: `callx`.
+///
+/// # Errors
+/// As of [`decode`].
+pub fn decode_any(slots: &[Insn], at: usize) -> Result<(Op, usize), DecodeError> {
     let refuse = |insn, refusal| Err(DecodeError { at, insn, refusal });
     let Some(&first) = slots.get(at) else {
         return refuse(Insn::default(), Refusal::PastEnd);

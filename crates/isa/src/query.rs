@@ -113,6 +113,7 @@ impl Op {
                 Some(src),
                 (op == AtomicOp::CmpXchg).then_some(Reg::R0),
             ],
+            Self::CallX { target } => [Some(target), None, None],
             Self::LdAbs { .. } => [Some(Reg::R6), None, None],
             Self::LdInd { src, .. } => [Some(Reg::R6), Some(src), None],
             Self::Exit => [Some(Reg::R0), None, None],
@@ -141,7 +142,9 @@ impl Op {
             Self::Atomic {
                 fetch: true, src, ..
             } => RegSet::EMPTY.with(src),
-            Self::Call(_) | Self::LdAbs { .. } | Self::LdInd { .. } => RegSet::CALLER_SAVED,
+            Self::Call(_) | Self::CallX { .. } | Self::LdAbs { .. } | Self::LdInd { .. } => {
+                RegSet::CALLER_SAVED
+            }
             Self::Atomic { .. }
             | Self::Store { .. }
             | Self::StoreRelease { .. }
@@ -160,6 +163,7 @@ impl Op {
             Self::Call(CallKind::Bpf(rel)) => Flow::Call(rel),
             Self::Exit => Flow::Exit,
             Self::Call(CallKind::Helper(_) | CallKind::Kfunc { .. })
+            | Self::CallX { .. }
             | Self::Alu { .. }
             | Self::Neg { .. }
             | Self::End { .. }

@@ -294,6 +294,13 @@ instructions! {
     /// `call`.
     Call(kind: CallKind as CallTarget) = 0x85, V1, "call {kind}";
 
+    /// `callx`: a call to what a register holds. LLVM makes it of calls through pointers; Linux
+    /// has none, and [`decode`](crate::decode) refuses it.
+    CallX {
+        /// Whom to call.
+        target: Reg as Dst,
+    } = 0x8d, V1, "callx {target}";
+
     /// `exit`.
     Exit = 0x95, V1, "exit";
 

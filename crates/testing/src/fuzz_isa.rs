@@ -1,7 +1,7 @@
 //! Body of the fuzz target for the instruction set.
 
 use bpfsim_isa::{
-    Insn, NoNames, Op, Style, assemble, decode, disassemble, encode, linux_insn, to_assembly,
+    Insn, NoNames, Op, Style, assemble, decode_any, disassemble, encode, linux_insn, to_assembly,
 };
 
 /// Takes `data` as slots and as assembler text. Panics where a property does not hold:
@@ -26,7 +26,7 @@ pub fn decode_and_assemble(data: &[u8]) {
 fn one(slots: &[Insn], at: usize) {
     let shown = linux_insn(slots, at, &NoNames).expect("a slot there is");
     assert!(!shown.to_string().is_empty());
-    match decode(slots, at) {
+    match decode_any(slots, at) {
         Ok((op, len)) => {
             let mut read = slots[at..at + len].to_vec();
             if op == Op::Exit {

@@ -53,6 +53,8 @@ macro_rules! operand_ops {
                 /// Between the address space of an arena's user (1) and the program's own (0).
                 CastKern, CastUser,
                 CallHelper, CallKfunc, CallBpf, Exit,
+                /// To the helper whose number a register holds.
+                CallX,
                 /// No instruction: the second slot of a wide one, and what follows the last.
                 Bad,
             }

@@ -445,6 +445,10 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                     F::CallHelper => one!(o, call),
                     F::CallKfunc => call_out!(Call::Kfunc(o.imm as u32)),
                     F::CallBpf => one!(o, bpf),
+                    F::CallX => {
+                        let id = u32::try_from(R!(o.s)).unwrap_or(u32::MAX);
+                        call_out!(Call::Helper(id))
+                    }
                     F::Exit => one!(o, exit),
                     F::Bad => fault!(FaultKind::BadInsn),
                     $(F::$name => {

@@ -3,7 +3,8 @@
 use crate::code::{Code, FETCH, K};
 use crate::op::Ops;
 use bpfsim_isa::{
-    AluOp, CallKind, Cond, DecodeError, EndKind, Imm64, Insn, Op, Operand, Reg, Size, Width, decode,
+    AluOp, CallKind, Cond, DecodeError, EndKind, Imm64, Insn, Op, Operand, Reg, Size, Width,
+    decode_any,
 };
 
 /// A program in the engine's form. It holds no addresses of the host and nothing that running
@@ -72,7 +73,7 @@ impl Image {
         let mut starts = vec![false; insns.len()];
         let mut at = 0;
         while at < insns.len() {
-            let (op, slots) = decode(insns, at)?;
+            let (op, slots) = decode_any(insns, at)?;
             starts[at] = true;
             code[at] = lower(at, op)?;
             at += slots;
@@ -295,6 +296,7 @@ fn lower(at: usize, op: Op) -> Result<Code, LowerError> {
         Op::Call(CallKind::Helper(id)) => goto(K::CallHelper, 0, id),
         Op::Call(CallKind::Kfunc { btf_id, .. }) => goto(K::CallKfunc, 0, btf_id),
         Op::Call(CallKind::Bpf(rel)) => goto(K::CallBpf, rel, 0),
+        Op::CallX { target } => plain(K::CallX, Reg::R0, target, 0),
         Op::Exit => goto(K::Exit, 0, 0),
         Op::AddrSpaceCast {
             dst,

@@ -79,7 +79,8 @@ proptest! {
     fn flow_agrees_with_class(op in any_op()) {
         let first = encode(&op).unwrap().first();
         let is_jmp = matches!(first.class(), uapi::BPF_JMP | uapi::BPF_JMP32);
-        let is_helper = matches!(op, Op::Call(_)) && op.flow() == Flow::Next;
+        let calls = matches!(op, Op::Call(_) | Op::CallX { .. });
+        let is_helper = calls && op.flow() == Flow::Next;
         prop_assert_eq!(is_jmp && !is_helper, op.flow() != Flow::Next);
         prop_assert!(op.cpu() >= Cpu::V1);
         prop_assert_eq!(first.len_in_slots(), op.len_in_slots());
