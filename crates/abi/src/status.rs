@@ -105,7 +105,45 @@ pub static HELPERS: &[(Func, Status, Status)] = &[
     (Func::InodeStorageDelete, No, Done),
     (Func::CgrpStorageGet, No, Done),
     (Func::CgrpStorageDelete, No, Done),
+    (Func::TailCall, No, Done),
+    (Func::SkbLoadBytes, No, Done),
+    (Func::SkbStoreBytes, No, Done),
+    (Func::SkbChangeHead, No, Done),
+    (
+        Func::GetHashRecalc,
+        No,
+        Partial("a number of bpfsim's own for each flow"),
+    ),
+    (Func::SkbPullData, No, Done),
+    (Func::XdpLoadBytes, No, Done),
+    (Func::XdpStoreBytes, No, Done),
+    (Func::XdpGetBuffLen, No, Done),
+    (Func::XdpAdjustHead, No, Done),
+    (Func::XdpAdjustTail, No, Done),
+    (Func::XdpAdjustMeta, No, Done),
+    (
+        Func::Redirect,
+        No,
+        Partial("nothing is sent: there are no devices"),
+    ),
+    (Func::CsumDiff, No, Done),
+    (
+        Func::CsumUpdate,
+        No,
+        Partial("packets have no checksum of their own"),
+    ),
+    (Func::L3CsumReplace, No, Done),
+    (Func::L4CsumReplace, No, Done),
+    (Func::SkLookupTcp, No, Partial(NO_SOCKETS)),
+    (Func::SkLookupUdp, No, Partial(NO_SOCKETS)),
+    (Func::SkcLookupTcp, No, Partial(NO_SOCKETS)),
+    (Func::SkRelease, No, Partial(NO_SOCKETS)),
+    (Func::SkFullsock, No, Partial(NO_SOCKETS)),
+    (Func::TcpSock, No, Partial(NO_SOCKETS)),
+    (Func::GetListenerSock, No, Partial(NO_SOCKETS)),
 ];
+
+const NO_SOCKETS: &str = "there are no sockets to find";
 
 /// Kfuncs: which, verifies, runs.
 pub static KFUNCS: &[(&str, Status, Status)] = &[
@@ -119,6 +157,17 @@ pub static KFUNCS: &[(&str, Status, Status)] = &[
     ("bpf_rcu_read_unlock", No, Done),
     ("bpf_preempt_disable", No, Done),
     ("bpf_preempt_enable", No, Done),
+    ("bpf_local_irq_save", No, Done),
+    ("bpf_local_irq_restore", No, Done),
+    ("bpf_iter_num_new", No, Done),
+    ("bpf_iter_num_next", No, Done),
+    ("bpf_iter_num_destroy", No, Done),
+    ("bpf_iter_bits_new", No, Done),
+    ("bpf_iter_bits_next", No, Done),
+    ("bpf_iter_bits_destroy", No, Done),
+    ("bpf_task_from_pid", No, Done),
+    ("bpf_task_acquire", No, Done),
+    ("bpf_task_release", No, Done),
 ];
 
 /// Map types: which, verifies, runs.

@@ -193,26 +193,26 @@ const HELPERS: &[Helper] = &[
     }),
 ];
 
-/// Row of each helper number, or `NO_ROW`.
-const ROWS: [u8; 256] = {
-    let mut rows = [NO_ROW; 256];
-    let mut i = 0;
-    while i < HELPERS.len() {
-        rows[HELPERS[i].func as usize] = i as u8;
-        i += 1;
-    }
-    let mut i = 0;
-    while i < maps::HELPERS.len() {
-        rows[maps::HELPERS[i].func as usize] = (HELPERS.len() + i) as u8;
-        i += 1;
+/// All rows.
+const GROUPS: &[&[Helper]] = &[HELPERS, maps::HELPERS];
+
+/// Row of each helper number.
+static ROWS: [Option<&Helper>; 256] = {
+    let mut rows = [None; 256];
+    let mut group = 0;
+    while group < GROUPS.len() {
+        let mut i = 0;
+        while i < GROUPS[group].len() {
+            rows[GROUPS[group][i].func as usize] = Some(&GROUPS[group][i]);
+            i += 1;
+        }
+        group += 1;
     }
     rows
 };
-const NO_ROW: u8 = u8::MAX;
 
 fn find(id: u32) -> Option<&'static Helper> {
-    let row = *ROWS.get(id as usize)? as usize;
-    HELPERS.iter().chain(maps::HELPERS).nth(row)
+    *ROWS.get(id as usize)?
 }
 
 /// True when a call touches what other executions can touch.

@@ -9,14 +9,14 @@ use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
 
 /// A kfunc that bpfsim runs.
-struct Kfunc {
+pub(crate) struct Kfunc {
     name: &'static str,
     /// It touches what other executions can touch.
     visible: bool,
     body: Body,
 }
 
-const fn row(name: &'static str, visible: bool, body: Body) -> Kfunc {
+pub(crate) const fn row(name: &'static str, visible: bool, body: Body) -> Kfunc {
     Kfunc {
         name,
         visible,
@@ -73,22 +73,54 @@ const KFUNCS: &[Kfunc] = &[
     }),
 ];
 
+/// All rows.
+const GROUPS: &[&[Kfunc]] = &[KFUNCS];
+
+const COUNT: usize = {
+    let (mut n, mut group) = (0, 0);
+    while group < GROUPS.len() {
+        n += GROUPS[group].len();
+        group += 1;
+    }
+    n
+};
+
+/// All rows, by number.
+static ROWS: [&Kfunc; COUNT] = {
+    let mut rows = [&KFUNCS[0]; COUNT];
+    let (mut n, mut group) = (0, 0);
+    while group < GROUPS.len() {
+        let mut i = 0;
+        while i < GROUPS[group].len() {
+            rows[n] = &GROUPS[group][i];
+            n += 1;
+            i += 1;
+        }
+        group += 1;
+    }
+    rows
+};
+
 /// The number that a call of this kfunc carries, or `None` when bpfsim does not have it.
 pub(crate) fn index(name: &str) -> Option<u32> {
-    KFUNCS.iter().position(|k| k.name == name).map(|i| i as u32)
+    ROWS.iter().position(|k| k.name == name).map(|i| i as u32)
 }
 
 /// Name of a kfunc by its number.
 pub(crate) fn name(index: u32) -> Option<&'static str> {
-    KFUNCS.get(index as usize).map(|k| k.name)
+    ROWS.get(index as usize).map(|k| k.name)
+}
+
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|k| k.name)
 }
 
 pub(crate) fn is_visible(index: u32) -> bool {
-    KFUNCS.get(index as usize).is_some_and(|k| k.visible)
+    ROWS.get(index as usize).is_some_and(|k| k.visible)
 }
 
 pub(crate) fn call(st: &mut State, mem: &mut GuestMem, index: u32, a: &Args) -> Flow {
-    match KFUNCS.get(index as usize) {
+    match ROWS.get(index as usize) {
         Some(k) => (k.body)(st, mem, a).unwrap_or_else(Flow::Fault),
         None => Flow::Fault(FaultKind::UnknownCall(Call::Kfunc(index))),
     }

@@ -63,3 +63,8 @@ pub use trace::{AsyncKind, Element, Event, Level, Trace, What};
 pub fn runs_kfunc(name: &str) -> bool {
     kfunc::index(name).is_some()
 }
+
+/// Names of the kfuncs that bpfsim runs.
+pub fn runs_kfuncs() -> impl Iterator<Item = &'static str> {
+    kfunc::names()
+}
