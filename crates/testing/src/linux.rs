@@ -4,6 +4,8 @@
 //! something and owns it: a [`Map`], a [`Prog`], a [`BtfFd`] are gone when dropped. Programs are
 //! loaded and run by `BPF_PROG_TEST_RUN`; nothing here can attach one to the running system.
 
+#[cfg(feature = "objects")]
+pub mod loads;
 mod map;
 #[cfg(feature = "objects")]
 pub mod object;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bpfsim_loader::{LoadOptions, load_with};
+use bpfsim_testing::linux::loads::{self, Loads, ObjectLoad};
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::{Linux, skip_loudly, stay_on_cpu};
 use bpfsim_testing::recording::Recording;
@@ -84,4 +85,44 @@ fn linux_still_answers_as_recorded() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Folders whose `loads.json` says which programs Linux takes.
+const LOADS: [&str; 2] = ["zoo", "zoo/fixed"];
+
+#[test]
+fn linux_takes_the_bug_zoo() {
+    let linux = Linux::or_skip("linux_takes_the_bug_zoo").filter(|l| l.is_series("6.18"));
+    let asked = linux.map(|l| (KernelFacts::of_this_machine(&l).unwrap(), l));
+    for folder in LOADS {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../fixtures")
+            .join(folder);
+        let json = std::fs::read_to_string(folder.join("loads.json")).unwrap();
+        let recorded: Loads = serde_json::from_str(&json).unwrap();
+        let objects = loads::objects(&folder).unwrap();
+        assert!(objects.len() >= 12);
+        assert!(
+            recorded.objects.keys().eq(objects.keys()),
+            "cargo xtask record loads.json"
+        );
+        for (name, bytes) in objects {
+            let row = &recorded.objects[&name];
+            assert_eq!(
+                row.hash,
+                loads::hash(&bytes),
+                "{name}: cargo xtask record loads.json"
+            );
+            let all = bpfsim_loader::load(&bytes)
+                .unwrap()
+                .programs
+                .into_iter()
+                .map(|p| p.name);
+            assert_eq!(row.accepted, all.collect::<Vec<_>>(), "{name}");
+            if let Some((facts, linux)) = &asked {
+                let now = ObjectLoad::ask(linux, facts, &bytes).unwrap();
+                assert_eq!(now, *row, "{name}");
+            }
+        }
+    }
 }

@@ -37,6 +37,9 @@ struct Set {
     only: Vec<String>,
     #[serde(default = "little_endian")]
     target: String,
+    /// Macros that are defined.
+    #[serde(default)]
+    defines: Vec<String>,
     compilers: BTreeMap<String, Vec<String>>,
 }
 
@@ -49,6 +52,7 @@ struct Job {
     compiler: String,
     cpu: String,
     target: String,
+    defines: Vec<String>,
     /// Folder of the source and its name without `.bpf.c`.
     folder: PathBuf,
     stem: String,
@@ -165,6 +169,7 @@ fn jobs(root: &Path, build: &Build) -> Result<Vec<Job>, String> {
                         compiler: compiler.clone(),
                         cpu: cpu.clone(),
                         target: set.target.clone(),
+                        defines: set.defines.clone(),
                         folder: folder.clone(),
                         stem: stem.clone(),
                         object: root
@@ -268,6 +273,7 @@ fn compile(root: &Path, job: &Job, tool: &Tool, to: &Path) -> Command {
     };
     command.arg(format!("-mcpu={}", job.cpu));
     command.arg(format!("-DCPU={}", job.cpu.trim_start_matches('v')));
+    command.args(job.defines.iter().map(|name| format!("-D{name}")));
     command.args(["-O2", "-g", "-I", include, "-c"]);
     command.arg(format!("{}.bpf.c", job.stem)).arg("-o").arg(to);
     command

@@ -3,11 +3,13 @@
 //! A recording names its own programs, packets and maps, so a new one starts as a `.linux.json`
 //! whose programs have no runs and no outcomes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bpfsim_loader::{LoadOptions, Object, load_with};
 use bpfsim_testing::async_ops::{Kind, RECORDED, Recorded};
+use bpfsim_testing::linux::loads::{self, Loads, ObjectLoad};
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::sequences::LinuxMachine;
 use bpfsim_testing::linux::{Linux, stay_on_cpu};
@@ -43,10 +45,38 @@ pub fn main(args: &[String]) -> Result<(), String> {
             record(&linux, &facts, &path, &stem, runs)?;
         }
     }
+    for folder in ["zoo", "zoo/fixed"] {
+        let path = crate::fixtures::fixtures_dir()
+            .join(folder)
+            .join("loads.json");
+        let text = path.to_string_lossy();
+        if wanted.is_empty() || wanted.iter().any(|w| text.contains(w)) {
+            record_loads(&linux, &facts, &path)?;
+        }
+    }
     if wanted.is_empty() || wanted.iter().any(|w| "async_sequences.json".contains(w)) {
         record_sequences(&linux)?;
     }
     Ok(())
+}
+
+/// Which programs of a folder Linux takes; none of them is run.
+fn record_loads(linux: &Linux, facts: &KernelFacts, path: &Path) -> Result<(), String> {
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let objects = loads::objects(path.parent().unwrap_or(path)).map_err(|e| at(&e))?;
+    let mut rows = BTreeMap::new();
+    for (name, bytes) in objects {
+        let row = ObjectLoad::ask(linux, facts, &bytes).map_err(|e| at(&format!("{name}: {e}")))?;
+        println!("{name}: {}", row.accepted.join(", "));
+        rows.insert(name, row);
+    }
+    let kernel = linux.release().split('-').next().unwrap_or_default();
+    let all = Loads {
+        kernel: kernel.to_string(),
+        objects: rows,
+    };
+    let json = serde_json::to_string_pretty(&all).map_err(|e| at(&e))?;
+    std::fs::write(path, json + "\n").map_err(|e| at(&e))
 }
 
 /// What Linux answers to the first random sequences of asynchronous calls.

@@ -4,7 +4,9 @@
 mod expect;
 mod value;
 
-use bpfsim::{Config, Cpu, Ebpf, Error, Job, ProgramInput, Seed, Sim, update};
+use bpfsim::{
+    Config, Cpu, Ebpf, Error, Job, Map, ProgramInput, Seed, Sim, User as UserTask, update,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -53,6 +55,8 @@ struct Step {
     run_for: Option<Spanned<String>>,
     run_until_idle: Option<bool>,
     close: Option<Spanned<String>>,
+    /// With `cpu`: how long the new task sleeps first.
+    after: Option<Spanned<String>>,
     expect: Option<expect::Expect>,
 }
 
@@ -71,6 +75,41 @@ struct User {
     addr: u64,
     text: Option<String>,
     hex: Option<Spanned<String>>,
+    /// How long it takes until the page is there, after which the first access waits.
+    page_out: Option<Spanned<String>>,
+}
+
+/// A system call that is a step.
+enum Call {
+    Update(Map, Vec<u8>, Vec<u8>, u64),
+    Delete(Map, Vec<u8>),
+    Close(Map),
+}
+
+impl Call {
+    fn now(&self) -> Result<(), Error> {
+        match self {
+            Call::Update(map, key, value, flags) => map.update(key, value, *flags),
+            Call::Delete(map, key) => map.delete(key),
+            Call::Close(map) => map.close(),
+        }
+    }
+
+    async fn by(&self, user: &UserTask) -> Result<(), Error> {
+        let (map, op, answer) = match self {
+            Call::Update(map, key, value, flags) => {
+                let answer = user.update(map, key, value, *flags).await;
+                (map, "BPF_MAP_UPDATE_ELEM", answer)
+            }
+            Call::Delete(map, key) => (map, "BPF_MAP_DELETE_ELEM", user.delete(map, key).await),
+            Call::Close(map) => (map, "close", user.close(map).await),
+        };
+        answer.map_err(|errno| Error::Map {
+            map: map.spec().name.clone(),
+            op,
+            errno,
+        })
+    }
 }
 
 /// Why a scenario ended before its end.
@@ -223,13 +262,12 @@ impl Step {
             };
             let map = bpf.map(e.map.get_ref()).map_err(failed(e.map.span()))?;
             let (key, value) = (value::key(&map, &e.key)?, value::value(&map, value)?);
-            map.update(&key, &value, flags)
-                .map_err(failed(span.clone()))?;
+            self.call(span.clone(), sim, Call::Update(map, key, value, flags))?;
         }
         if let Some(e) = &self.delete {
             let map = bpf.map(e.map.get_ref()).map_err(failed(e.map.span()))?;
-            map.delete(&value::key(&map, &e.key)?)
-                .map_err(failed(span.clone()))?;
+            let key = value::key(&map, &e.key)?;
+            self.call(span.clone(), sim, Call::Delete(map, key))?;
         }
         if let Some(user) = &self.user {
             let bytes = match (&user.text, &user.hex) {
@@ -238,6 +276,9 @@ impl Step {
                 _ => return wrong(span, "user takes either text or hex"),
             };
             sim.write_user(sim.main_task(), user.addr, &bytes);
+            if let Some(text) = &user.page_out {
+                sim.main_task().page_out(sim, user.addr, time(text)?);
+            }
         }
         if let Some(by) = &self.advance {
             sim.advance(time(by)?);
@@ -250,9 +291,24 @@ impl Step {
         }
         if let Some(name) = &self.close {
             let map = bpf.map(name.get_ref()).map_err(failed(name.span()))?;
-            map.close().map_err(failed(name.span()))?;
+            self.call(name.span(), sim, Call::Close(map))?;
         }
         Ok(None)
+    }
+
+    /// Makes a system call: at once, or with `cpu` by a new task, side by side.
+    fn call(&self, span: Range<usize>, sim: &Sim, call: Call) -> Result<(), Problem> {
+        let Some(cpu) = self.cpu else {
+            return call.now().map_err(failed(span));
+        };
+        let sleep = self.after.as_ref().map(time).transpose()?;
+        let spawned = sim.spawn_user(Cpu(cpu), async move |user| {
+            if let Some(sleep) = sleep {
+                user.sleep(sleep).await;
+            }
+            call.by(&user).await
+        });
+        spawned.map(drop).map_err(failed(span))
     }
 
     /// At most one thing to do, and inputs only where something runs.
@@ -270,6 +326,7 @@ impl Step {
             self.close.is_some(),
         ];
         let runs = self.run.is_some() || self.spawn.is_some();
+        let calls = self.update.is_some() || self.delete.is_some() || self.close.is_some();
         let inputs = self.data.is_some() || self.ctx.is_some() || self.repeat.is_some();
         match actions.iter().filter(|&&a| a).count() {
             2.. => wrong(span, "a step does one thing; begin another [[step]]"),
@@ -277,7 +334,13 @@ impl Step {
                 wrong(span, "a step with nothing to do and nothing to expect")
             }
             _ if inputs && !runs => wrong(span, "data, ctx and repeat go with run or spawn"),
-            _ if self.cpu.is_some() && self.spawn.is_none() => wrong(span, "cpu goes with spawn"),
+            _ if self.cpu.is_some() && !(self.spawn.is_some() || calls) => {
+                wrong(span, "cpu goes with spawn, update, delete and close")
+            }
+            _ if self.after.is_some() && !(calls && self.cpu.is_some()) => wrong(
+                span,
+                "after goes with update, delete or close that have a cpu",
+            ),
             _ => Ok(()),
         }
     }

@@ -1,0 +1,79 @@
+//! The `bpfsim` command, as a library that tests share.
+
+mod conformance;
+mod disasm;
+mod features;
+mod inspect;
+mod run;
+pub mod scenario;
+mod show;
+
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::process::ExitCode;
+
+/// The kernel half of BPF, in user space: load, run and explore BPF programs for Linux without
+/// root and without a kernel.
+#[derive(Parser)]
+#[command(name = "bpfsim", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Load an object, run a program of it, and run what it left.
+    Run(run::Args),
+    /// What an object holds: programs, maps, globals, externs, relocations, types.
+    Inspect(inspect::Args),
+    /// An object's instructions, with C lines.
+    Disasm(disasm::Args),
+    /// What of Linux's BPF surface bpfsim has, and what objects want beyond it.
+    Features(features::Args),
+    /// Run a program as the bpf_conformance suite asks its plugins to.
+    ConformancePlugin(conformance::Args),
+}
+
+/// How a command ends, as its exit status says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All as hoped.
+    Fine = 0,
+    /// A program was rejected, or an expectation failed.
+    Failed = 1,
+    /// Bad usage, input that is no BPF object, or only unsupported.
+    Unusable = 2,
+}
+
+/// An error that ends a command.
+struct Stop {
+    outcome: Outcome,
+    message: String,
+}
+
+impl Stop {
+    /// The input cannot be used.
+    fn unusable(message: impl fmt::Display) -> Stop {
+        Stop {
+            outcome: Outcome::Unusable,
+            message: message.to_string(),
+        }
+    }
+}
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Disasm(args) => disasm::run(&args),
+        Command::Features(args) => features::run(&args),
+        Command::ConformancePlugin(args) => conformance::run(&args),
+    };
+    let outcome = ended.unwrap_or_else(|stop| {
+        show::error(&stop.message);
+        stop.outcome
+    });
+    ExitCode::from(outcome as u8)
+}
