@@ -27,7 +27,7 @@ fn reset(c: &mut Criterion) {
                             to.expect("allocated").fill(1);
                         }
                         let start = std::time::Instant::now();
-                        mem.reset_to(&snapshot);
+                        assert!(mem.restore(&snapshot));
                         spent += start.elapsed();
                     }
                     spent

@@ -210,7 +210,7 @@ impl Kernel {
     }
 
     /// A run stays where it is, or leaves the CPU to others if it sleeps.
-    fn put_back(&mut self, cpu: Cpu, index: usize, run: Run) {
+    fn put_back(&mut self, cpu: Cpu, index: usize, run: Box<Run>) {
         let sleeps = run.cur.wait.is_some_and(|w| w.sleeps());
         self.runs[index] = Some(run);
         if sleeps && self.cpus[cpu.at()].stack.len() == 1 {
@@ -249,12 +249,19 @@ impl Kernel {
         let mut act = Activation::new(entry, args, self.stacks[stack as usize]);
         act.prog = cur.prog.0;
         let next = Next::Start(Starts::Program);
-        let run = Some(Run {
-            act,
-            cur,
-            what,
-            next,
-            stack,
+        let run = Some(match self.spare_runs.pop() {
+            Some(mut spare) => {
+                (spare.act, *spare.cur) = (act, cur);
+                (spare.what, spare.next, spare.stack) = (what, next, stack);
+                spare
+            }
+            None => Box::new(Run {
+                act,
+                cur: Box::new(cur),
+                what,
+                next,
+                stack,
+            }),
         });
         let index = match self.free_runs.pop() {
             Some(index) => {
@@ -400,7 +407,7 @@ impl Kernel {
 
     /// The task that a CPU runs in user mode, or its idle task.
     fn in_user_mode(&self, cpu: Cpu) -> TaskId {
-        let runs = |t: &crate::task::Task| {
+        let runs = |t: &crate::shared::Shared<crate::task::Task>| {
             t.cpu == cpu && !t.kthread && t.state == TaskState::Running && t.burns
         };
         let found = self.st.tasks.iter().position(runs);
@@ -486,7 +493,7 @@ impl Kernel {
     }
 
     /// A run returned `r0`. `self.st.cur` is still its own.
-    fn ended(&mut self, cpu: Cpu, index: usize, mut run: Run, r0: u64) -> Result<(), Failure> {
+    fn ended(&mut self, cpu: Cpu, index: usize, mut run: Box<Run>, r0: u64) -> Result<(), Failure> {
         self.cpus[cpu.at()].stack.pop();
         self.free_runs.push(index);
         self.free_stacks.push(run.stack);
@@ -512,27 +519,29 @@ impl Kernel {
             }
         }
         std::mem::swap(&mut self.st.cur, &mut run.cur);
-        match run.what {
+        let result = match &run.what {
             Running::Timer(timer, _) => {
-                self.st.timer_ended(cpu, timer);
+                self.st.timer_ended(cpu, *timer);
                 self.next_timer(cpu)
             }
             Running::Work(work, _) => {
-                self.st.wq_ended(work);
+                self.st.wq_ended(*work);
                 Ok(())
             }
             Running::TaskWork(work, _) => {
-                self.st.task_work_ended(work);
+                self.st.task_work_ended(*work);
                 Ok(())
             }
-            Running::Program => self.program_ended(cpu, run, return_value),
+            Running::Program => self.program_ended(cpu, &run, return_value),
             Running::Syscall => Ok(()),
-        }
+        };
+        self.spare_runs.push(run);
+        result
     }
 
     /// One run of a system call's program is over: soft interrupts are let in, then it runs again
     /// or returns.
-    fn program_ended(&mut self, cpu: Cpu, run: Run, return_value: u32) -> Result<(), Failure> {
+    fn program_ended(&mut self, cpu: Cpu, run: &Run, return_value: u32) -> Result<(), Failure> {
         let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
             return Ok(());
         };

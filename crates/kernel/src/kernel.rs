@@ -3,11 +3,12 @@
 use crate::choose::{Chooser, Usual};
 use crate::failure::{Failure, FailureKind, Place};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
-use crate::map::MapSpec;
+use crate::map::{Map, MapSpec};
 use crate::packet::{ETH_HLEN, FieldsCtx, Packet};
 use crate::prog::{ProgCode, ProgCtx, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
+use crate::shared::Shared;
 use crate::state::{CpuState, Cur, State};
 use crate::syscall::{Goal, Paused, SysOp, SysResult};
 use crate::task::{Task, TaskState, UserMem};
@@ -16,7 +17,7 @@ use crate::types::Layouts;
 use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
 use bpfsim_abi::{Errno, ProgType};
 use bpfsim_vm::{Area, GuestMem, MemError};
-use rand_pcg::Pcg64Mcg;
+use std::rc::Rc;
 
 /// What a simulation is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,13 +77,18 @@ pub struct Kernel {
     pub(crate) layouts: Layouts,
     pub(crate) mem: GuestMem,
     pub(crate) st: State,
-    pub(crate) code: Vec<ProgCode>,
-    pub(crate) runs: Vec<Option<Run>>,
+    /// The maps at the last snapshot or restore, those that were not changed since.
+    pub(crate) kept_maps: Vec<Rc<Map>>,
+    pub(crate) code: Shared<Vec<ProgCode>>,
+    pub(crate) runs: Vec<Option<Box<Run>>>,
     pub(crate) free_runs: Vec<usize>,
+    /// Memory of executions that ended, for later ones.
+    #[allow(clippy::vec_box, reason = "boxes move between here and `runs`")]
+    pub(crate) spare_runs: Vec<Box<Run>>,
     pub(crate) cpus: Vec<CpuRuns>,
     pub(crate) stacks: Vec<u64>,
     pub(crate) free_stacks: Vec<u32>,
-    pub(crate) results: Vec<Option<SysResult>>,
+    pub(crate) results: Shared<Vec<Option<SysResult>>>,
     /// Tasks whose user mode is the caller's and that wait for their turn there.
     pub(crate) user_turns: std::collections::VecDeque<TaskId>,
     pub(crate) chooser: Box<dyn Chooser>,
@@ -92,7 +98,8 @@ pub struct Kernel {
 }
 
 /// Packet and context buffers, used again by later runs.
-#[derive(Default)]
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Buffers {
     free: Vec<(u64, u64)>,
 }
@@ -111,7 +118,7 @@ impl Kernel {
         let mem = GuestMem::new()?;
         let st = State {
             maps: Vec::new(),
-            progs: Vec::new(),
+            progs: Shared::default(),
             tasks: Vec::new(),
             cpus: (0..cpus)
                 .map(|_| CpuState {
@@ -128,8 +135,8 @@ impl Kernel {
             explores: false,
             trace: Trace::default(),
             seq: 0,
-            rng: Pcg64Mcg::new(config.seed as u128 | 1 << 64),
-            cur: Cur::user(TaskId(0)),
+            rng: crate::state::random(config.seed),
+            cur: Box::new(Cur::user(TaskId(0))),
         };
         let layouts = Layouts::new(bpfsim_btf::vmlinux()?);
         let mut kernel = Kernel {
@@ -137,13 +144,15 @@ impl Kernel {
             layouts,
             mem,
             st,
-            code: Vec::new(),
+            kept_maps: Vec::new(),
+            code: Shared::default(),
             runs: Vec::new(),
             free_runs: Vec::new(),
+            spare_runs: Vec::new(),
             cpus: (0..cpus).map(|_| CpuRuns::default()).collect(),
             stacks: Vec::new(),
             free_stacks: Vec::new(),
-            results: Vec::new(),
+            results: Shared::default(),
             user_turns: Default::default(),
             chooser: Box::new(Usual),
             callbacks: 0,
@@ -175,7 +184,7 @@ impl Kernel {
     ) -> Result<TaskId, MemError> {
         let addr = self.mem.alloc(Area::Object, self.layouts.task_size, 64)?;
         let id = TaskId(self.st.tasks.len() as u32);
-        self.st.tasks.push(Task {
+        self.st.tasks.push(Shared::new(Task {
             pid,
             tgid: pid,
             comm: comm.to_string(),
@@ -191,7 +200,7 @@ impl Kernel {
             user: UserMem::default(),
             id: CtxId::USER.child(1 << 20 | id.0),
             made: 0,
-        });
+        }));
         self.layouts
             .fill_task(&mut self.mem, &self.st.tasks[id.at()]);
         Ok(id)

@@ -8,6 +8,7 @@ use bpfsim_vm::{BASE, GuestMem};
 pub(crate) const CTX_WINDOW: u64 = BASE + (1 << 40);
 
 /// A context whose fields are not where programs see them, such as `struct __sk_buff`.
+#[derive(Clone)]
 pub(crate) struct FieldsCtx {
     rule: &'static CtxRule,
     /// Fields as user space sees them.

@@ -7,6 +7,7 @@ use bpfsim_vm::Image;
 use std::sync::Arc;
 
 /// What the rest of the kernel knows of a loaded program.
+#[derive(Clone)]
 pub(crate) struct ProgMeta {
     pub name: String,
     pub prog_type: ProgType,
@@ -24,6 +25,7 @@ impl ProgMeta {
 }
 
 /// A program's code and where its instructions came from.
+#[derive(Clone)]
 pub(crate) struct ProgCode {
     pub image: Arc<Image>,
     /// C lines.
@@ -103,6 +105,7 @@ pub struct ProgramOutput {
 }
 
 /// What R1 of an execution means.
+#[derive(Clone)]
 pub(crate) enum ProgCtx {
     /// Nothing, or guest memory.
     Memory,

@@ -14,7 +14,7 @@ use bpfsim_abi::Errno;
 pub struct MapFd(pub(crate) u32);
 
 /// The references of a simulation.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Refs {
     progs: Vec<ProgRefs>,
     /// All references of each map.
@@ -27,6 +27,7 @@ pub(crate) struct Refs {
     fds: Vec<Option<u32>>,
 }
 
+#[derive(Clone)]
 struct ProgRefs {
     refs: u32,
     fd_open: bool,
@@ -136,7 +137,7 @@ impl State {
         if !self.refs.map_exists(map) {
             return Err(Errno::ENOENT);
         }
-        self.maps[map.at()].uref += 1;
+        self.maps[map.at()].uref_get();
         Ok(self.refs.open(map))
     }
 
@@ -169,7 +170,7 @@ impl State {
         if !self.refs.map_exists(map) {
             return Err(Errno::ENOENT);
         }
-        self.maps[map.at()].uref += 1;
+        self.maps[map.at()].uref_get();
         self.refs.maps[map.at()] += 1;
         Ok(())
     }
@@ -182,7 +183,7 @@ impl State {
 
     fn uref_put(&mut self, map: MapId) -> Option<MapId> {
         let m = &mut self.maps[map.at()];
-        m.uref = m.uref.saturating_sub(1);
+        (m.uref, m.dirty) = (m.uref.saturating_sub(1), true);
         if m.uref == 0 {
             m.release_uref();
         }

@@ -9,10 +9,12 @@ use crate::trace::Element;
 use bpfsim_vm::Activation;
 
 /// A program, callback or system call that has begun and not ended.
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Run {
     pub act: Activation,
     /// What helpers see of it; in [`State::cur`](crate::state::State) while it executes.
-    pub cur: Cur,
+    pub cur: Box<Cur>,
     pub what: Running,
     /// What it does when it goes on.
     pub next: Next,
@@ -21,6 +23,7 @@ pub(crate) struct Run {
 }
 
 /// What a run is.
+#[derive(Clone)]
 pub(crate) enum Running {
     /// The program of the CPU's system call.
     Program,
@@ -33,6 +36,8 @@ pub(crate) enum Running {
 }
 
 /// A system call, from its first instruction in the kernel to its return to user mode.
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Syscall {
     pub id: CtxId,
     pub task: TaskId,
@@ -60,7 +65,8 @@ pub(crate) enum Phase {
 }
 
 /// What one CPU executes, apart from [`CpuState`](crate::state::CpuState).
-#[derive(Default)]
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct CpuRuns {
     /// Indices of runs; the last one executes, the others are interrupted by it.
     pub stack: Vec<usize>,
@@ -73,7 +79,8 @@ pub(crate) struct CpuRuns {
 }
 
 /// A task inside of the kernel; empty for a kworker and for a CPU in user mode.
-#[derive(Default)]
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Thread {
     /// The system call that it is in.
     pub syscall: Option<Syscall>,
@@ -89,6 +96,8 @@ impl Thread {
 }
 
 /// A task that left its CPU inside of the kernel.
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Parked {
     /// What it executes, unless it was between two executions.
     pub run: Option<usize>,

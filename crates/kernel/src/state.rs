@@ -9,6 +9,7 @@ use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
 use crate::mapop::{Copying, Freeing, FreeingAll};
 use crate::prog::{ProgCtx, ProgMeta};
 use crate::refs::Refs;
+use crate::shared::Shared;
 use crate::task::Task;
 use crate::trace::{AsyncKind, Element, Event, Level, Trace, What};
 use bpfsim_abi::Errno;
@@ -18,16 +19,20 @@ use rand_pcg::Pcg64Mcg;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The kernel's data, but for guest memory and for executions in flight.
+///
+/// Plain data: a snapshot clones it, but for maps and trace. Whatever is large is [`Shared`].
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct State {
     pub maps: Vec<Map>,
-    pub progs: Vec<ProgMeta>,
-    pub tasks: Vec<Task>,
+    pub progs: Shared<Vec<ProgMeta>>,
+    pub tasks: Vec<Shared<Task>>,
     pub cpus: Vec<CpuState>,
     pub timers: Pool<Timer>,
     pub works: Pool<Work>,
     pub task_works: Pool<TaskWork>,
     /// Who keeps maps and programs.
-    pub refs: Refs,
+    pub refs: Shared<Refs>,
     /// Locks inside of maps that are held while their holder waits.
     pub map_locks: Vec<MapLock>,
     /// Tasks whose lists of task work are not empty.
@@ -39,11 +44,17 @@ pub(crate) struct State {
     pub seq: u64,
     pub rng: Pcg64Mcg,
     /// Who executes now.
-    pub cur: Cur,
+    pub cur: Box<Cur>,
+}
+
+/// The generator of random helpers.
+pub(crate) fn random(seed: u64) -> Pcg64Mcg {
+    Pcg64Mcg::new(seed as u128 | 1 << 64)
 }
 
 /// One virtual CPU.
-#[derive(Default)]
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct CpuState {
     /// Virtual time in ns since boot: `CLOCK_MONOTONIC`.
     pub clock: u64,
@@ -71,6 +82,8 @@ pub(crate) struct Softirq {
 }
 
 /// An execution, as helpers see it.
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Cur {
     pub id: CtxId,
     pub cpu: Cpu,

@@ -298,7 +298,7 @@ impl Kernel {
         let call = queue.pop_back();
         self.vacate(Cpu(0));
         let mut cur = crate::state::Cur::user(task);
-        std::mem::swap(&mut cur, &mut self.st.cur);
+        std::mem::swap(&mut cur, &mut *self.st.cur);
         if let Some(mut s) = call {
             s.phase = Phase::Running;
             cur.id = s.id;
@@ -310,7 +310,7 @@ impl Kernel {
     }
 
     /// The system call of a CPU has more to do, or is done.
-    pub(crate) fn syscall_step(&mut self, cpu: Cpu, mut run: Run) -> Option<Run> {
+    pub(crate) fn syscall_step(&mut self, cpu: Cpu, mut run: Box<Run>) -> Option<Box<Run>> {
         let thread = &mut self.cpus[cpu.at()].thread;
         let op = thread.syscall.as_ref().map(|s| s.op.clone());
         let op = op.unwrap_or(SysOp::Pause);
@@ -327,6 +327,7 @@ impl Kernel {
         }
         self.cpus[cpu.at()].stack.pop();
         self.free_stacks.push(run.stack);
+        self.spare_runs.push(run);
         None
     }
 

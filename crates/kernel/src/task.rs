@@ -3,6 +3,7 @@
 use crate::asynch::Handle;
 use crate::ids::{Cpu, CtxId, TaskId};
 use crate::kernel::Kernel;
+use crate::shared::Shared;
 use crate::state::State;
 use bpfsim_abi::Errno;
 use bpfsim_vm::MemError;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 const PAGE: u64 = 4096;
 
 /// A task as `bpf_get_current_task_btf` shows it.
+#[derive(Clone)]
 pub(crate) struct Task {
     pub pid: u32,
     pub tgid: u32,
@@ -81,7 +83,7 @@ pub struct TaskSpec {
 /// User memory of one task: pages that were written or mapped; all else faults.
 #[derive(Default, Clone)]
 pub(crate) struct UserMem {
-    pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
+    pages: BTreeMap<u64, Shared<[u8; PAGE as usize]>>,
     /// Pages that are not in memory yet, and how long it takes to bring them in, in ns.
     absent: BTreeMap<u64, u64>,
 }
@@ -94,7 +96,7 @@ impl UserMem {
             let page = self
                 .pages
                 .entry(at / PAGE)
-                .or_insert_with(|| Box::new([0; PAGE as usize]));
+                .or_insert_with(|| Shared::new([0; PAGE as usize]));
             page[(at % PAGE) as usize] = b;
         }
     }

@@ -335,10 +335,26 @@ fn replay(map_type: MapType) {
                 sequence.shape
             ),
             Ok(mut map) => {
-                for op in &sequence.ops {
-                    let theirs = lines.next().unwrap();
+                let made = map.kernel.snapshot();
+                let mut half = None;
+                let theirs: Vec<&str> = lines.by_ref().collect();
+                assert_eq!(theirs.len(), sequence.ops.len());
+                let middle = theirs.len() / 2;
+                for (i, (op, theirs)) in sequence.ops.iter().zip(&theirs).enumerate() {
+                    if i == middle {
+                        half = Some((map.kernel.snapshot(), map.next.clone()));
+                    }
                     let ours = map.apply(op);
-                    assert_eq!(theirs, ours.line(), "{op:?} in {sequence:?}");
+                    assert_eq!(*theirs, ours.line(), "{op:?} in {sequence:?}");
+                }
+                // From snapshots the same comes once more.
+                let half = half.iter().map(|(k, next)| (k, next.clone(), middle));
+                for (snapshot, next, from) in half.chain([(&made, None, 0)]) {
+                    map.kernel.restore(snapshot).unwrap();
+                    map.next = next;
+                    for (op, theirs) in sequence.ops.iter().zip(&theirs).skip(from) {
+                        assert_eq!(*theirs, map.apply(op).line(), "again: {op:?}");
+                    }
                 }
             }
         }

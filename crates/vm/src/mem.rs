@@ -4,12 +4,17 @@
 //! [`GUARD`] bytes at both ends, so an access whose offset was checked (or masked) to 32 bits
 //! cannot fault on the host, whatever its width. Addresses depend on allocation order alone.
 //!
-//! Writes mark pages of 1 KiB dirty; [`GuestMem::reset_to`] copies back just those.
+//! Writes mark pages of 1 KiB dirty; [`GuestMem::restore`] copies back just those.
 
 #![allow(unsafe_code)]
 
+mod version;
+
+pub use version::Snapshot;
+
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 /// Address of guest offset 0. Its low 32 bits are zero.
 pub const BASE: u64 = 0xffff_c900_0000_0000;
@@ -75,17 +80,8 @@ pub struct GuestMem {
     next: [u64; 4],
     dirty_list: Vec<u32>,
     max_dirty: usize,
-}
-
-// SAFETY: the region is owned by this value alone and has no thread affinity.
-unsafe impl Send for GuestMem {}
-
-/// The bytes of guest memory at one moment, to come back to.
-pub struct Snapshot {
-    next: [u64; 4],
-    /// Pages that are not zero: number to place in `bytes`, in pages.
-    index: hashbrown::HashMap<u32, u32>,
-    bytes: Vec<u8>,
+    /// What all pages are as in that are not dirty.
+    version: Rc<version::Version>,
 }
 
 /// Pages of so much guest memory, and one that a store at its end may touch.
@@ -132,10 +128,11 @@ impl GuestMem {
             dirty_list: Vec::new(),
             // 1 GiB of touched memory.
             max_dirty: (1 << 30) / PAGE,
+            version: Rc::default(),
         })
     }
 
-    /// One byte a page: 1 when the page was written since the last snapshot or reset.
+    /// One byte a page: 1 when the page was written since the last snapshot or restore.
     #[inline(always)]
     fn dirty(&mut self) -> &mut [u8] {
         let len = pages(self.limit);
@@ -220,7 +217,7 @@ impl GuestMem {
     fn mark(&mut self, first: usize, last: usize) -> bool {
         for page in first..=last {
             if self.dirty()[page] == 0 {
-                if self.dirty_list.len() >= self.max_dirty {
+                if self.dirty_list.len() + self.version.total() >= self.max_dirty {
                     return false;
                 }
                 self.dirty()[page] = 1;
@@ -279,49 +276,24 @@ impl GuestMem {
             .then_some(())
     }
 
-    /// Pages written since the last snapshot or reset.
+    /// Pages written since the last snapshot or restore.
     pub fn dirty_pages(&self) -> usize {
         self.dirty_list.len()
     }
 
-    /// Remembers all bytes as they are now. Call it once, on memory that was never reset.
-    pub fn snapshot(&mut self) -> Snapshot {
-        let mut written = std::mem::take(&mut self.dirty_list);
-        written.sort_unstable();
-        let mut bytes = Vec::with_capacity(written.len() * PAGE);
-        for page in &written {
-            self.dirty()[*page as usize] = 0;
-            bytes.extend_from_slice(&self.get::<PAGE>(page * PAGE as u32));
-        }
-        let index = written.into_iter().zip(0..).collect();
-        Snapshot {
-            next: self.next,
-            index,
-            bytes,
-        }
+    /// The bytes of a page that was marked.
+    fn page(&self, page: u32) -> &[u8; PAGE] {
+        debug_assert!((page as usize) < pages(self.limit));
+        // SAFETY: pages that are marked are within the mapping, whole, and no `&mut` to them
+        // exists beside `&self`.
+        unsafe { &*self.host.as_ptr().add(page as usize * PAGE).cast() }
     }
 
-    /// Goes back to `snapshot`, which was taken of this memory, copying dirty pages only.
-    pub fn reset_to(&mut self, snapshot: &Snapshot) {
-        self.next = snapshot.next;
-        let mut written = std::mem::take(&mut self.dirty_list);
-        let (saved, _) = snapshot.bytes.as_chunks::<PAGE>();
-        for page in written.drain(..) {
-            self.dirty()[page as usize] = 0;
-            // SAFETY: `page` was marked by a write inside the mapping; whole pages are mapped.
-            let to = unsafe {
-                &mut *self
-                    .host
-                    .as_ptr()
-                    .add(page as usize * PAGE)
-                    .cast::<[u8; PAGE]>()
-            };
-            match snapshot.index.get(&page) {
-                Some(at) => *to = saved[*at as usize],
-                None => to.fill(0),
-            }
-        }
-        self.dirty_list = written;
+    /// [`GuestMem::page`] for writing.
+    fn page_mut(&mut self, page: u32) -> &mut [u8; PAGE] {
+        debug_assert!((page as usize) < pages(self.limit));
+        // SAFETY: as above, and `&mut self` makes this the only access.
+        unsafe { &mut *self.host.as_ptr().add(page as usize * PAGE).cast() }
     }
 }
 
@@ -439,27 +411,6 @@ impl Drop for GuestMem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reset_brings_back_every_byte() {
-        let mut mem = GuestMem::new().unwrap();
-        let a = mem.alloc(Area::Shared, 3 * PAGE as u64, 8).unwrap();
-        mem.write_u64(a, 1).unwrap();
-        let snap = mem.snapshot();
-        assert_eq!(mem.dirty_pages(), 0);
-        mem.write_u64(a, 2).unwrap();
-        mem.write_u64(a + PAGE as u64 - 4, u64::MAX).unwrap(); // two pages
-        assert_eq!(mem.dirty_pages(), 2);
-        let b = mem.alloc(Area::Shared, 8, 8).unwrap();
-        mem.reset_to(&snap);
-        assert_eq!(mem.read_u64(a), Some(1));
-        assert_eq!(mem.read_u64(a + PAGE as u64 - 4), Some(0));
-        assert_eq!(
-            mem.alloc(Area::Shared, 8, 8),
-            Ok(b),
-            "addresses repeat after a reset"
-        );
-    }
 
     #[test]
     fn what_is_no_guest_address_is_refused() {

@@ -56,6 +56,7 @@ pub(crate) struct Callback {
 }
 
 /// Objects of one kind. Freed ones leave their index to later ones under a new generation.
+#[derive(Clone)]
 pub(crate) struct Pool<T> {
     items: Vec<(u32, Option<T>)>,
     free: Vec<u32>,

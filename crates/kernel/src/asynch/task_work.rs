@@ -9,6 +9,7 @@ use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
 /// `struct bpf_task_work_ctx`. SCHEDULING is never seen: the hop through irq_work is one step.
+#[derive(Clone, Copy)]
 pub(crate) struct TaskWork {
     slot: Slot,
     state: WorkState,

@@ -17,6 +17,7 @@ const F_ABS: u64 = 1;
 const F_CPU_PIN: u64 = 2;
 
 /// `struct bpf_hrtimer`
+#[derive(Clone, Copy)]
 pub(crate) struct Timer {
     slot: Slot,
     /// 0 `CLOCK_MONOTONIC` (and `CLOCK_REALTIME`, which is placed there), 1 `CLOCK_BOOTTIME`.

@@ -8,6 +8,7 @@ use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
 /// `struct bpf_work`
+#[derive(Clone, Copy)]
 pub(crate) struct Work {
     slot: Slot,
     callback: Option<Callback>,

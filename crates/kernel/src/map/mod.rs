@@ -68,8 +68,8 @@ pub(crate) struct Map {
     pub frozen: bool,
     /// What a map in this one must be like (`map->inner_map_meta`).
     pub inner: Option<Box<create::Inner>>,
-    /// Something other than guest memory was changed since this was last set to false: what a
-    /// reset need not touch otherwise.
+    /// Something of this map other than guest memory was changed since the last snapshot or
+    /// restore, which copy none but such maps.
     pub dirty: bool,
     pub storage: Storage,
 }
@@ -284,6 +284,11 @@ impl Map {
     /// each CPU's.
     pub fn values(&self) -> Vec<u64> {
         self.storage.ops().values()
+    }
+
+    /// One user reference more.
+    pub fn uref_get(&mut self) {
+        (self.uref, self.dirty) = (self.uref + 1, true);
     }
 
     /// The last user reference is gone (`map_release_uref`, `map_release`): arrays of programs

@@ -1,6 +1,7 @@
 //! Host-side tables that cost what is used of them.
 
 use super::Errno;
+use crate::shared::Shared;
 use bpfsim_vm::{Area, GuestMem};
 
 const PAGE: usize = 256;
@@ -8,7 +9,7 @@ const PAGE: usize = 256;
 /// A table of default values, of which only written pages exist.
 #[derive(Clone, Debug)]
 pub(crate) struct Paged<T> {
-    pages: Vec<Option<Box<[T; PAGE]>>>,
+    pages: Vec<Option<Shared<[T; PAGE]>>>,
     zero: T,
 }
 
@@ -35,7 +36,7 @@ impl<T: Copy> Paged<T> {
             self.pages.resize_with(page + 1, || None);
         }
         let zero = self.zero;
-        let page = self.pages[page].get_or_insert_with(|| Box::new([zero; PAGE]));
+        let page = self.pages[page].get_or_insert_with(|| Shared::new([zero; PAGE]));
         &mut page[at as usize % PAGE]
     }
 

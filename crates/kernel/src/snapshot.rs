@@ -1,0 +1,160 @@
+//! Snapshots of a whole kernel: to run a test again from where it began, and to go back to a
+//! choice.
+//!
+//! A snapshot is a value. Any number of them can be held and come back to in any order, also from
+//! one to another that was taken later. What seldom changes is shared between them and the kernel
+//! until it is written to; of guest memory only the pages that differ are copied.
+//!
+//! The chooser is no part of it: who goes back decides what is chosen from there.
+
+use crate::ids::TaskId;
+use crate::kernel::{Buffers, Config, Kernel};
+use crate::map::Map;
+use crate::prog::ProgCode;
+use crate::run::{CpuRuns, Run};
+use crate::shared::Shared;
+use crate::state::State;
+use crate::syscall::SysResult;
+use crate::trace::TraceMark;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// A kernel as it was at one moment.
+pub struct KernelSnapshot {
+    mem: bpfsim_vm::Snapshot,
+    /// Without its maps and trace.
+    st: State,
+    maps: Vec<Rc<Map>>,
+    trace: TraceMark,
+    rest: Rest,
+}
+
+/// What a snapshot holds beside guest memory and [`State`].
+#[derive(educe::Educe)]
+#[educe(Clone)]
+struct Rest {
+    config: Config,
+    code: Shared<Vec<ProgCode>>,
+    runs: Vec<Option<Box<Run>>>,
+    free_runs: Vec<usize>,
+    cpus: Vec<CpuRuns>,
+    stacks: Vec<u64>,
+    free_stacks: Vec<u32>,
+    results: Shared<Vec<Option<SysResult>>>,
+    user_turns: VecDeque<TaskId>,
+    callbacks: u64,
+    buffers: Buffers,
+}
+
+/// Does the same with each field of a [`Kernel`] that [`Rest`] has too.
+macro_rules! with_rest {
+    ($do:ident!($($with:tt)*)) => {
+        $do!($($with)*; config, code, runs, free_runs, cpus, stacks, free_stacks, results,
+            user_turns, callbacks, buffers)
+    };
+}
+
+macro_rules! collect {
+    ($from:ident; $($field:ident),*) => {
+        Rest { $($field: $from.$field.clone()),* }
+    };
+}
+
+macro_rules! copy {
+    ($from:expr, $to:expr; $($field:ident),*) => {
+        $($to.$field.clone_from(&$from.$field);)*
+    };
+}
+
+/// The snapshot is of a kernel whose guest memory has another size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot is of a kernel whose guest memory has another size")]
+pub struct ForeignSnapshot;
+
+impl Kernel {
+    /// Remembers everything as it is now, but for the chooser.
+    pub fn snapshot(&mut self) -> KernelSnapshot {
+        let maps = self.keep_maps().clone();
+        let trace = self.st.trace.mark();
+        KernelSnapshot {
+            mem: self.mem.snapshot(),
+            maps,
+            trace,
+            st: self.without_large_parts(|st| st.clone()),
+            rest: with_rest!(collect!(self)),
+        }
+    }
+
+    /// [`Kernel::snapshot`] in the place, and the memory, of an older one.
+    pub fn snapshot_into(&mut self, old: &mut KernelSnapshot) {
+        old.mem = self.mem.snapshot();
+        old.maps.clone_from(self.keep_maps());
+        old.trace = self.st.trace.mark();
+        self.without_large_parts(|st| old.st.clone_from(st));
+        with_rest!(copy!(self, old.rest));
+    }
+
+    /// Makes everything as it was when the snapshot was taken; the chooser stays as it is.
+    pub fn restore(&mut self, snapshot: &KernelSnapshot) -> Result<(), ForeignSnapshot> {
+        if !self.mem.restore(&snapshot.mem) {
+            return Err(ForeignSnapshot);
+        }
+        self.without_large_parts(|st| st.clone_from(&snapshot.st));
+        self.restore_maps(&snapshot.maps);
+        self.st.trace.restore(&snapshot.trace);
+        with_rest!(copy!(snapshot.rest, self));
+        Ok(())
+    }
+
+    /// Maps and trace have their own ways of going back.
+    fn without_large_parts<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
+        let maps = std::mem::take(&mut self.st.maps);
+        let trace = std::mem::take(&mut self.st.trace);
+        let answer = f(&mut self.st);
+        (self.st.maps, self.st.trace) = (maps, trace);
+        answer
+    }
+
+    /// The maps as they are now, of which only those are copied that were changed.
+    fn keep_maps(&mut self) -> &Vec<Rc<Map>> {
+        self.kept_maps.truncate(self.st.maps.len());
+        for (i, map) in self.st.maps.iter_mut().enumerate() {
+            match self.kept_maps.get_mut(i) {
+                Some(_) if !map.dirty => {}
+                Some(kept) => {
+                    map.dirty = false;
+                    *kept = Rc::new(map.clone());
+                }
+                None => {
+                    map.dirty = false;
+                    self.kept_maps.push(Rc::new(map.clone()));
+                }
+            }
+        }
+        &self.kept_maps
+    }
+
+    fn restore_maps(&mut self, to: &[Rc<Map>]) {
+        let maps = &mut self.st.maps;
+        maps.truncate(to.len());
+        for (i, kept) in to.iter().enumerate() {
+            match maps.get_mut(i) {
+                Some(map) => {
+                    let was = self.kept_maps.get(i);
+                    if map.dirty || !was.is_some_and(|was| Rc::ptr_eq(was, kept)) {
+                        map.clone_from(kept);
+                    }
+                }
+                None => maps.push((**kept).clone()),
+            }
+        }
+        self.kept_maps.clear();
+        self.kept_maps.extend_from_slice(to);
+    }
+
+    /// The seed of random helpers from here on; see [`Config::seed`].
+    pub fn reseed(&mut self, seed: u64) {
+        self.config.seed = seed;
+        self.st.rng = crate::state::random(seed);
+    }
+}
