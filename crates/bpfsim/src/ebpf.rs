@@ -3,7 +3,7 @@
 use crate::{Error, Map, Result, Sim};
 use bpfsim_abi::Errno;
 use bpfsim_btf::{Btf, TypeId};
-use bpfsim_kernel::{MapId, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult};
+use bpfsim_kernel::{Kernel, Loaded, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult};
 use bpfsim_loader::{Object, load};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -12,9 +12,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[derive(Clone)]
 pub struct Ebpf {
     sim: Sim,
+    parts: Parts,
+}
+
+/// What a load made.
+#[derive(Clone)]
+pub(crate) struct Parts {
     object: Arc<Object>,
-    maps: Vec<Option<MapId>>,
-    programs: Vec<(String, ProgId)>,
+    loaded: Arc<Loaded>,
 }
 
 /// A program, to name it.
@@ -31,7 +36,7 @@ pub struct ProgramMut<'a> {
 }
 
 /// Loads objects otherwise than [`Ebpf::load`] does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EbpfLoader {
     only: Option<Vec<String>>,
 }
@@ -52,6 +57,14 @@ impl EbpfLoader {
 
     /// Loads an object into `sim`.
     pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
+        let parts = sim.load(self, bytes, |kernel| self.load_anew(kernel, bytes))?;
+        Ok(Ebpf {
+            sim: sim.clone(),
+            parts,
+        })
+    }
+
+    fn load_anew(&self, kernel: &mut Kernel, bytes: &[u8]) -> Result<Parts> {
         let mut object = load(bytes)?;
         if let Some(only) = &self.only {
             for name in only {
@@ -67,12 +80,10 @@ impl EbpfLoader {
                 program.autoload = only.contains(&program.name);
             }
         }
-        let loaded = sim.kernel_mut().load(&mut object)?;
-        Ok(Ebpf {
-            sim: sim.clone(),
+        let loaded = kernel.load(&mut object)?;
+        Ok(Parts {
             object: Arc::new(object),
-            maps: loaded.maps,
-            programs: loaded.programs,
+            loaded: Arc::new(loaded),
         })
     }
 }
@@ -86,8 +97,8 @@ impl Ebpf {
 
     /// A program, by the name of its function.
     pub fn program(&self, name: &str) -> Result<Program<'_>> {
-        let found = self.programs.iter().find(|(n, _)| n == name);
-        let names = || self.programs.iter().map(|(n, _)| n.as_str());
+        let found = self.parts.loaded.programs.iter().find(|(n, _)| n == name);
+        let names = || self.parts.loaded.programs.iter().map(|(n, _)| n.as_str());
         let (name, id) = found.ok_or_else(|| Error::not_found("program", name, names()))?;
         Ok(Program { id: *id, name })
     }
@@ -100,7 +111,9 @@ impl Ebpf {
 
     /// The programs that were loaded, in the object's order.
     pub fn programs(&self) -> impl Iterator<Item = Program<'_>> {
-        self.programs
+        self.parts
+            .loaded
+            .programs
             .iter()
             .map(|(name, id)| Program { id: *id, name })
     }
@@ -108,10 +121,11 @@ impl Ebpf {
     /// A map, by its name in the object (`.bss` and its like by the name of the section).
     pub fn map(&self, name: &str) -> Result<Map> {
         let made = || {
-            self.object
+            self.parts
+                .object
                 .maps
                 .iter()
-                .zip(&self.maps)
+                .zip(&self.parts.loaded.maps)
                 .filter_map(|(d, id)| Some((d, (*id)?)))
         };
         let found =
@@ -128,7 +142,9 @@ impl Ebpf {
 
     /// The maps that were made, in the object's order.
     pub fn maps(&self) -> impl Iterator<Item = Map> + '_ {
-        self.maps
+        self.parts
+            .loaded
+            .maps
             .iter()
             .flatten()
             .map(|&id| Map::new(self.sim.clone(), id))
@@ -177,8 +193,13 @@ impl Ebpf {
     /// A global variable's type, and its size in bytes.
     pub fn global_type(&self, name: &str) -> Result<(Arc<Btf>, TypeId, usize)> {
         let (_, _, size) = self.find_global(name)?;
-        let found = self.object.globals().find(|g| g.name == name).map(|g| g.ty);
-        match (&self.object.btf, found) {
+        let found = self
+            .parts
+            .object
+            .globals()
+            .find(|g| g.name == name)
+            .map(|g| g.ty);
+        match (&self.parts.object.btf, found) {
             (Some(btf), Some(ty)) => Ok((Arc::clone(btf), ty, size)),
             _ => Err(Error::not_found("variable", name, std::iter::empty())),
         }
@@ -186,11 +207,11 @@ impl Ebpf {
 
     /// The map that holds a variable, and its place in there.
     fn find_global(&self, name: &str) -> Result<(Map, usize, usize)> {
-        let found = self.object.globals().find(|g| g.name == name);
-        let names = || self.object.globals().map(|g| g.name);
+        let found = self.parts.object.globals().find(|g| g.name == name);
+        let names = || self.parts.object.globals().map(|g| g.name);
         let g = found.ok_or_else(|| Error::not_found("variable", name, names()))?;
-        let id =
-            self.maps[g.map].ok_or_else(|| Error::not_found("map", name, std::iter::empty()))?;
+        let id = self.parts.loaded.maps[g.map]
+            .ok_or_else(|| Error::not_found("map", name, std::iter::empty()))?;
         Ok((
             Map::new(self.sim.clone(), id),
             g.offset as usize,

@@ -25,6 +25,7 @@
 mod check;
 mod ebpf;
 mod error;
+mod machine;
 mod map;
 mod sim;
 mod task;
@@ -40,6 +41,7 @@ pub use bpfsim_kernel::{
 pub use check::{TestFailure, TestResult, check, check_random, check_seed};
 pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
+pub use machine::Machine;
 pub use map::Map;
 pub use sim::Sim;
 pub use task::{Task, TaskBuilder};

@@ -1,8 +1,10 @@
 //! A simulation.
 
+use crate::ebpf::Parts;
+use crate::machine::Origin;
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
-use crate::{Program, Result};
+use crate::{EbpfLoader, Program, Result};
 use bpfsim_explore::Seed;
 use bpfsim_kernel::{
     Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult, Trace,
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub struct Sim {
     kernel: Rc<RefCell<Kernel>>,
     users: Rc<RefCell<Users>>,
+    origin: Rc<Origin>,
 }
 
 impl Sim {
@@ -35,15 +38,32 @@ impl Sim {
         Ok(Sim {
             kernel: Rc::new(RefCell::new(kernel)),
             users: Rc::default(),
+            origin: Rc::default(),
         })
     }
 
     pub(crate) fn kernel(&self) -> Ref<'_, Kernel> {
+        self.origin.settle(&self.kernel);
         self.kernel.borrow()
     }
 
     pub(crate) fn kernel_mut(&self) -> RefMut<'_, Kernel> {
+        self.origin.settle(&self.kernel);
         self.kernel.borrow_mut()
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Loads an object, by `load` unless that is known already.
+    pub(crate) fn load(
+        &self,
+        loader: &EbpfLoader,
+        bytes: &[u8],
+        load: impl FnOnce(&mut Kernel) -> Result<Parts>,
+    ) -> Result<Parts> {
+        self.origin.load(&self.kernel, loader, bytes, load)
     }
 
     pub(crate) fn users(&self) -> RefMut<'_, Users> {

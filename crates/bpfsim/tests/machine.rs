@@ -1,0 +1,83 @@
+//! A machine that begins anew is like a new one.
+
+use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Seed, Sim, millis};
+
+const COUNTER: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
+const KINDS: &[u8] = include_bytes!("../../../fixtures/three_kinds.bpf.o");
+const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
+
+type Test = fn(&Sim) -> bpfsim::Result<String>;
+
+/// What a test sees, in as many words as it has.
+const TESTS: &[Test] = &[
+    |sim| {
+        let bpf = Ebpf::load(sim, COUNTER)?;
+        sim.spawn_on(Cpu(0), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(1), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.run_until_idle()?;
+        Ok(format!("{:?}", bpf.map("counters")?.entries()?))
+    },
+    |sim| {
+        let mut bpf = Ebpf::load(sim, KINDS)?;
+        let out = bpf
+            .program_mut("arm_all")?
+            .test_run(ProgramInput::empty())?;
+        let random = sim.now();
+        sim.run_for(millis(4))?;
+        Ok(format!("{out:?} {random:?} {:?}", sim.printk()))
+    },
+    // Something else before the load, and two loads.
+    |sim| {
+        sim.advance(millis(1));
+        let bpf = Ebpf::load(sim, COUNTER)?;
+        let other = Ebpf::load(sim, MODELS)?;
+        sim.spawn_on(Cpu(1), other.program("arm")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(0), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.run_for(millis(1))?;
+        Ok(format!("{:?}", sim.trace().events()))
+    },
+    // The same bytes, otherwise.
+    |sim| {
+        let bpf = EbpfLoader::new().only("inc").load(sim, COUNTER)?;
+        let names: Vec<_> = bpf.programs().map(|p| p.name().to_string()).collect();
+        Ok(format!("{names:?}"))
+    },
+    // It ends in the middle of things, with code of user space that never goes on.
+    |sim| {
+        let bpf = Ebpf::load(sim, MODELS)?;
+        sim.spawn_user(Cpu(1), async |user| {
+            user.pause().await;
+            Ok(())
+        })?;
+        sim.run_until_idle()?;
+        sim.spawn_on(Cpu(0), bpf.program("unlocked")?, ProgramInput::empty())?;
+        Ok(format!("{}", bpf.global::<u64>("counter")?))
+    },
+    |sim| Err(Ebpf::load(sim, b"no object").map(drop).expect_err("none")),
+];
+
+#[test]
+fn a_machine_that_begins_anew_is_like_a_new_one() {
+    let machine = Machine::new(Config::default()).expect("a machine");
+    let seen = |sim: &Sim, test: &Test| {
+        let saw = test(sim).map_err(|e| e.to_string());
+        (saw, sim.trace_hash(), sim.now())
+    };
+    let mut number = 0_u64;
+    for round in 0..40_u64 {
+        let seed = round / 4;
+        // In changing order, some several times in a row.
+        number = bpfsim_kernel::mix(number, round);
+        let test = &TESTS[(number >> 32) as usize % TESTS.len()];
+        let config = Config {
+            seed,
+            ..Config::default()
+        };
+        let new = Sim::with(config, Seed(seed)).expect("a machine");
+        let want = seen(&new, test);
+        for again in 0..3 {
+            let sim = machine.begin(seed, Seed(seed).chooser());
+            assert_eq!(seen(sim, test), want, "round {round}, again {again}");
+        }
+    }
+}
