@@ -107,3 +107,18 @@ fn compiler_matrix() {
     }
     assert!(compared >= 90, "only {compared} recordings");
 }
+
+#[test]
+fn objects() {
+    compare("objects");
+}
+
+#[test]
+fn dynptrs() {
+    compare("dynptrs");
+}
+
+#[test]
+fn kfuncs() {
+    compare("kfuncs");
+}

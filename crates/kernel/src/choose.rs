@@ -70,6 +70,13 @@ pub enum Wait {
         /// Virtual time in ns at which the operation fails with `ETIMEDOUT`.
         until: u64,
     },
+    /// The `bpf_res_spin_lock` at this address must be released; the wait is given up then.
+    ResSpinLock {
+        /// Its address.
+        addr: u64,
+        /// Virtual time in ns at which locking fails with `ETIMEDOUT`.
+        until: u64,
+    },
     /// The list lock of an LRU map must be released.
     LruLock(MapId),
     /// It sleeps until this virtual time, in ns; others have the CPU meanwhile.
@@ -80,7 +87,9 @@ impl Wait {
     /// When the wait ends by itself.
     pub fn until(&self) -> Option<u64> {
         match *self {
-            Wait::BucketLock { until, .. } | Wait::Sleep(until) => Some(until),
+            Wait::BucketLock { until, .. }
+            | Wait::ResSpinLock { until, .. }
+            | Wait::Sleep(until) => Some(until),
             Wait::TimerCallback(_) | Wait::SpinLock(_) | Wait::LruLock(_) => None,
         }
     }
@@ -99,6 +108,7 @@ impl fmt::Display for Wait {
             Wait::BucketLock { map, bucket, .. } => {
                 write!(f, "the lock of bucket {bucket} of {map}")
             }
+            Wait::ResSpinLock { addr, .. } => write!(f, "the bpf_res_spin_lock at {addr:#x}"),
             Wait::LruLock(map) => write!(f, "the LRU lock of {map}"),
             Wait::Sleep(until) => write!(f, "{until} ns to come"),
         }

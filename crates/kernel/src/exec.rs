@@ -438,6 +438,13 @@ impl Kernel {
             *prog,
             std::mem::replace(input, crate::prog::ProgramInput::empty()),
         );
+        if self
+            .cpus
+            .iter()
+            .all(|c| c.stack.is_empty() && c.parked.is_empty())
+        {
+            self.st.objects.grace_period();
+        }
         let stack = self.take_stack()?;
         let made = self.make_ctx(prog, &input);
         let (r1, ctx) = made.map_err(|e| self.out_of_memory(e))?;

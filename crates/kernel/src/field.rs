@@ -24,6 +24,20 @@ impl Fields {
         self.list.iter().map(|(_, r)| r)
     }
 
+    /// Kinds and byte ranges.
+    pub fn iter(&self) -> impl Iterator<Item = (FieldKind, &Range<u32>)> {
+        self.list.iter().map(|(kind, range)| (*kind, range))
+    }
+
+    /// Values own other objects: through pointers, lists or trees.
+    pub fn owns(&self) -> bool {
+        let owns = |kind: FieldKind| {
+            let graph = matches!(kind, FieldKind::ListHead | FieldKind::RbRoot);
+            graph || (kind.is_pointer() && kind != FieldKind::Uptr)
+        };
+        self.iter().any(|(kind, _)| owns(kind))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

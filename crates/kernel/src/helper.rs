@@ -1,12 +1,13 @@
 //! Helpers, by number. Each is a few lines over [`State`]; what needs more has its own module.
 
+pub(crate) mod dynptr;
 mod iterate;
-mod memory;
+pub(crate) mod memory;
 mod packet;
 mod tail;
 mod text;
 
-pub(crate) use iterate::{Iteration, resume};
+pub(crate) use iterate::{Iteration, begin_rb_add, resume};
 
 use crate::asynch::{Callback, Slot};
 use crate::ids::{MapId, TaskId};
@@ -181,6 +182,19 @@ const HELPERS: &[Helper] = &[
     row(Func::GetCurrentComm, false, current_comm),
     row(Func::GetCurrentTask, false, current_task),
     row(Func::GetCurrentTaskBtf, false, current_task),
+    row(Func::KptrXchg, true, kptr_xchg),
+    row(Func::ThisCpuPtr, false, |st, _, a| {
+        let at = st.per_cpu(a.r[0], st.cur.cpu.0);
+        at.map_or_else(|| a.bad(1), |at| Ok(Flow::Done(at)))
+    }),
+    row(Func::PerCpuPtr, false, |st, _, a| {
+        let cpu = a.r[1] as u32;
+        if cpu as usize >= st.cpus.len() {
+            return Ok(Flow::Done(0));
+        }
+        let at = st.per_cpu(a.r[0], cpu);
+        at.map_or_else(|| a.bad(1), |at| Ok(Flow::Done(at)))
+    }),
     row(Func::SpinLock, true, spin_lock),
     row(Func::SpinUnlock, true, spin_unlock),
     row(Func::TimerInit, true, timer_init),
@@ -194,7 +208,7 @@ const HELPERS: &[Helper] = &[
 ];
 
 /// All rows.
-const GROUPS: &[&[Helper]] = &[HELPERS, maps::HELPERS];
+const GROUPS: &[&[Helper]] = &[HELPERS, maps::HELPERS, dynptr::HELPERS];
 
 /// Row of each helper number.
 static ROWS: [Option<&Helper>; 256] = {
@@ -297,6 +311,15 @@ fn current_comm(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     to.fill(0);
     to[..n].copy_from_slice(&comm[..n]);
     Ok(Flow::Done(0))
+}
+
+/// `bpf_kptr_xchg`
+fn kptr_xchg(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let old = mem.read_u64(a.r[0]);
+    match old.and_then(|_| mem.write_u64(a.r[0], a.r[1])) {
+        Some(()) => Ok(Flow::Done(old.unwrap_or(0))),
+        None => a.bad(1),
+    }
 }
 
 fn spin_lock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {

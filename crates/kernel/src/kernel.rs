@@ -134,6 +134,8 @@ impl Kernel {
             tasks_with_work: 0,
             explores: false,
             trace: Trace::default(),
+            ksyms: Vec::new(),
+            objects: Default::default(),
             seq: 0,
             rng: crate::state::random(config.seed),
             cur: Box::new(Cur::user(TaskId(0))),
@@ -159,6 +161,7 @@ impl Kernel {
             offer: Default::default(),
             buffers: Buffers::default(),
         };
+        kernel.st.objects.cpumask_size = kernel.layouts.size_of("bpf_cpumask");
         for c in 0..cpus {
             kernel.add_task(10 + c, &format!("kworker/{c}:1"), Cpu(c), true)?;
         }

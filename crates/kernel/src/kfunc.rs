@@ -1,6 +1,11 @@
 //! Kfuncs, by name. A program's call holds the index in [`KFUNCS`] once it is loaded.
 
+mod cpumask;
+mod dynptr;
 mod iter;
+mod lock;
+mod object;
+mod string;
 
 use crate::helper::{Args, Body, ret};
 use crate::state::State;
@@ -41,6 +46,15 @@ const KFUNCS: &[Kfunc] = &[
     row("bpf_iter_bits_new", false, iter::bits_new),
     row("bpf_iter_bits_next", false, iter::bits_next),
     row("bpf_iter_bits_destroy", false, iter::bits_destroy),
+    row("bpf_throw", false, throw),
+    row("__bpf_trap", false, |_, _, a| {
+        Err(FaultKind::UnknownCall(a.call))
+    }),
+    row("bpf_rdonly_cast", false, |_, _, a| Ok(Flow::Done(a.r[0]))),
+    row("bpf_map_sum_elem_count", true, |st, _, a| {
+        let map = a.map(st, 1)?;
+        Ok(Flow::Done(st.maps[map.at()].sum_elem_count()))
+    }),
     row("bpf_rcu_read_lock", false, |_, _, _| Ok(Flow::Done(0))),
     row("bpf_rcu_read_unlock", false, |_, _, _| Ok(Flow::Done(0))),
     row("bpf_preempt_disable", false, |st, _, _| {
@@ -74,7 +88,14 @@ const KFUNCS: &[Kfunc] = &[
 ];
 
 /// All rows.
-const GROUPS: &[&[Kfunc]] = &[KFUNCS];
+const GROUPS: &[&[Kfunc]] = &[
+    KFUNCS,
+    object::KFUNCS,
+    dynptr::KFUNCS,
+    string::KFUNCS,
+    cpumask::KFUNCS,
+    lock::KFUNCS,
+];
 
 const COUNT: usize = {
     let (mut n, mut group) = (0, 0);
@@ -124,6 +145,15 @@ pub(crate) fn call(st: &mut State, mem: &mut GuestMem, index: u32, a: &Args) -> 
         Some(k) => (k.body)(st, mem, a).unwrap_or_else(Flow::Fault),
         None => Flow::Fault(FaultKind::UnknownCall(Call::Kfunc(index))),
     }
+}
+
+/// `bpf_throw(cookie)`: all frames are left, and the exception callback, or one that gives the
+/// cookie back, says what the program returns.
+fn throw(st: &mut State, _: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {
+    let cookie = a.r[0];
+    st.cur.iterations.clear();
+    let callback = st.progs[st.cur.prog.at()].exception;
+    Ok(callback.map_or(Flow::Exit(cookie), |entry| Flow::Throw { entry, cookie }))
 }
 
 fn wq_init(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Flow, FaultKind> {

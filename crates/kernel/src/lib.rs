@@ -21,6 +21,7 @@
 
 mod asynch;
 mod choose;
+mod dynptr;
 mod exec;
 mod failure;
 mod field;
@@ -28,10 +29,12 @@ mod helper;
 mod ids;
 mod kernel;
 mod kfunc;
+mod ksym;
 mod load;
 mod lock;
 mod map;
 mod mapop;
+mod object;
 mod packet;
 mod printk;
 mod prog;

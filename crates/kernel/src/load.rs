@@ -107,6 +107,11 @@ impl Kernel {
             }
         }
         let object = &*object;
+        self.make_ksyms(object)
+            .map_err(|e| LoadError::Unsupported {
+                what: format!("kernel variables: {e}"),
+                program: None,
+            })?;
         let mut maps = Vec::with_capacity(object.maps.len());
         for def in &object.maps {
             maps.push(if def.autocreate {
@@ -273,6 +278,10 @@ impl Kernel {
                 .spec
                 .attach_type
                 .unwrap_or(AttachType::CgroupInetIngress),
+            btf: object.btf.clone(),
+            exception: program
+                .exception_cb
+                .map(|f| program.funcs[f].start_insn as u32),
             funcs: program
                 .funcs
                 .iter()
@@ -327,12 +336,15 @@ impl Kernel {
                         .ok_or_else(|| unresolved(".kconfig".into()))?;
                     data(index, *off)?
                 }
-                _ if object.externs[ext].weak => 0,
-                _ => {
-                    let what = format!("kernel variable `{}`", object.externs[ext].name);
-                    let program = Some((program.name.clone(), reloc.insn));
-                    return Err(LoadError::Unsupported { what, program });
-                }
+                _ => match self.ksym_address(object.externs[ext].essential_name()) {
+                    Some(address) => address,
+                    None if object.externs[ext].weak => 0,
+                    None => {
+                        let what = format!("kernel variable `{}`", object.externs[ext].name);
+                        let program = Some((program.name.clone(), reloc.insn));
+                        return Err(LoadError::Unsupported { what, program });
+                    }
+                },
             },
             RelocKind::ExternCall { ext } => {
                 let name = object.externs[ext].essential_name();

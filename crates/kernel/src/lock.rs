@@ -2,8 +2,9 @@
 
 use crate::choose::Wait;
 use crate::ids::{CtxId, MapId};
-use crate::state::State;
+use crate::state::{CpuState, Pending, State};
 use crate::trace::Level;
+use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
 
 /// How long a resilient spin lock is waited for, in ns (`RES_DEF_TIMEOUT`).
@@ -88,6 +89,58 @@ impl State {
         mem.write_u32(addr, 0)?;
         self.cur.locks.retain(|l| *l != addr);
         self.irq_on();
+        Some(())
+    }
+
+    /// `res_spin_lock`: none while it is waited for. `EDEADLK` for a lock that this CPU holds, or
+    /// whose holder waits for one that this CPU holds; `ETIMEDOUT` after a quarter of a second.
+    pub fn res_spin_lock(
+        &mut self,
+        mem: &mut GuestMem,
+        addr: u64,
+    ) -> Option<Option<Result<(), Errno>>> {
+        let here = self.cur.cpu.at();
+        let waited = match self.cur.op.take() {
+            Some(Pending::ResSpinLock(until)) => {
+                self.cpus[here].res_locks.pop();
+                Some(until)
+            }
+            _ => None,
+        };
+        if mem.read_u32(addr)? == 0 {
+            mem.write_u32(addr, 1)?;
+            self.cpus[here].res_locks.push(addr);
+            return Some(Some(Ok(())));
+        }
+        let held = &self.cpus[here].res_locks;
+        let crossed = |cpu: &CpuState| {
+            let waits = cpu
+                .res_locks
+                .last()
+                .is_some_and(|l| *l != addr && held.contains(l));
+            waits && cpu.res_locks.contains(&addr)
+        };
+        let now = self.cpus[here].clock;
+        let until = waited.unwrap_or(now.saturating_add(TIMEOUT));
+        if held.contains(&addr) || self.cpus.iter().any(crossed) {
+            return Some(Some(Err(Errno::EDEADLK)));
+        }
+        if now >= until {
+            return Some(Some(Err(Errno::ETIMEDOUT)));
+        }
+        self.cpus[here].res_locks.push(addr);
+        self.cur.wait = Some(Wait::ResSpinLock { addr, until });
+        self.cur.op = Some(Pending::ResSpinLock(until));
+        Some(None)
+    }
+
+    /// `res_spin_unlock`
+    pub fn res_spin_unlock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<()> {
+        mem.write_u32(addr, 0)?;
+        let held = &mut self.cpu().res_locks;
+        if let Some(at) = held.iter().rposition(|l| *l == addr) {
+            held.remove(at);
+        }
         Some(())
     }
 

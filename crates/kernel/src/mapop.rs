@@ -307,7 +307,7 @@ impl State {
             let Some(value) = f.values.pop() else {
                 return Some(());
             };
-            f.timer = self.free_fields(mem, f.map, value);
+            f.timer = self.free_armed(mem, f.map, value);
         }
     }
 

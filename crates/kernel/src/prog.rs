@@ -3,6 +3,7 @@
 use crate::ids::ProgId;
 use crate::packet::{FieldsCtx, Packet};
 use bpfsim_abi::{AttachType, ProgType};
+use bpfsim_btf::Btf;
 use bpfsim_vm::Image;
 use std::sync::Arc;
 
@@ -12,6 +13,10 @@ pub(crate) struct ProgMeta {
     pub name: String,
     pub prog_type: ProgType,
     pub attach_type: AttachType,
+    /// The types of its object.
+    pub btf: Option<Arc<Btf>>,
+    /// Entry of the function that a thrown exception goes to.
+    pub exception: Option<u32>,
     /// Entry and name of each function, by entry.
     pub funcs: Vec<(u32, String)>,
 }

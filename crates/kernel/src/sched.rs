@@ -295,7 +295,9 @@ impl Kernel {
                 .iter()
                 .flatten()
                 .any(|r| r.cur.id == ctx && matches!(r.what, Running::Timer(..))),
-            Wait::SpinLock(addr) => self.mem.read_u32(addr) != Some(0),
+            Wait::SpinLock(addr) | Wait::ResSpinLock { addr, .. } => {
+                self.mem.read_u32(addr) != Some(0)
+            }
             Wait::BucketLock { map, bucket, .. } => {
                 let kind = LockKind::Bucket(bucket);
                 self.st

@@ -4,9 +4,11 @@ use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, w
 use crate::choose::Wait;
 use crate::helper::Iteration;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
+use crate::ksym::Ksym;
 use crate::lock::MapLock;
 use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
 use crate::mapop::{Copying, Freeing, FreeingAll};
+use crate::object::Objects;
 use crate::prog::{ProgCtx, ProgMeta};
 use crate::refs::Refs;
 use crate::shared::Shared;
@@ -40,6 +42,10 @@ pub(crate) struct State {
     /// What others could see half done is done in pieces.
     pub explores: bool,
     pub trace: Trace,
+    /// Variables of the kernel that programs use.
+    pub ksyms: Vec<Ksym>,
+    /// What programs allocated.
+    pub objects: Objects,
     /// Arming order, which breaks ties between equal deadlines.
     pub seq: u64,
     pub rng: Pcg64Mcg,
@@ -70,6 +76,10 @@ pub(crate) struct CpuState {
     pub softirq: Option<Softirq>,
     /// The soft interrupt ran too long; until then only an idle CPU goes on with it.
     pub ksoftirqd_until: u64,
+    /// The CPU that `bpf_cpumask_any_distribute` gave last here.
+    pub distributed: u32,
+    /// `bpf_res_spin_lock`s that are held here, and last the one that is waited for.
+    pub res_locks: Vec<u64>,
 }
 
 /// State of a running `HRTIMER` soft interrupt.
@@ -131,6 +141,8 @@ pub(crate) enum Pending {
     Lock(Wait),
     /// The last user reference of a map is gone.
     FreeAll(FreeingAll),
+    /// `bpf_res_spin_lock`, given up then.
+    ResSpinLock(u64),
     /// Sleep until then.
     Sleep(u64),
 }
@@ -267,9 +279,9 @@ impl State {
         (result, self.free_all(mem, map, &freed))
     }
 
-    /// `bpf_obj_free_fields` for the asynchronous ones. Returns a timer whose callback runs on
+    /// `bpf_obj_free_fields` for the asynchronous fields. Returns a timer whose callback runs on
     /// another CPU, when the caller must wait for it.
-    pub fn free_fields(&mut self, mem: &mut GuestMem, map: MapId, value: u64) -> Option<Handle> {
+    pub fn free_armed(&mut self, mem: &mut GuestMem, map: MapId, value: u64) -> Option<Handle> {
         let fields = &self.maps[map.at()].fields;
         let at = |is: fn(&FieldKind) -> bool| fields.offset(is).map(|o| value + o as u64);
         let timer = at(|k| matches!(k, FieldKind::Timer));

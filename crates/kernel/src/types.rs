@@ -31,6 +31,18 @@ impl Layouts {
         }
     }
 
+    /// Size of a struct of the kernel, at least 8.
+    pub fn size_of(&self, name: &str) -> u32 {
+        let id = self.btf.find(name, Kind::Struct);
+        let size = id.and_then(|id| self.btf.size_of(id).ok());
+        size.unwrap_or(0).max(8)
+    }
+
+    /// Offset in bytes of a direct member of a struct of the kernel.
+    pub fn member(&self, name: &str, member: &str) -> Option<u32> {
+        offset(&self.btf, name, member)
+    }
+
     /// Writes a task's `struct task_struct`.
     pub fn fill_task(&self, mem: &mut GuestMem, task: &Task) {
         for (at, value) in [(self.pid, task.pid), (self.tgid, task.tgid)] {

@@ -31,6 +31,9 @@ enum Over {
     Count(u64),
     /// `bpf_for_each_map_elem`: the map, and the element whose callback was begun last.
     Elements { map: MapId, at: Option<Place> },
+    /// `bpf_rbtree_add`: the tree, the node to add, and the one that it is compared with; the
+    /// callback says whether it is less.
+    Tree { root: u64, node: u64, at: u64 },
 }
 
 /// Asks for the innermost iteration's next callback, if there is one to come.
@@ -53,6 +56,7 @@ fn next(st: &mut State, mem: &mut GuestMem) -> Option<Flow> {
             }
             [m.addr, place.key.unwrap_or(copy), place.value, ctx, 0]
         }
+        Over::Tree { node, at, .. } => (*at != 0).then_some([*node, *at, 0, 0, 0])?,
     };
     iteration.done += 1;
     Some(Flow::CallBpf {
@@ -73,8 +77,36 @@ fn end(st: &mut State) -> Flow {
 
 /// A callback returned: 0 goes on, anything else ends the iteration.
 pub(crate) fn resume(st: &mut State, mem: &mut GuestMem, r0: u64) -> Flow {
+    if let Some(Over::Tree { root, node, at }) = st.cur.iterations.last_mut().map(|i| &mut i.over) {
+        let (root, node, parent, right) = (*root, *node, *at, r0 == 0);
+        *at = st.objects.graph.child(root, parent, right);
+        return next(st, mem).unwrap_or_else(|| {
+            st.objects.graph.insert(root, node, parent, right);
+            st.cur.iterations.pop();
+            Flow::Done(0)
+        });
+    }
     let flow = if r0 == 0 { next(st, mem) } else { None };
     flow.unwrap_or_else(|| end(st))
+}
+
+/// `bpf_rbtree_add`, with the function that argument 3 is.
+pub(crate) fn begin_rb_add(st: &mut State, mem: &mut GuestMem, a: &Args, node: u64) -> Arg<Flow> {
+    let entry = entry(st, a, 3)?;
+    let root = a.r[0];
+    let at = st.objects.graph.root(root);
+    if at == 0 {
+        st.objects.graph.insert(root, node, 0, false);
+        return Ok(Flow::Done(0));
+    }
+    let over = Over::Tree { root, node, at };
+    let iteration = Iteration {
+        entry,
+        ctx: 0,
+        done: 0,
+        over,
+    };
+    Ok(begin(st, mem, iteration))
 }
 
 fn entry(st: &State, a: &Args, n: u8) -> Arg<u32> {

@@ -16,6 +16,11 @@ pub(crate) enum Space {
 /// First address that is no user address (`TASK_SIZE_MAX`).
 const USER_END: u64 = 0x7fff_ffff_f000;
 
+/// True for addresses that the kernel's memory can have.
+pub(crate) fn is_kernel(addr: u64) -> bool {
+    addr >= USER_END + 4096 && (addr as i64) >> 47 == -1
+}
+
 impl Space {
     /// What `bpf_probe_read`, which is told no space, takes an address for.
     fn of(st: &State, addr: u64) -> Space {
@@ -23,6 +28,16 @@ impl Space {
             Space::User(st.cur.task)
         } else {
             Space::Kernel
+        }
+    }
+
+    /// What reading from an address fails with: of the kernel's memory `ERANGE` where none of it
+    /// can be (`copy_from_kernel_nofault_allowed`).
+    fn fault(self, addr: u64) -> Errno {
+        if self == Space::Kernel && !is_kernel(addr) {
+            Errno::ERANGE
+        } else {
+            Errno::EFAULT
         }
     }
 
@@ -35,55 +50,77 @@ impl Space {
     }
 }
 
-/// Copies `size` bytes to guest memory; on a fault the destination is zeroed, `EFAULT`.
-fn copy(st: &State, mem: &mut GuestMem, a: &Args, size: u64, from: u64, space: Space) -> Arg<Flow> {
-    let mut bytes = Vec::with_capacity((size as usize).min(4096));
-    for i in 0..size {
+/// Copies `len` bytes to guest memory; on a fault the destination is zeroed, `EFAULT`.
+pub(crate) fn read_memory(
+    st: &State,
+    mem: &mut GuestMem,
+    a: &Args,
+    (to, len): (u64, u64),
+    from: u64,
+    space: Space,
+) -> Arg<Result<u64, Errno>> {
+    let mut bytes = Vec::with_capacity((len as usize).min(4096));
+    for i in 0..len {
         match space.byte(st, mem, from.wrapping_add(i)) {
             Some(byte) => bytes.push(byte),
             None => break,
         }
     }
-    let whole = bytes.len() as u64 == size;
-    let Some(to) = mem.slice_mut(a.r[0], size) else {
+    let whole = bytes.len() as u64 == len;
+    let Some(to) = mem.slice_mut(to, len) else {
         return a.bad(1);
     };
     match whole {
         true => to.copy_from_slice(&bytes),
         false => to.fill(0),
     }
-    Ok(Flow::Done(ret(if whole {
-        Ok(0)
-    } else {
-        Err(Errno::EFAULT)
-    })))
+    Ok(if whole { Ok(0) } else { Err(space.fault(from)) })
 }
 
-/// Copies a string with its NUL, cut to `size`; on a fault the destination is zeroed, `EFAULT`.
-fn copy_str(st: &State, mem: &mut GuestMem, a: &Args, from: u64, space: Space) -> Arg<Flow> {
-    let size = a.r[1] as u32 as u64;
-    if size == 0 {
-        return Ok(Flow::Done(0));
+/// Copies a string with its NUL, cut to `len`; on a fault the destination is zeroed, `EFAULT`.
+pub(crate) fn read_string(
+    st: &State,
+    mem: &mut GuestMem,
+    a: &Args,
+    (to, len): (u64, u64),
+    from: u64,
+    space: Space,
+) -> Arg<Result<u64, Errno>> {
+    if len == 0 {
+        return Ok(Ok(0));
     }
     let mut text = Vec::new();
     let whole = loop {
         match space.byte(st, mem, from.wrapping_add(text.len() as u64)) {
             None => break false,
             Some(0) => break true,
-            Some(_) if text.len() as u64 == size - 1 => break true,
+            Some(_) if text.len() as u64 == len - 1 => break true,
             Some(byte) => text.push(byte),
         }
     };
-    let Some(to) = mem.slice_mut(a.r[0], size) else {
+    let Some(to) = mem.slice_mut(to, len) else {
         return a.bad(1);
     };
     if !whole {
         to.fill(0);
-        return Ok(Flow::Done(ret(Err(Errno::EFAULT))));
+        return Ok(Err(space.fault(from)));
     }
     to[..text.len()].copy_from_slice(&text);
     to[text.len()] = 0;
-    Ok(Flow::Done(text.len() as u64 + 1))
+    Ok(Ok(text.len() as u64 + 1))
+}
+
+/// As [`read_memory`], to where the first argument points.
+fn copy(st: &State, mem: &mut GuestMem, a: &Args, size: u64, from: u64, space: Space) -> Arg<Flow> {
+    let result = read_memory(st, mem, a, (a.r[0], size), from, space)?;
+    Ok(Flow::Done(ret(result)))
+}
+
+/// As [`read_string`], to where the first argument points.
+fn copy_str(st: &State, mem: &mut GuestMem, a: &Args, from: u64, space: Space) -> Arg<Flow> {
+    let size = a.r[1] as u32 as u64;
+    let result = read_string(st, mem, a, (a.r[0], size), from, space)?;
+    Ok(Flow::Done(ret(result)))
 }
 
 /// `bpf_probe_read`

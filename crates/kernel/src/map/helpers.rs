@@ -125,12 +125,24 @@ fn ringbuf_reserve(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
 
 /// `bpf_ringbuf_submit`, `bpf_ringbuf_discard`
 fn ringbuf_commit(st: &mut State, mem: &mut GuestMem, a: &Args, discard: bool) -> Arg<Flow> {
-    let sample = a.r[0];
-    let holds = |m: &&mut Map| matches!(&m.storage, Storage::Ringbuf(r) if r.contains(sample));
-    let rb = st.maps.iter_mut().find(holds).and_then(Map::ringbuf);
-    match rb.and_then(|rb| rb.commit(mem, sample, a.r[1], discard)) {
+    match st.ringbuf_commit(mem, a.r[0], a.r[1], discard) {
         Some(()) => Ok(Flow::Done(0)),
         None => a.bad(1),
+    }
+}
+
+impl State {
+    /// `bpf_ringbuf_commit` in whatever ring the sample lies; `None` where it lies in none.
+    pub fn ringbuf_commit(
+        &mut self,
+        mem: &mut GuestMem,
+        sample: u64,
+        flags: u64,
+        discard: bool,
+    ) -> Option<()> {
+        let holds = |m: &&mut Map| matches!(&m.storage, Storage::Ringbuf(r) if r.contains(sample));
+        let rb = self.maps.iter_mut().find(holds).and_then(Map::ringbuf)?;
+        rb.commit(mem, sample, flags, discard)
     }
 }
 

@@ -275,6 +275,16 @@ impl Map {
         }
     }
 
+    /// `bpf_map_sum_elem_count`: elements of the types that count them for programs.
+    pub fn sum_elem_count(&self) -> u64 {
+        match &self.storage {
+            Storage::Hash(_) if !matches!(self.spec.map_type, MapType::DevmapHash) => {
+                self.len() as u64
+            }
+            _ => 0,
+        }
+    }
+
     /// Elements that exist: of an array all of them.
     pub fn len(&self) -> u32 {
         self.storage.ops().len()
