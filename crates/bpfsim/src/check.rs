@@ -1,19 +1,27 @@
 //! Running a test in one order or in many.
 
+use crate::regressions::{FOLDER, Kept};
+use crate::settings::Settings;
 use crate::{Config, Error, Result, Sim};
-use bpfsim_explore::Seed;
+use bpfsim_explore::{
+    Failed, Found, Outcome, Replay, ReplayError, ReplayString, Run, Seed, Strategy, WORKER,
+};
+use bpfsim_kernel::{Chooser, Usual};
+use parking_lot::Mutex;
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Once;
+use std::thread::ThreadId;
+use std::time::Duration;
 
 /// A test failed in some order.
 pub struct TestFailure {
-    /// The order.
-    pub seed: Seed,
-    /// How many orders were tried, this one included.
-    pub executions: u64,
     /// What went wrong.
-    pub message: String,
+    pub failed: Failed,
+    /// What was explored until then, and the order in which it failed; `None` when nothing was.
+    pub outcome: Option<Box<Outcome>>,
 }
 
 /// What the functions of this module return, and what a `#[test]` can.
@@ -28,60 +36,452 @@ impl fmt::Debug for TestFailure {
 
 impl fmt::Display for TestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.message)?;
-        match self.seed {
-            Seed::USUAL => write!(f, "\n  in the usual order"),
-            seed => write!(
-                f,
-                "\n  in the order of seed {seed}, execution {}; to see it again: check_seed(f, {seed})",
-                self.executions
-            ),
+        write!(f, "{}", self.failed.message)?;
+        let Some(outcome) = &self.outcome else {
+            return Ok(());
+        };
+        let Some(found) = &outcome.failure else {
+            return Ok(());
+        };
+        let Some(replay) = outcome.replay().filter(|r| r.schedule.is_some()) else {
+            return write!(f, "\n  in the usual order");
+        };
+        write!(
+            f,
+            "\n  in execution {} ({}), with {} of {} steps",
+            found.execution,
+            outcome.strategy,
+            plural(found.preemptions, "preemption"),
+            found.steps
+        )?;
+        if found.shrunk > 0 {
+            write!(f, " (shrunk in {})", plural(found.shrunk, "execution"))?;
         }
+        write!(f, "\n  again: bpfsim::replay(test, \"{replay}\")")
     }
 }
 
 impl std::error::Error for TestFailure {}
 
+fn plural(n: u64, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
+impl TestFailure {
+    /// Nothing could be run.
+    fn unable(kind: &str, message: impl ToString) -> TestFailure {
+        let failed = Failed {
+            kind: kind.to_string(),
+            place: None,
+            object: None,
+            message: message.to_string(),
+        };
+        TestFailure {
+            failed,
+            outcome: None,
+        }
+    }
+}
+
 /// Runs a test in the usual order.
 pub fn check(test: impl Fn(&Sim) -> Result<()>) -> TestResult {
-    check_seed(test, Seed::USUAL.0)
+    alone(&test, &Config::default(), Strategy::Usual)
 }
 
 /// Runs a test in the order that a seed names.
 pub fn check_seed(test: impl Fn(&Sim) -> Result<()>, seed: u64) -> TestResult {
-    once(&test, Seed(seed), 1)
-}
-
-/// Runs a test in `n` random orders: those of the seeds 1 to `n`.
-pub fn check_random(test: impl Fn(&Sim) -> Result<()>, n: u64) -> TestResult {
-    (1..=n).try_for_each(|seed| once(&test, Seed(seed), seed))
-}
-
-/// The user's assertions may panic: that too is a failure of this order.
-fn once(test: &impl Fn(&Sim) -> Result<()>, seed: Seed, executions: u64) -> TestResult {
-    let failed = |message: String| TestFailure {
-        seed,
-        executions,
-        message,
-    };
     let config = Config {
-        seed: seed.0,
+        seed,
         ..Config::default()
     };
-    let sim = Sim::with(config, seed).map_err(|e| failed(e.to_string()))?;
-    match catch_unwind(AssertUnwindSafe(|| test(&sim))) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(failed(describe(&error))),
-        Err(panic) => Err(failed(panic_text(panic.as_ref()))),
+    let (run, record) = one(&test, &config, Seed(seed).chooser());
+    let strategy = match Seed(seed) {
+        Seed::USUAL => Strategy::Usual,
+        _ => Strategy::Replay(record.schedule.clone()),
+    };
+    judge(run, record, config, strategy)
+}
+
+/// Runs a test in `n` random orders.
+pub fn check_random(test: impl Fn(&Sim) -> Result<()> + Sync, n: u64) -> TestResult {
+    Runner::new()
+        .strategy(Strategy::Random)
+        .executions(n)
+        .check(test)
+}
+
+/// Runs a test in `n` orders of probabilistic concurrency testing, which finds bugs of up to
+/// `depth` ordering constraints with a known probability.
+pub fn check_pct(test: impl Fn(&Sim) -> Result<()> + Sync, n: u64, depth: u32) -> TestResult {
+    Runner::new()
+        .strategy(Strategy::Pct { depth })
+        .executions(n)
+        .check(test)
+}
+
+/// Runs a test in every order, but for those that differ in nothing that matters. Fails when there
+/// are more than [a million](EXHAUSTIVE_LIMIT).
+pub fn check_exhaustive(test: impl Fn(&Sim) -> Result<()> + Sync) -> TestResult {
+    Runner::new()
+        .strategy(Strategy::Exhaustive)
+        .executions(EXHAUSTIVE_LIMIT)
+        .check(test)
+}
+
+/// Most executions of [`check_exhaustive`].
+pub const EXHAUSTIVE_LIMIT: u64 = 1_000_000;
+
+/// Runs a test in the order that a failure printed: on the machine and with the objects that it
+/// was printed for.
+pub fn replay(test: impl Fn(&Sim) -> Result<()>, order: &str) -> TestResult {
+    replay_on(&test, order, None)
+}
+
+/// Explores a test: how, on which machine, and within which bounds.
+///
+/// ```no_run
+/// # fn test(sim: &bpfsim::Sim) -> bpfsim::Result<()> { sim.finish() }
+/// use bpfsim::{Runner, Strategy};
+/// let outcome = Runner::new()
+///     .strategy(Strategy::Bounded { preemptions: 2 })
+///     .executions(10_000)
+///     .run(test);
+/// println!("{outcome}");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Runner {
+    inner: bpfsim_explore::Runner,
+    /// Where failing orders are kept.
+    regressions: Option<PathBuf>,
+    settings: std::result::Result<Settings, String>,
+}
+
+impl Default for Runner {
+    fn default() -> Runner {
+        Runner::new()
     }
 }
 
-fn describe(error: &Error) -> String {
-    error.to_string()
+impl Runner {
+    /// A thousand random orders, on as many threads as the machine has. What `BPFSIM_*` variables
+    /// say goes before what the methods below say.
+    pub fn new() -> Runner {
+        Runner {
+            inner: bpfsim_explore::Runner {
+                strategy: Strategy::Random,
+                ..Default::default()
+            },
+            regressions: Some(PathBuf::from(FOLDER)),
+            settings: Settings::of_environment(),
+        }
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Runner {
+        self.inner.config = config;
+        self
+    }
+
+    /// How orders are picked.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Runner {
+        self.inner.strategy = strategy;
+        self
+    }
+
+    /// Most executions; of strategies that draw, how many.
+    #[must_use]
+    pub fn executions(mut self, n: u64) -> Runner {
+        self.inner.executions = n;
+        self
+    }
+
+    /// Seed of the first execution, for strategies that draw.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Runner {
+        self.inner.seed = seed;
+        self
+    }
+
+    /// Threads. Results do not depend on it.
+    #[must_use]
+    pub fn threads(mut self, n: usize) -> Runner {
+        self.inner.threads = n.max(1);
+        self
+    }
+
+    /// Time after which no execution begins any more.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Runner {
+        self.inner.time_limit = Some(limit);
+        self
+    }
+
+    /// Does part `part` (from 0) of `parts` of the work.
+    #[must_use]
+    pub fn shard(mut self, part: u64, parts: u64) -> Runner {
+        self.inner.shard = (part, parts.max(1));
+        self
+    }
+
+    /// Most executions for making a failing order small; 0 leaves it as it was found.
+    #[must_use]
+    pub fn shrink(mut self, executions: u64) -> Runner {
+        self.inner.shrink = executions;
+        self
+    }
+
+    /// The folder in which failing orders are kept, or none. It is `bpfsim-regressions` in the
+    /// current one, which of tests is the package's.
+    #[must_use]
+    pub fn regressions(mut self, folder: Option<PathBuf>) -> Runner {
+        self.regressions = folder;
+        self
+    }
+
+    /// The runner below, to set what has no method here.
+    pub fn inner_mut(&mut self) -> &mut bpfsim_explore::Runner {
+        &mut self.inner
+    }
+
+    /// Explores a test, and says what came of it. Keeps no failing orders and runs no kept ones.
+    pub fn run(&self, test: impl Fn(&Sim) -> Result<()> + Sync) -> Outcome {
+        let mut runner = self.inner.clone();
+        if let Ok(settings) = &self.settings {
+            settings.apply(&mut runner);
+        }
+        quiet_workers();
+        runner.explore(&|config: &Config, chooser: Box<dyn Chooser>| run(&test, config, chooser))
+    }
+
+    /// Explores a test: kept failing orders first. Fails when the test does in any order, and when
+    /// a strategy that promises every order did not come to the end.
+    pub fn check<F: Fn(&Sim) -> Result<()> + Sync>(&self, test: F) -> TestResult {
+        let settings = self.settings.as_ref();
+        let settings = settings.map_err(|wrong| TestFailure::unable("usage", wrong))?;
+        let folder = settings
+            .regressions
+            .clone()
+            .unwrap_or_else(|| self.regressions.clone());
+        let kept = folder.map(|f| Kept::new(&f, std::any::type_name::<F>()));
+        for order in kept.iter().flat_map(Kept::read) {
+            self.check_kept(&test, &order)?;
+        }
+        let outcome = self.run(&test);
+        if let Some(found) = &outcome.failure {
+            if let (Some(kept), Some(replay)) = (&kept, outcome.replay()) {
+                kept.add(&replay.to_string(), &found.failed.message);
+            }
+            return Err(TestFailure {
+                failed: found.failed.clone(),
+                outcome: Some(Box::new(outcome)),
+            });
+        }
+        if outcome.strategy.is_exhaustive() && !outcome.complete {
+            return Err(TestFailure {
+                outcome: None,
+                ..TestFailure::unable("limit", &outcome)
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs a test in a known order on this runner's machine.
+    pub fn replay(&self, test: impl Fn(&Sim) -> Result<()>, order: &str) -> TestResult {
+        replay_on(&test, order, Some(&self.inner.config))
+    }
+
+    /// A kept order that cannot be taken any more says nothing; one that fails fails the test,
+    /// whatever it was kept for.
+    fn check_kept(&self, test: &impl Fn(&Sim) -> Result<()>, order: &str) -> TestResult {
+        let Ok(replay) = order.parse::<ReplayString>() else {
+            return Ok(());
+        };
+        let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
+        let (run, record) = one(test, &replay.config, chooser(&replay));
+        match record.strayed {
+            true => Ok(()),
+            false => judge(run, record, replay.config, strategy),
+        }
+    }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "the test panicked".to_string())
+fn chooser(replay: &ReplayString) -> Box<dyn Chooser> {
+    match &replay.schedule {
+        Some(schedule) => Box::new(Replay::new(schedule.clone())),
+        None => Box::new(Usual),
+    }
+}
+
+fn replay_on(
+    test: &impl Fn(&Sim) -> Result<()>,
+    order: &str,
+    config: Option<&Config>,
+) -> TestResult {
+    let unable = |e: ReplayError| TestFailure::unable("replay", e);
+    let replay: ReplayString = order.parse().map_err(unable)?;
+    if let Some(config) = config {
+        replay.check_config(config).map_err(unable)?;
+    }
+    let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
+    let (run, record) = one(test, &replay.config, chooser(&replay));
+    if run.objects != replay.objects {
+        let (was, is) = (replay.objects, run.objects);
+        return Err(unable(ReplayError::Object { was, is }));
+    }
+    if record.strayed {
+        return Err(unable(ReplayError::Strayed));
+    }
+    judge(run, record, replay.config, strategy)
+}
+
+/// Runs once, on this thread.
+fn alone(test: &impl Fn(&Sim) -> Result<()>, config: &Config, strategy: Strategy) -> TestResult {
+    let (run, record) = one(test, config, Box::new(Usual));
+    judge(run, record, config.clone(), strategy)
+}
+
+fn one(
+    test: &impl Fn(&Sim) -> Result<()>,
+    config: &Config,
+    chooser: Box<dyn Chooser>,
+) -> (Run, bpfsim_explore::Record) {
+    let (recorder, record) = bpfsim_explore::Recorder::new(chooser);
+    let run = run(test, config, Box::new(recorder));
+    let record = record.borrow().clone();
+    (run, record)
+}
+
+fn judge(
+    run: Run,
+    record: bpfsim_explore::Record,
+    config: Config,
+    strategy: Strategy,
+) -> TestResult {
+    let Err(failed) = run.result else {
+        return Ok(());
+    };
+    let found = Found {
+        failed: failed.clone(),
+        execution: 1,
+        schedule: (strategy != Strategy::Usual).then_some(record.schedule),
+        seed: config.seed,
+        preemptions: record.preemptions,
+        steps: record.steps,
+        objects: run.objects,
+        trace: run.trace,
+        shrunk: 0,
+    };
+    let outcome = Outcome {
+        strategy,
+        config,
+        counts: Default::default(),
+        complete: false,
+        failure: Some(found),
+    };
+    Err(TestFailure {
+        failed,
+        outcome: Some(Box::new(outcome)),
+    })
+}
+
+/// Runs a test once. The user's assertions may panic: that too is a failure of this order.
+fn run(test: &impl Fn(&Sim) -> Result<()>, config: &Config, chooser: Box<dyn Chooser>) -> Run {
+    let sim = match Sim::with_chooser(config.clone(), chooser) {
+        Ok(sim) => sim,
+        Err(error) => {
+            return Run {
+                result: Err(failed(&error)),
+                trace: 0,
+                objects: 0,
+            };
+        }
+    };
+    let result = match catch_unwind(AssertUnwindSafe(|| test(&sim))) {
+        Ok(result) => result.map_err(|e| failed(&e)),
+        Err(payload) => Err(panicked(payload.as_ref())),
+    };
+    Run {
+        result,
+        trace: sim.trace_hash(),
+        objects: sim.objects(),
+    }
+}
+
+/// What kind of failure an error is, and where.
+fn failed(error: &Error) -> Failed {
+    let (kind, place, object) = match error {
+        Error::Failure(f) => {
+            let place = f.place.as_ref().map(|p| match &p.line {
+                Some((file, line, _)) => format!("{file}:{line}"),
+                None => format!("{}, insn {}", p.function, p.insn),
+            });
+            (f.kind.name(), place, f.kind.object())
+        }
+        Error::Expectation { file, line, .. } => (
+            "expectation".to_string(),
+            Some(format!("{file}:{line}")),
+            None,
+        ),
+        other => ("error".to_string(), None, Some(other.to_string())),
+    };
+    Failed {
+        kind,
+        place,
+        object,
+        message: error.to_string(),
+    }
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Failed {
+    let text = payload.downcast_ref::<&str>().map(|s| s.to_string());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    let text = text.unwrap_or_else(|| "the test panicked".to_string());
+    let place = take_place();
+    let message = match &place {
+        Some(place) => format!("{text} ({place})"),
+        None => text,
+    };
+    Failed {
+        kind: "panic".to_string(),
+        place,
+        object: None,
+        message,
+    }
+}
+
+/// Where workers panicked, until the one that catches it asks.
+static PLACES: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
+
+/// Has the panics of workers, and only theirs, kept to be reported with their order rather than
+/// printed at once.
+fn quiet_workers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+            let thread = std::thread::current();
+            if thread.name() != Some(WORKER) {
+                return others(info);
+            }
+            if let Some(place) = info.location() {
+                let place = format!("{}:{}", place.file(), place.line());
+                PLACES.lock().push((thread.id(), place));
+            }
+        }));
+    });
+}
+
+fn take_place() -> Option<String> {
+    let thread = std::thread::current().id();
+    let mut places = PLACES.lock();
+    let mut own = None;
+    places.retain(|(id, place)| {
+        if *id == thread {
+            own = Some(place.clone());
+        }
+        *id != thread
+    });
+    own
 }

@@ -3,7 +3,9 @@
 use crate::{Error, Map, Result, Sim};
 use bpfsim_abi::Errno;
 use bpfsim_btf::{Btf, TypeId};
-use bpfsim_kernel::{Kernel, Loaded, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult};
+use bpfsim_kernel::{
+    Kernel, Loaded, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult, mix,
+};
 use bpfsim_loader::{Object, load};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -20,6 +22,8 @@ pub struct Ebpf {
 pub(crate) struct Parts {
     object: Arc<Object>,
     loaded: Arc<Loaded>,
+    /// Of the object's bytes.
+    hash: u64,
 }
 
 /// A program, to name it.
@@ -58,6 +62,7 @@ impl EbpfLoader {
     /// Loads an object into `sim`.
     pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
         let parts = sim.load(self, bytes, |kernel| self.load_anew(kernel, bytes))?;
+        sim.note_object(parts.hash);
         Ok(Ebpf {
             sim: sim.clone(),
             parts,
@@ -84,8 +89,19 @@ impl EbpfLoader {
         Ok(Parts {
             object: Arc::new(object),
             loaded: Arc::new(loaded),
+            hash: hash(bytes),
         })
     }
+}
+
+/// Tells objects apart: replay strings depend on it, its results may not change.
+fn hash(bytes: &[u8]) -> u64 {
+    let word = |hash, chunk: &[u8]| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(hash, u64::from_le_bytes(word))
+    };
+    bytes.chunks(8).fold(bytes.len() as u64, word)
 }
 
 impl Ebpf {

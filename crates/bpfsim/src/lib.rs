@@ -27,18 +27,24 @@ mod ebpf;
 mod error;
 mod machine;
 mod map;
+mod regressions;
+mod settings;
 mod sim;
 mod task;
 mod user;
 
 pub use bpfsim_abi::Errno;
-pub use bpfsim_explore::Seed;
+pub use bpfsim_explore as explore;
+pub use bpfsim_explore::{Failed, Found, Outcome, ReplayError, ReplayString, Seed, Strategy};
 pub use bpfsim_kernel::{
     AsyncKind, BOOTED, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, LeftOver,
     Level, MapBtf, MapFd, MapId, MapSpec, Preemption, ProgramInput, ProgramOutput, SysOp,
     SysResult, Trace, Wait, What, update,
 };
-pub use check::{TestFailure, TestResult, check, check_random, check_seed};
+pub use check::{
+    EXHAUSTIVE_LIMIT, Runner, TestFailure, TestResult, check, check_exhaustive, check_pct,
+    check_random, check_seed, replay,
+};
 pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use machine::Machine;

@@ -40,6 +40,7 @@ impl Machine {
     /// `chooser` decides what comes.
     pub fn begin(&self, seed: u64, chooser: Box<dyn Chooser>) -> &Sim {
         Users::clear(&self.sim);
+        self.sim.forget_objects();
         let origin = self.sim.origin();
         origin.seed.set(seed);
         // Whatever comes first says what to go back to.

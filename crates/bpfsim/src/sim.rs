@@ -7,10 +7,10 @@ use crate::user::{User, Users};
 use crate::{EbpfLoader, Program, Result};
 use bpfsim_explore::Seed;
 use bpfsim_kernel::{
-    Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult, Trace,
-    What,
+    Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult,
+    Trace, What, mix,
 };
-use std::cell::{Ref, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Sim {
     kernel: Rc<RefCell<Kernel>>,
     users: Rc<RefCell<Users>>,
     origin: Rc<Origin>,
+    /// Hash of all objects loaded so far.
+    objects: Rc<Cell<u64>>,
 }
 
 impl Sim {
@@ -33,13 +35,34 @@ impl Sim {
 
     /// A machine of that configuration that takes the order that `seed` names.
     pub fn with(config: Config, seed: Seed) -> Result<Sim> {
+        Sim::with_chooser(config, seed.chooser())
+    }
+
+    /// A machine of that configuration whose order `chooser` decides.
+    pub fn with_chooser(config: Config, chooser: Box<dyn Chooser>) -> Result<Sim> {
         let mut kernel = Kernel::new(config)?;
-        kernel.set_chooser(seed.chooser());
+        kernel.set_chooser(chooser);
         Ok(Sim {
             kernel: Rc::new(RefCell::new(kernel)),
             users: Rc::default(),
             origin: Rc::default(),
+            objects: Rc::default(),
         })
+    }
+
+    /// An object of this hash was loaded.
+    pub(crate) fn note_object(&self, hash: u64) {
+        self.objects.set(mix(self.objects.get(), hash));
+    }
+
+    /// Nothing was loaded.
+    pub(crate) fn forget_objects(&self) {
+        self.objects.set(0);
+    }
+
+    /// Hash of the objects that were loaded.
+    pub(crate) fn objects(&self) -> u32 {
+        (self.objects.get() >> 32) as u32
     }
 
     pub(crate) fn kernel(&self) -> Ref<'_, Kernel> {

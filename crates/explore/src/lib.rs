@@ -1,11 +1,44 @@
 //! Choosers and the exploration of orders.
 //!
-//! An order is a seed: [`Seed::chooser`] gives for seed 0 the usual order, Linux's own, and for
-//! any other a uniformly random one that interleaves executions at every visible operation.
+//! An order of execution is a list of choices: a seed, a replay string, what an exhaustive search
+//! is at, and a shrunk failure are all that. [`Strategy`] says how orders are picked, [`Runner`]
+//! takes many of them on a pool of threads and gives an [`Outcome`], which is the same for any
+//! number of threads, and a failing order is made small.
+//!
+//! - `random`, `pct`, `walk`: strategies that draw; `bounded`, `dpor`: those that enumerate;
+//! - `hb`: which steps may change places, in one table;
+//! - `schedule`: orders as data and as `bs1-...`; `shrink`: small ones;
+//! - `runner`, `pool`, `outcome`: many executions, and what came of them.
+//!
+//! Invariant: results depend on the model, the configuration and the bounds, never on the number
+//! of threads or on timing; but for a time limit, which is said so.
 
+mod bounded;
+mod dpor;
+mod error;
+mod hb;
+mod outcome;
+mod pct;
+mod pool;
 mod random;
+mod rng;
+mod runner;
+mod schedule;
+mod shrink;
+mod strategy;
+mod walk;
 
+pub use bounded::Bounded;
+pub use error::{Failed, ReplayError};
+pub use hb::{Relation, Rule};
+pub use outcome::{Counts, Found, Outcome};
+pub use pct::Pct;
+pub use pool::WORKER;
 pub use random::Random;
+pub use runner::{Model, Progress, Run, Runner};
+pub use schedule::{Departure, Record, Recorder, Replay, ReplayString, Schedule, default_pick};
+pub use strategy::Strategy;
+pub use walk::{Walk, Work};
 
 use bpfsim_kernel::{Chooser, Usual};
 use std::fmt;

@@ -1,32 +1,74 @@
-//! Uniformly random choices.
+//! Random choices.
 
-use bpfsim_kernel::{Chooser, Offer};
-use rand_pcg::Pcg64Mcg;
-use rand_pcg::rand_core::Rng;
+use crate::rng::Rng;
+use bpfsim_kernel::{Choice, Chooser, CtxId, Next, Offer, Starts, Step};
 
-/// Picks each choice with equal probability, from a seed.
+/// Picks each choice with equal probability, but for timers whose time has not come.
+///
+/// A deadline anywhere within the horizon is offered at every step. Were each as likely as the
+/// next operation of a program, most timers would fire within two operations of being armed, and
+/// what happens when one fires late would hardly be seen. So each gets a weight of its own, drawn
+/// anew for each expiry: from as likely as everything else to once in 64 steps.
 #[derive(Debug, Clone)]
 pub struct Random {
-    rng: Pcg64Mcg,
+    rng: Rng,
+    /// Weights of timers that are offered early, by the CPU's identity.
+    early: Vec<(CtxId, u32)>,
 }
+
+/// Weight of what is due.
+const DUE: u32 = 64;
 
 impl Random {
     /// Equal seeds give equal orders.
     pub fn new(seed: u64) -> Random {
-        // Neighbouring seeds must not start alike, which the generator's first numbers would.
-        let mut rng = Pcg64Mcg::new((bpfsim_kernel::mix(seed, 1) as u128) << 64 | seed as u128);
-        rng.next_u64();
-        Random { rng }
+        Random {
+            rng: Rng::new(seed),
+            early: Vec::new(),
+        }
     }
+
+    fn weight(&mut self, choice: &Choice) -> u32 {
+        if let Some((_, weight)) = self.early.iter().find(|(id, _)| *id == choice.id) {
+            return *weight;
+        }
+        let weight = DUE >> (2 * self.rng.below(4));
+        self.early.push((choice.id, weight));
+        weight
+    }
+}
+
+/// True for timers that are not due by any clock of those that execute.
+pub(crate) fn is_early(choice: &Choice, choices: &[Choice]) -> bool {
+    let timers = |c: &Choice| c.next == Next::Start(Starts::Timers);
+    let now = choices.iter().filter(|c| !timers(c)).map(|c| c.at).max();
+    timers(choice) && now.is_some_and(|now| choice.at > now)
 }
 
 impl Chooser for Random {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
-        // The bias of a 32-bit product is below 2^-20 for the few choices that there ever are.
-        ((self.rng.next_u32() as u64 * offer.choices.len() as u64) >> 32) as usize
+        let timers = Next::Start(Starts::Timers);
+        if offer.choices.iter().all(|c| c.next != timers) {
+            return self.rng.below(offer.choices.len() as u32) as usize;
+        }
+        let mut weights = smallvec::SmallVec::<[u32; 8]>::new();
+        for choice in offer.choices {
+            weights.push(match is_early(choice, offer.choices) {
+                true => self.weight(choice),
+                false => DUE,
+            });
+        }
+        self.rng.weighted(weights.iter().copied())
     }
 
     fn explores(&self) -> bool {
         true
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        if !self.early.is_empty() {
+            let picked = step.choices[step.picked].id;
+            self.early.retain(|(id, _)| *id != picked);
+        }
     }
 }

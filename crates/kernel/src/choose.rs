@@ -1,6 +1,7 @@
 //! Who steps next: the one place where an order is decided.
 
 use crate::ids::{Cpu, CtxId, MapId};
+use crate::touch::Touch;
 use bpfsim_vm::{Access, Call};
 use std::fmt;
 
@@ -133,6 +134,22 @@ pub struct Offer<'a> {
     pub choices: &'a [Choice],
     /// Executions that cannot go on now.
     pub waiting: &'a [Waiting],
+    /// As in [`Step::window`].
+    pub window: u64,
+}
+
+/// A step that was taken.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// What there was to choose from; where there was no choice, the only one.
+    pub choices: &'a [Choice],
+    /// Which of them it was.
+    pub picked: usize,
+    /// Counts the stretches for which user space of the test let the simulation go on: what one
+    /// leaves undone may be done in the next.
+    pub window: u64,
+    /// What it touched, if the chooser [records](Chooser::records).
+    pub touched: &'a [Touch],
 }
 
 /// Decides orders. Given the same answers, a simulation does the same.
@@ -143,6 +160,17 @@ pub trait Chooser {
     /// True when executions shall stop before each visible operation. Otherwise they run as far
     /// as virtual time lets them, in the order that Linux would most likely take.
     fn explores(&self) -> bool;
+
+    /// Told of each step once it is taken, of those too that were the only ones. Only when
+    /// exploring.
+    fn stepped(&mut self, step: &Step<'_>) {
+        let _ = step;
+    }
+
+    /// True when [`Step::touched`] is wanted.
+    fn records(&self) -> bool {
+        false
+    }
 }
 
 /// The usual order: Linux's own, on CPUs that are equally fast and never delayed.

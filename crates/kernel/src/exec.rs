@@ -134,13 +134,19 @@ impl Kernel {
             && !wait.sleeps()
         {
             // What it waited for happened elsewhere.
-            let now = self.st.now();
+            let now = match run.cur.over.take() {
+                Some(over) => over,
+                None => self.st.now(),
+            };
             self.reach(cpu, now.min(wait.until().unwrap_or(u64::MAX)));
         }
         run.act.grant = !matches!(run.next, Next::Start(_));
         let fuel = self.config.fuel.saturating_sub(run.act.insns);
         let base = self.st.cpus[cpu.at()].clock - run.act.insns;
         std::mem::swap(&mut self.st.cur, &mut run.cur);
+        if self.st.records {
+            self.touch_next(run.next, run.act.args());
+        }
         if matches!(run.what, Running::Syscall) {
             match self.syscall_step(cpu, run) {
                 Some(run) => self.put_back(cpu, index, run),
@@ -492,6 +498,10 @@ impl Kernel {
         let returns = |s: &mut crate::run::Syscall| s.task == task && s.phase == Phase::Return;
         if let Some(s) = thread.syscall.take_if(returns) {
             self.results[s.job] = s.out;
+            if self.window.job == Some(s.job) {
+                // User space of the test goes on, and may look at anything.
+                self.st.touch(crate::touch::Touch::All);
+            }
             if self.st.tasks[task.at()].user_code {
                 self.user_turns.push_back(task);
             }

@@ -49,6 +49,36 @@ pub enum FailureKind {
     LeftOver(LeftOver),
 }
 
+impl FailureKind {
+    /// A stable name: what is alike of failures of one kind.
+    pub fn name(&self) -> String {
+        match self {
+            FailureKind::Fault(fault) => {
+                let kind = format!("{:?}", fault.kind);
+                let name = kind.split(|c: char| !c.is_alphanumeric()).next();
+                format!("fault {}", name.unwrap_or(""))
+            }
+            FailureKind::Deadlock(_) => "deadlock".to_string(),
+            FailureKind::Livelock { .. } => "livelock".to_string(),
+            FailureKind::Fuel { .. } => "fuel".to_string(),
+            FailureKind::LeftOver(_) => "left over".to_string(),
+        }
+    }
+
+    /// What it is about, where the kind and the place do not say so: the same in all orders.
+    pub fn object(&self) -> Option<String> {
+        match self {
+            FailureKind::Deadlock(waiting) => {
+                let mut waits: Vec<String> = waiting.iter().map(|w| w.wait.to_string()).collect();
+                waits.sort();
+                Some(waits.join("; "))
+            }
+            FailureKind::LeftOver(what) => Some(what.to_string()),
+            _ => None,
+        }
+    }
+}
+
 /// What a program must not keep when it returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeftOver {

@@ -17,7 +17,6 @@ use crate::state::State;
 use bpfsim_abi::{Errno, Func};
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
-use rand_pcg::rand_core::Rng;
 use smallvec::SmallVec;
 
 /// A result as it stands in R0.
@@ -171,7 +170,8 @@ const HELPERS: &[Helper] = &[
     row(Func::Loop, false, iterate::bpf_loop),
     row(Func::ForEachMapElem, true, iterate::for_each_map_elem),
     row(Func::GetPrandomU32, false, |st, _, _| {
-        Ok(Flow::Done(st.rng.next_u32() as u64))
+        let seed = st.seed;
+        Ok(Flow::Done(st.cur.random(seed).into()))
     }),
     row(Func::GetSmpProcessorId, false, |st, _, _| {
         Ok(Flow::Done(st.cur.cpu.0 as u64))

@@ -92,9 +92,26 @@ pub struct Kernel {
     /// Tasks whose user mode is the caller's and that wait for their turn there.
     pub(crate) user_turns: std::collections::VecDeque<TaskId>,
     pub(crate) chooser: Box<dyn Chooser>,
+    pub(crate) window: Window,
     pub(crate) callbacks: u64,
     pub(crate) offer: crate::sched::Offered,
     pub(crate) buffers: Buffers,
+}
+
+/// A stretch for which user space of the test lets the simulation go on.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Window {
+    /// How many there have been.
+    pub nth: u64,
+    /// It is not over: a task's user code had its turn.
+    pub open: bool,
+    /// When it began: deadlines within the horizon of this are offered ahead of their time, which
+    /// so does not depend on how far CPUs came meanwhile.
+    pub began: u64,
+    /// The CPU that took the last step.
+    pub last: Cpu,
+    /// The system call that ends it.
+    pub job: Option<usize>,
 }
 
 /// Packet and context buffers, used again by later runs.
@@ -137,7 +154,9 @@ impl Kernel {
             ksyms: Vec::new(),
             objects: Default::default(),
             seq: 0,
-            rng: crate::state::random(config.seed),
+            records: false,
+            touched: Vec::new(),
+            seed: config.seed,
             cur: Box::new(Cur::user(TaskId(0))),
         };
         let layouts = Layouts::new(bpfsim_btf::vmlinux()?);
@@ -157,6 +176,7 @@ impl Kernel {
             results: Shared::default(),
             user_turns: Default::default(),
             chooser: Box::new(Usual),
+            window: Window::default(),
             callbacks: 0,
             offer: Default::default(),
             buffers: Buffers::default(),

@@ -13,7 +13,7 @@
 //! - `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
 //! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
 //! - `asynch`: timers, work queues and task work; `map`: the map types;
-//! - `choose`, `trace`, `failure`: orders, what happened, how it can end.
+//! - `choose`, `touch`, `trace`, `failure`: orders, what steps touch, what happened, how it can end.
 //!
 //! Invariants: nothing here reads the wall clock, the environment or thread ids, nor depends on
 //! the order of a hash table with a random seed. Whatever is read back from guest memory is
@@ -46,11 +46,12 @@ mod snapshot;
 mod state;
 mod syscall;
 mod task;
+mod touch;
 mod trace;
 mod types;
 mod view;
 
-pub use choose::{Choice, Chooser, Next, Offer, Starts, Usual, Wait, Waiting};
+pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 pub use failure::{Failure, FailureKind, LeftOver, Place};
 pub use helper::runs as runs_helper;
 pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
@@ -63,6 +64,7 @@ pub use run::Job;
 pub use snapshot::{ForeignSnapshot, KernelSnapshot};
 pub use syscall::{Goal, Paused, SysOp, SysResult};
 pub use task::{TaskKind, TaskSpec};
+pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Trace, What};
 
 /// True when bpfsim runs the kfunc of this name.

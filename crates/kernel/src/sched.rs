@@ -1,6 +1,6 @@
 //! The scheduler: what can happen next.
 
-use crate::choose::{Choice, Next, Offer, Starts, Usual, Wait, Waiting};
+use crate::choose::{Choice, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 use crate::failure::Failure;
 use crate::ids::{Cpu, CtxId, TaskId};
 use crate::kernel::{Kernel, Preemption};
@@ -8,7 +8,10 @@ use crate::lock::LockKind;
 use crate::run::{At, Parked, Phase, Run, Running, What as Do};
 use crate::syscall::SysOp;
 use crate::task::TaskState;
+use crate::touch::Touch;
 use crate::trace::Level;
+use bpfsim_abi::Func;
+use bpfsim_vm::Call;
 
 /// Virtual time that a CPU runs ahead of others before they get their turn, in ns.
 const QUANTUM: u64 = 1_000;
@@ -51,6 +54,7 @@ impl Kernel {
                 let offer = Offer {
                     choices: &self.offer.choices,
                     waiting: &self.offer.waiting,
+                    window: self.window.nth,
                 };
                 let picked = self.chooser.choose(&offer).min(n - 1);
                 self.st.trace.word(picked as u64);
@@ -64,8 +68,25 @@ impl Kernel {
             self.slice(picked)
         };
         let (cpu, what) = self.offer.what[picked];
-        self.perform(cpu, what, budget)?;
-        Ok(true)
+        if !explores {
+            self.perform(cpu, what, budget)?;
+            return Ok(true);
+        }
+        self.st.touched.clear();
+        let idle = self.cpus[cpu.at()].stack.is_empty();
+        let performed = self.perform(cpu, what, budget);
+        self.window.last = cpu;
+        if idle != self.cpus[cpu.at()].stack.is_empty() && self.st.records {
+            let ahead = self.timers_armed();
+            self.st.touch(Touch::Idle { ahead });
+        }
+        self.chooser.stepped(&Step {
+            choices: &self.offer.choices,
+            picked,
+            window: self.window.nth,
+            touched: &self.st.touched,
+        });
+        performed.map(|()| true)
     }
 
     /// Fills `self.offer` with all that can happen next.
@@ -78,11 +99,13 @@ impl Kernel {
         let now = self.st.now();
         let running = self.cpus.iter().any(|c| !c.stack.is_empty());
         self.st.explores = self.chooser.explores();
+        self.st.records = self.st.explores && self.chooser.records();
         let ahead = match running && self.st.explores {
-            true => self.config.horizon,
-            false => 0,
+            true => self.window.began.saturating_add(self.config.horizon),
+            false => now,
         };
-        let limit = now.saturating_add(ahead).max(until.unwrap_or(0));
+        let limit = ahead.max(until.unwrap_or(0));
+        self.note_waits();
         for c in 0..self.cpus.len() {
             self.offer_cpu(&mut offer, Cpu(c as u32), limit);
         }
@@ -94,7 +117,47 @@ impl Kernel {
         self.offer = offer;
     }
 
+    /// A `bpf_spin_lock` that is held and wanted next: when exploring, it is not even tried until
+    /// it is free, which leads nowhere else than spinning for it.
+    fn lock_awaited(&self, run: &Run) -> Option<Wait> {
+        match run.next {
+            Next::Call {
+                call: Call::Helper(id),
+                object,
+            } if self.st.explores && id == Func::SpinLock as u32 => {
+                let wait = Wait::SpinLock(object);
+                self.still_waits(&wait).then_some(wait)
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes what executions wait for, and when that came about: it was the last step that did it.
+    fn note_waits(&mut self) {
+        let at = self.st.cpus[self.window.last.at()].clock;
+        for c in 0..self.cpus.len() {
+            let Some(&top) = self.cpus[c].stack.last() else {
+                continue;
+            };
+            let run = self.runs[top].as_ref();
+            let wait = run.and_then(|r| r.cur.wait.or_else(|| self.lock_awaited(r)));
+            let Some(wait) = wait.filter(|w| !w.sleeps()) else {
+                continue;
+            };
+            let waits = self.still_waits(&wait);
+            if let Some(run) = &mut self.runs[top] {
+                run.cur.wait = Some(wait);
+                run.cur.over = match waits {
+                    true => None,
+                    false => run.cur.over.or(Some(at)),
+                };
+            }
+        }
+    }
+
     fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64) {
+        // A CPU may always come to what is due by its own clock.
+        let limit = limit.max(self.st.cpus[cpu.at()].clock);
         if let Some(at) = self.timers_at(cpu).filter(|&at| at <= limit) {
             let next = Next::Start(Starts::Timers);
             offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));

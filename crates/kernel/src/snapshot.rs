@@ -8,7 +8,7 @@
 //! The chooser is no part of it: who goes back decides what is chosen from there.
 
 use crate::ids::TaskId;
-use crate::kernel::{Buffers, Config, Kernel};
+use crate::kernel::{Buffers, Config, Kernel, Window};
 use crate::map::Map;
 use crate::prog::ProgCode;
 use crate::run::{CpuRuns, Run};
@@ -44,13 +44,14 @@ struct Rest {
     user_turns: VecDeque<TaskId>,
     callbacks: u64,
     buffers: Buffers,
+    window: Window,
 }
 
 /// Does the same with each field of a [`Kernel`] that [`Rest`] has too.
 macro_rules! with_rest {
     ($do:ident!($($with:tt)*)) => {
         $do!($($with)*; config, code, runs, free_runs, cpus, stacks, free_stacks, results,
-            user_turns, callbacks, buffers)
+            user_turns, callbacks, buffers, window)
     };
 }
 
@@ -155,6 +156,6 @@ impl Kernel {
     /// The seed of random helpers from here on; see [`Config::seed`].
     pub fn reseed(&mut self, seed: u64) {
         self.config.seed = seed;
-        self.st.rng = crate::state::random(seed);
+        self.st.seed = seed;
     }
 }

@@ -3,7 +3,7 @@
 use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, wq::Work};
 use crate::choose::Wait;
 use crate::helper::Iteration;
-use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
+use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 use crate::ksym::Ksym;
 use crate::lock::MapLock;
 use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
@@ -13,11 +13,11 @@ use crate::prog::{ProgCtx, ProgMeta};
 use crate::refs::Refs;
 use crate::shared::Shared;
 use crate::task::Task;
+use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Event, Level, Trace, What};
 use bpfsim_abi::Errno;
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Access, GuestMem};
-use rand_pcg::Pcg64Mcg;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The kernel's data, but for guest memory and for executions in flight.
@@ -41,6 +41,10 @@ pub(crate) struct State {
     pub tasks_with_work: u32,
     /// What others could see half done is done in pieces.
     pub explores: bool,
+    /// Someone wants to know what steps touch.
+    pub records: bool,
+    /// What the current step touched.
+    pub touched: Vec<Touch>,
     pub trace: Trace,
     /// Variables of the kernel that programs use.
     pub ksyms: Vec<Ksym>,
@@ -48,14 +52,10 @@ pub(crate) struct State {
     pub objects: Objects,
     /// Arming order, which breaks ties between equal deadlines.
     pub seq: u64,
-    pub rng: Pcg64Mcg,
+    /// Key of `bpf_get_prandom_u32`.
+    pub seed: u64,
     /// Who executes now.
     pub cur: Box<Cur>,
-}
-
-/// The generator of random helpers.
-pub(crate) fn random(seed: u64) -> Pcg64Mcg {
-    Pcg64Mcg::new(seed as u128 | 1 << 64)
 }
 
 /// One virtual CPU.
@@ -102,6 +102,10 @@ pub(crate) struct Cur {
     pub prog: ProgId,
     /// Executions that this one has made.
     pub made: u32,
+    /// Random numbers that it has drawn.
+    pub drawn: u32,
+    /// When what it waited for came about.
+    pub over: Option<u64>,
     /// What keeps interrupts off: `bpf_spin_lock`s held and `bpf_local_irq_save`s open.
     pub irq_off: u32,
     /// `bpf_preempt_disable`s open.
@@ -157,6 +161,8 @@ impl Cur {
             task,
             prog: ProgId(0),
             made: 0,
+            drawn: 0,
+            over: None,
             irq_off: 0,
             preempt_off: 0,
             bh_off: false,
@@ -170,6 +176,12 @@ impl Cur {
             tail_calls: 0,
             scratch: 0,
         }
+    }
+
+    /// The next random number of this execution: the same in all orders.
+    pub fn random(&mut self, seed: u64) -> u32 {
+        self.drawn += 1;
+        (mix(mix(seed, self.id.0), self.drawn as u64) >> 32) as u32
     }
 
     /// Identity for the next execution that this one makes.

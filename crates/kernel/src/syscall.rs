@@ -212,8 +212,16 @@ impl Kernel {
             Goal::Until(t) => Some(t),
             _ => None,
         };
+        if !std::mem::take(&mut self.window.open) {
+            self.begin_window();
+        }
+        self.window.job = match goal {
+            Goal::Job(job) => Some(job.0),
+            Goal::Idle | Goal::Until(_) => None,
+        };
         loop {
             if let Some(task) = self.user_turns.pop_front() {
+                self.window.open = true;
                 return Ok(Paused::User(task));
             }
             if let Goal::Job(job) = goal
@@ -265,6 +273,7 @@ impl Kernel {
         if let Err(errno) = self.check_op(op) {
             return Ok(Ok(SysResult::Failed(errno)));
         }
+        self.begin_window();
         // The task's CPU must be its own.
         while !self.cpus[0].stack.is_empty() {
             if !self.step(None)? {
@@ -287,6 +296,11 @@ impl Kernel {
         };
         while self.run(Goal::Job(job))? != Paused::Reached {}
         Ok(self.take_result(job).unwrap_or(SysResult::Done))
+    }
+
+    fn begin_window(&mut self) {
+        self.window.nth += 1;
+        self.window.began = self.st.now();
     }
 
     /// Puts a call of the main task that has begun already (its state is in `st.cur`) on top of
@@ -314,6 +328,9 @@ impl Kernel {
         let thread = &mut self.cpus[cpu.at()].thread;
         let op = thread.syscall.as_ref().map(|s| s.op.clone());
         let op = op.unwrap_or(SysOp::Pause);
+        if self.st.records {
+            self.touch_syscall(&op);
+        }
         let result = self.st.sys_step(&mut self.mem, &op);
         let Some(result) = result else {
             run.next = self.next_of_op(run.next);

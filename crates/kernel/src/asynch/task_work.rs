@@ -6,7 +6,7 @@ use crate::state::State;
 use crate::task::TaskState;
 use crate::trace::AsyncKind;
 use bpfsim_abi::Errno;
-use bpfsim_vm::{Flow, GuestMem};
+use bpfsim_vm::{AccessKind, Flow, GuestMem};
 
 /// `struct bpf_task_work_ctx`. SCHEDULING is never seen: the hop through irq_work is one step.
 #[derive(Clone, Copy)]
@@ -143,6 +143,7 @@ impl State {
             return;
         }
         work.state = WorkState::Scheduled(what);
+        self.touch_cpu(self.tasks[what.task.at()].cpu);
         self.task_add_work(what.task, handle);
         self.tasks[what.task.at()].notify |= what.signal;
     }
@@ -171,6 +172,7 @@ impl State {
                 Some(what)
             }
             WorkState::Scheduled(what) => {
+                self.touch_cpu(self.tasks[what.task.at()].cpu);
                 self.task_cancel_work(what.task, handle);
                 Some(what)
             }
@@ -189,9 +191,11 @@ impl State {
             return None;
         };
         work.state = WorkState::Running(what.callback.prog, what.task);
+        let slot = work.slot;
+        self.touch_memory(slot.addr, 8, AccessKind::Rmw);
         Some(Begun {
             callback: what.callback,
-            slot: work.slot,
+            slot,
             id: what.id,
         })
     }
@@ -202,7 +206,9 @@ impl State {
             return;
         };
         let state = std::mem::replace(&mut work.state, WorkState::Standby);
-        if work.freed {
+        let (addr, freed) = (work.slot.addr, work.freed);
+        self.touch_memory(addr, 8, AccessKind::Rmw);
+        if freed {
             self.task_works.remove(handle);
         }
         if let WorkState::Running(prog, task) = state {

@@ -9,7 +9,7 @@ use crate::ids::{Cpu, CtxId};
 use crate::state::{Pending, State};
 use crate::trace::{AsyncKind, Level};
 use bpfsim_abi::Errno;
-use bpfsim_vm::{Flow, GuestMem};
+use bpfsim_vm::{AccessKind, Flow, GuestMem};
 
 /// `BPF_F_TIMER_ABS`
 const F_ABS: u64 = 1;
@@ -150,6 +150,7 @@ impl State {
         if nsecs < 1 << 63 {
             self.cpus[cpu.at()].timers[base].insert((deadline, seq, handle));
         }
+        self.touch_cpu(cpu);
         self.armed(mem, AsyncKind::Timer, slot.map, slot.value, deadline);
         Flow::Yield(0)
     }
@@ -219,6 +220,7 @@ impl State {
             return false;
         };
         let base = t.base;
+        self.touch_cpu(armed.cpu);
         self.cpus[armed.cpu.at()].timers[base].remove(&(armed.deadline, armed.seq, handle));
         true
     }
@@ -270,10 +272,12 @@ impl State {
             };
             t.running = Some((cpu, armed.ctx));
             self.cpus[cpu.at()].running_timer = Some(timer);
+            let slot = t.slot;
+            self.touch_memory(slot.addr, 16, AccessKind::Rmw);
             return Some(Expired {
                 timer,
                 callback,
-                slot: t.slot,
+                slot,
                 id: armed.ctx,
             });
         }
@@ -282,11 +286,14 @@ impl State {
     /// The callback returned.
     pub fn timer_ended(&mut self, cpu: Cpu, handle: Handle) {
         self.cpus[cpu.at()].running_timer = None;
-        if let Some(t) = self.timers.get_mut(handle) {
-            t.running = None;
-            if t.freed {
-                self.timers.remove(handle);
-            }
+        let Some(t) = self.timers.get_mut(handle) else {
+            return;
+        };
+        t.running = None;
+        let (addr, freed) = (t.slot.addr, t.freed);
+        self.touch_memory(addr, 16, AccessKind::Rmw);
+        if freed {
+            self.timers.remove(handle);
         }
     }
 }

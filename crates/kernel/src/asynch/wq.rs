@@ -5,7 +5,7 @@ use crate::ids::{Cpu, CtxId};
 use crate::state::State;
 use crate::trace::{AsyncKind, Level};
 use bpfsim_abi::Errno;
-use bpfsim_vm::{Flow, GuestMem};
+use bpfsim_vm::{AccessKind, Flow, GuestMem};
 
 /// `struct bpf_work`
 #[derive(Clone, Copy)]
@@ -125,6 +125,7 @@ impl State {
         let queue = &mut self.cpus[cpu.at()];
         queue.clock = queue.clock.max(if queue.work.is_empty() { now } else { 0 });
         queue.work.push_back(handle);
+        self.touch_cpu(cpu);
         self.armed(mem, AsyncKind::Wq, slot.map, slot.value, now);
         Flow::Yield(0)
     }
@@ -143,6 +144,7 @@ impl State {
         let (slot, pending, running) = (w.slot, w.pending.take(), w.running);
         if let Some((cpu, _)) = pending {
             self.cpus[cpu.at()].work.retain(|&h| h != handle);
+            self.touch_cpu(cpu);
             self.disarmed(mem, AsyncKind::Wq, slot.map, slot.value);
         }
         if running.is_none() {
@@ -162,10 +164,12 @@ impl State {
                 continue;
             };
             w.running = Some(cpu);
+            let slot = w.slot;
+            self.touch_memory(slot.addr, 16, AccessKind::Rmw);
             return Some(Begun {
                 work,
                 callback,
-                slot: w.slot,
+                slot,
                 id,
             });
         }
@@ -173,11 +177,14 @@ impl State {
 
     /// The callback returned.
     pub fn wq_ended(&mut self, handle: Handle) {
-        if let Some(w) = self.works.get_mut(handle) {
-            w.running = None;
-            if w.freed {
-                self.works.remove(handle);
-            }
+        let Some(w) = self.works.get_mut(handle) else {
+            return;
+        };
+        w.running = None;
+        let (addr, freed) = (w.slot.addr, w.freed);
+        self.touch_memory(addr, 16, AccessKind::Rmw);
+        if freed {
+            self.works.remove(handle);
         }
     }
 }

@@ -1,0 +1,124 @@
+//! Every order with at most so many preemptions, one after another.
+//!
+//! Musuvathi, Qadeer, "Iterative Context Bounding for Systematic Testing of Multithreaded
+//! Programs", PLDI 2007: most bugs need few preemptions, and of the orders with few there are
+//! polynomially many. A preemption is a step of another execution while the one before could have
+//! gone on.
+
+use crate::schedule::default_pick;
+use bpfsim_kernel::{Chooser, CtxId, Offer, Step};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A choice between two or more, on the way that is being taken.
+#[derive(Debug)]
+struct Node {
+    choices: usize,
+    /// What is picked now, and after that the others, last first.
+    pick: usize,
+    rest: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Way {
+    nodes: Vec<Node>,
+    at: usize,
+    preemptions: u64,
+    last: Option<CtxId>,
+    strayed: bool,
+    /// Picks that the bound forbade.
+    cut: u64,
+}
+
+/// Enumerates orders depth first.
+#[derive(Debug)]
+pub struct Bounded {
+    way: Rc<RefCell<Way>>,
+    bound: u64,
+    begun: bool,
+}
+
+/// Takes one of the orders.
+struct OnTheWay {
+    way: Rc<RefCell<Way>>,
+    bound: u64,
+}
+
+impl Bounded {
+    /// All orders with at most `bound` preemptions.
+    pub fn new(bound: u64) -> Bounded {
+        Bounded {
+            way: Rc::default(),
+            bound,
+            begun: false,
+        }
+    }
+
+    /// The next order, once the one before has been taken to its end; `None` after the last.
+    pub fn next_order(&mut self) -> Option<Box<dyn Chooser>> {
+        let mut way = self.way.borrow_mut();
+        if std::mem::replace(&mut self.begun, true) {
+            loop {
+                let node = way.nodes.last_mut()?;
+                if let Some(pick) = node.rest.pop() {
+                    node.pick = pick;
+                    break;
+                }
+                way.nodes.pop();
+            }
+        }
+        (way.at, way.preemptions, way.last) = (0, 0, None);
+        Some(Box::new(OnTheWay {
+            way: Rc::clone(&self.way),
+            bound: self.bound,
+        }))
+    }
+
+    /// True when an execution was offered other choices than the one before it.
+    pub fn strayed(&self) -> bool {
+        self.way.borrow().strayed
+    }
+
+    /// Choices not followed because of the bound.
+    pub fn cut(&self) -> u64 {
+        self.way.borrow().cut
+    }
+}
+
+impl Chooser for OnTheWay {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        let way = &mut *self.way.borrow_mut();
+        let choices = offer.choices.len();
+        if let Some(node) = way.nodes.get(way.at) {
+            way.strayed |= node.choices != choices;
+        } else {
+            let pick = default_pick(offer.choices, way.last);
+            let goes_on = Some(offer.choices[pick].id) == way.last;
+            let others = (0..choices).rev().filter(|&i| i != pick);
+            let rest: Vec<usize> = match goes_on && way.preemptions >= self.bound {
+                true => Vec::new(),
+                false => others.collect(),
+            };
+            way.cut += (choices - 1 - rest.len()) as u64;
+            way.nodes.push(Node {
+                choices,
+                pick,
+                rest,
+            });
+        }
+        way.at += 1;
+        way.nodes[way.at - 1].pick
+    }
+
+    fn explores(&self) -> bool {
+        true
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        let way = &mut *self.way.borrow_mut();
+        let id = step.choices[step.picked].id;
+        let could_go_on = step.choices.iter().any(|c| Some(c.id) == way.last);
+        way.preemptions += (Some(id) != way.last && could_go_on) as u64;
+        way.last = Some(id);
+    }
+}

@@ -1,0 +1,277 @@
+//! Every order that differs in something that matters: dynamic partial-order reduction.
+//!
+//! Orders that differ only in the places of independent steps end alike, so one of each trace is
+//! enough. Which steps are independent shows while they are taken ([`hb`](crate::hb)). This is the
+//! source-set algorithm with sleep sets: Abdulla, Aronis, Jonsson, Sagonas, "Optimal Dynamic
+//! Partial Order Reduction", POPL 2014, which goes back to Flanagan, Godefroid, "Dynamic
+//! Partial-Order Reduction for Model Checking Software", POPL 2005; sleep sets are Godefroid's
+//! (LNCS 1032, 1996).
+//!
+//! Two things are not as in the papers. A process there has one next step; a CPU here can have
+//! several (its program goes on, or its timers expire), which exclude each other: where a CPU is
+//! to be explored, all that it can do is. And a step can take from another CPU what it could have
+//! done (a lock, the last moment at which a timer could fire early): then that is explored first,
+//! too.
+
+use crate::Model;
+use crate::hb::{Effects, Key, Path, Relation, key};
+use crate::runner::{Clock, Runner, Unit, observed};
+use crate::schedule::default_pick;
+use bpfsim_kernel::{Choice, Chooser, CtxId, Offer, Step};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A way to go on that was explored from an earlier state and need not be again until something
+/// comes that it depends on.
+#[derive(Clone, Debug)]
+struct Asleep {
+    key: Key,
+    effects: Effects,
+}
+
+/// A state on the way that is being explored. What can be done there is in the event that follows.
+#[derive(Debug)]
+struct Node {
+    keys: Vec<Key>,
+    pick: usize,
+    /// CPUs whose ways to go on are to be explored from here.
+    wanted: u64,
+    done: Vec<Asleep>,
+    sleep: Vec<Asleep>,
+}
+
+impl Node {
+    fn is_asleep(&self, key: &Key) -> bool {
+        self.sleep.iter().any(|s| s.key == *key)
+    }
+
+    /// What is to be explored next from here.
+    fn next(&self) -> Option<usize> {
+        let wanted = |k: &Key| self.wanted & 1 << k.0 != 0;
+        let done = |k: &Key| self.done.iter().any(|d| d.key == *k);
+        self.keys
+            .iter()
+            .position(|k| wanted(k) && !done(k) && !self.is_asleep(k))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    relation: Relation,
+    nodes: Vec<Node>,
+    path: Path,
+    /// Steps taken in this execution.
+    depth: usize,
+    last: Option<CtxId>,
+    /// All that could be done was asleep: the rest of this execution is known.
+    redundant: bool,
+    strayed: bool,
+}
+
+impl Tree {
+    /// The step before is over: these are the choices after it.
+    fn arrive(&mut self, window: u64, choices: &[Choice]) {
+        if self.redundant || self.depth < self.nodes.len() {
+            return;
+        }
+        self.finish(window, choices);
+        let sleep: Vec<Asleep> = match (self.nodes.last(), self.path.events.last()) {
+            (Some(node), Some(event)) => {
+                let all = node.sleep.iter().chain(&node.done);
+                let stays = all.filter(|s| self.stays_asleep(s, &event.effects));
+                stays.cloned().collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut node = Node {
+            keys: choices.iter().map(key).collect(),
+            pick: default_pick(choices, self.last),
+            wanted: 0,
+            done: Vec::new(),
+            sleep,
+        };
+        if node.is_asleep(&node.keys[node.pick]) {
+            let awake = node.keys.iter().position(|k| !node.is_asleep(k));
+            let Some(awake) = awake else {
+                self.redundant = true;
+                return;
+            };
+            node.pick = awake;
+        }
+        node.wanted = 1 << node.keys[node.pick].0;
+        self.nodes.push(node);
+    }
+
+    fn stays_asleep(&self, s: &Asleep, step: &Effects) -> bool {
+        let (a, b) = (s.key.0, step.cpu);
+        let apart = a != b && step.changed & 1 << a == 0 && s.effects.changed & 1 << b == 0;
+        apart && !self.relation.dependent(&s.effects, step)
+    }
+
+    /// Finds what the last step races with, and has the other orders explored.
+    fn finish(&mut self, window: u64, after: &[Choice]) {
+        let races = self.path.finish(&self.relation, window, after);
+        let Some(last) = self.path.events.len().checked_sub(1) else {
+            return;
+        };
+        // What others could have done instead, and cannot any more, might have come first.
+        self.nodes[last].wanted |= self.path.events[last].effects.lost;
+        for race in races {
+            self.reverse(race, last);
+        }
+    }
+
+    /// Has an order explored in which event `later` comes before event `earlier`.
+    fn reverse(&mut self, earlier: usize, later: usize) {
+        let between = (earlier + 1..later).filter(|&i| !self.path.before(earlier, i));
+        let sequence: Vec<usize> = between.chain([later]).collect();
+        let events = &self.path.events;
+        let cpu = |i: usize| events[i].effects.cpu;
+        // What can come first of these.
+        let firsts = sequence.iter().enumerate().filter(|&(at, &i)| {
+            !sequence[..at]
+                .iter()
+                .any(|&j| cpu(j) == cpu(i) || self.path.before(j, i))
+        });
+        let firsts: Vec<usize> = firsts.map(|(_, &i)| i).collect();
+        let node = &mut self.nodes[earlier];
+        let offered = |i: usize| {
+            let e = &events[i];
+            let key = e.keys[e.picked];
+            node.keys.iter().any(|k| (k.0, k.1) == (key.0, key.1))
+        };
+        // `earlier` made it possible: it cannot come first.
+        if firsts == [later] && !offered(later) {
+            return;
+        }
+        if firsts.iter().any(|&i| node.wanted & 1 << cpu(i) != 0) {
+            return;
+        }
+        match firsts.iter().find(|&&i| offered(i)) {
+            Some(&i) => node.wanted |= 1 << cpu(i),
+            None => node.wanted = u64::MAX,
+        }
+    }
+
+    /// The execution is over. False when there is nothing left to explore.
+    fn advance(&mut self) -> bool {
+        self.strayed |= self.depth < self.nodes.len();
+        self.finish(u64::MAX, &[]);
+        while let Some(mut node) = self.nodes.pop() {
+            self.path.events.truncate(self.nodes.len() + 1);
+            let Some(event) = self.path.events.pop() else {
+                continue;
+            };
+            node.done.push(Asleep {
+                key: node.keys[node.pick],
+                effects: event.effects,
+            });
+            if let Some(pick) = node.next() {
+                node.pick = pick;
+                self.nodes.push(node);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Takes the way that the tree says.
+struct Guide(Rc<RefCell<Tree>>);
+
+impl Chooser for Guide {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        let tree = &mut *self.0.borrow_mut();
+        tree.arrive(offer.window, offer.choices);
+        match tree.nodes.get(tree.depth) {
+            Some(node) => {
+                tree.strayed |= node.keys.len() != offer.choices.len();
+                node.pick
+            }
+            None => default_pick(offer.choices, tree.last),
+        }
+    }
+
+    fn explores(&self) -> bool {
+        true
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        let tree = &mut *self.0.borrow_mut();
+        // Where there was no choice, nobody asked.
+        if step.choices.len() == 1 {
+            tree.arrive(step.window, step.choices);
+        }
+        let known = tree.depth < tree.nodes.len();
+        if known && tree.depth == tree.path.events.len() {
+            tree.path.push(step);
+        }
+        tree.last = Some(step.choices[step.picked].id);
+        tree.depth += 1;
+    }
+
+    fn records(&self) -> bool {
+        true
+    }
+}
+
+/// Explores one execution of each trace.
+pub(crate) struct Search(Rc<RefCell<Tree>>);
+
+impl Search {
+    pub fn new(relation: Relation) -> Search {
+        Search(Rc::new(RefCell::new(Tree {
+            relation,
+            ..Tree::default()
+        })))
+    }
+
+    /// What takes the next order.
+    pub fn chooser(&self) -> Box<dyn Chooser> {
+        let tree = &mut *self.0.borrow_mut();
+        (tree.depth, tree.last, tree.redundant) = (0, None, false);
+        Box::new(Guide(Rc::clone(&self.0)))
+    }
+
+    /// The class of the execution that is over; `None` when it was given up as equivalent to one
+    /// before.
+    pub fn class(&self) -> Option<u64> {
+        let tree = &mut *self.0.borrow_mut();
+        tree.finish(u64::MAX, &[]);
+        (!tree.redundant).then(|| tree.path.class())
+    }
+
+    /// False when there is nothing left to explore.
+    pub fn advance(&self) -> bool {
+        self.0.borrow_mut().advance()
+    }
+
+    pub fn strayed(&self) -> bool {
+        self.0.borrow().strayed
+    }
+}
+
+/// Explores all of a model.
+pub(crate) fn explore(runner: &Runner, model: &dyn Model, clock: &Clock, unit: &mut Unit) {
+    let search = Search::new(runner.relation);
+    loop {
+        if unit.counts.executions >= runner.executions || clock.is_over() {
+            unit.complete = false;
+            return;
+        }
+        let (run, record) = observed(&runner.config, model, search.chooser());
+        let class = search.class();
+        unit.counts.redundant += class.is_none() as u64;
+        unit.count(&run, &record, true, class);
+        if let Some(found) = &mut unit.failure {
+            found.seed = runner.config.seed;
+        }
+        let goes_on = search.advance();
+        if search.strayed() {
+            unit.stray();
+        }
+        if unit.failure.is_some() || !goes_on {
+            return;
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Happens-before: which steps of an execution may change places.
+//!
+//! A CPU does one thing at a time, so the steps of one CPU are ordered, whichever executions they
+//! belong to. Steps of two CPUs are ordered when they are dependent by [`RULES`], or when the first
+//! changed what the other CPU had to choose from (it released a lock, armed a timer, was the last
+//! to execute). Time needs no rule of its own: clocks are per CPU and pass on only where one step
+//! waits for another, and deadlines count from the beginning of a window, so all that time decides
+//! shows in what is offered. What user space of the test does between two windows comes after all
+//! that was before and before all that is after.
+//!
+//! Executions in which all dependent steps come in the same order are one trace
+//! (Mazurkiewicz): all end in the same state.
+
+use bpfsim_kernel::{Choice, Step, Touch, mix};
+use bpfsim_vm::AccessKind;
+use smallvec::SmallVec;
+
+/// Why two steps of different CPUs may not change places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// They touch the same memory, and one of them writes.
+    Memory,
+    /// They touch the same map, and one of them changes it.
+    Map,
+    /// One changes a map, whose elements move and are used again, and the other touches memory of
+    /// an element.
+    Element,
+    /// One changes what the other's CPU can do.
+    Cpu,
+    /// Both are the last on their CPUs or the first, and deadlines lie ahead.
+    Idle,
+    /// One of them may touch anything.
+    All,
+    /// One of them changes what there is to choose from for the other's CPU.
+    Offer,
+}
+
+/// True when a rule makes two steps dependent.
+type Holds = fn(&Touch, &Touch) -> bool;
+
+/// The dependency relation, a row for each kind of conflict between what two steps touched.
+const RULES: &[(Rule, Holds)] = &[
+    (Rule::Memory, |a, b| match (a, b) {
+        (
+            &Touch::Memory {
+                addr: a,
+                size: m,
+                kind: k,
+                ..
+            },
+            &Touch::Memory {
+                addr: b,
+                size: n,
+                kind: l,
+                ..
+            },
+        ) => {
+            let overlap = a < b.saturating_add(n.into()) && b < a.saturating_add(m.into());
+            overlap && (k, l) != (AccessKind::Read, AccessKind::Read)
+        }
+        _ => false,
+    }),
+    (Rule::Map, |a, b| match (a, b) {
+        (&Touch::Map { map: m, write: w }, &Touch::Map { map: n, write: v }) => m == n && (w || v),
+        _ => false,
+    }),
+    (Rule::Element, |a, b| match (a, b) {
+        (&Touch::Map { map: m, write }, &Touch::Memory { map: n, .. })
+        | (&Touch::Memory { map: n, .. }, &Touch::Map { map: m, write }) => write && m == n,
+        _ => false,
+    }),
+    (Rule::Idle, |a, b| match (a, b) {
+        (&Touch::Idle { ahead: a }, &Touch::Idle { ahead: b }) => a || b,
+        _ => false,
+    }),
+    (Rule::All, |a, b| {
+        matches!((a, b), (Touch::All, _) | (_, Touch::All))
+    }),
+];
+
+/// The relation, or all of it but one rule: to show that each is needed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Relation {
+    /// The rule that is left out.
+    pub without: Option<Rule>,
+}
+
+impl Relation {
+    fn has(&self, rule: Rule) -> bool {
+        self.without != Some(rule)
+    }
+
+    /// True when two steps of different CPUs may not change places for what they touched.
+    pub(crate) fn dependent(&self, a: &Effects, b: &Effects) -> bool {
+        let onto = |a: &Effects, cpu: u32| a.touched.contains(&Touch::Cpu(bpfsim_kernel::Cpu(cpu)));
+        if self.has(Rule::Cpu) && (onto(a, b.cpu) || onto(b, a.cpu)) {
+            return true;
+        }
+        let rules = RULES.iter().filter(|(rule, _)| self.has(*rule));
+        rules.into_iter().any(|(_, holds)| {
+            a.touched
+                .iter()
+                .any(|x| b.touched.iter().any(|y| holds(x, y)))
+        })
+    }
+}
+
+/// One way to go on, the same as long as nothing that concerns its CPU happens.
+pub(crate) type Key = (u32, u64, u64);
+
+pub(crate) fn key(choice: &Choice) -> Key {
+    (choice.cpu.0, choice.id.0, choice.at)
+}
+
+/// What a step did to others.
+#[derive(Clone, Debug)]
+pub(crate) struct Effects {
+    pub cpu: u32,
+    pub touched: SmallVec<[Touch; 4]>,
+    /// CPUs, other than its own, that have other things to choose from now.
+    pub changed: u64,
+    /// Of these, those that cannot do any more what they could.
+    pub lost: u64,
+}
+
+/// A step of an execution.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub effects: Effects,
+    /// What could be chosen.
+    pub keys: SmallVec<[Key; 4]>,
+    pub picked: usize,
+    pub window: u64,
+    /// Its number among its CPU's.
+    nth: u32,
+    /// How many of each CPU's events happen before it, or are it.
+    clock: SmallVec<[u32; 4]>,
+    finished: bool,
+}
+
+/// The steps of an execution so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Path {
+    pub events: Vec<Event>,
+}
+
+impl Path {
+    /// A step was taken.
+    pub fn push(&mut self, step: &Step<'_>) {
+        let cpu = step.choices[step.picked].cpu.0;
+        let nth = self.count(cpu, self.events.len()) + 1;
+        self.events.push(Event {
+            effects: Effects {
+                cpu,
+                touched: step.touched.into(),
+                changed: 0,
+                lost: 0,
+            },
+            keys: step.choices.iter().map(key).collect(),
+            picked: step.picked,
+            window: step.window,
+            nth,
+            clock: SmallVec::new(),
+            finished: false,
+        });
+    }
+
+    /// Events of a CPU among the first `n`.
+    fn count(&self, cpu: u32, n: usize) -> u32 {
+        let of = self.events[..n].iter().rev();
+        of.into_iter()
+            .find(|e| e.effects.cpu == cpu)
+            .map_or(0, |e| e.nth)
+    }
+
+    /// What the last step did to others is known now that it is known what they can do after it:
+    /// `after` in `window`, or nothing any more. Gives the earlier steps that it races with,
+    /// latest first: those that it depends on by no other step in between.
+    pub fn finish(
+        &mut self,
+        relation: &Relation,
+        window: u64,
+        after: &[Choice],
+    ) -> SmallVec<[usize; 4]> {
+        let mut races = SmallVec::new();
+        let Some(last) = self.events.len().checked_sub(1) else {
+            return races;
+        };
+        let (before, rest) = self.events.split_at_mut(last);
+        let event = &mut rest[0];
+        if std::mem::replace(&mut event.finished, true) {
+            return races;
+        }
+        let goes_on = window == event.window;
+        let after: SmallVec<[Key; 4]> = match goes_on && relation.has(Rule::Offer) {
+            true => after.iter().map(key).collect(),
+            false => SmallVec::new(),
+        };
+        let own = event.effects.cpu;
+        if relation.has(Rule::Offer) {
+            let missing = |a: &[Key], b: &[Key]| {
+                let gone = a.iter().filter(|k| k.0 != own && !b.contains(k));
+                gone.fold(0_u64, |mask, k| mask | 1 << k.0)
+            };
+            event.effects.lost = missing(&event.keys, &after);
+            event.effects.changed = event.effects.lost | missing(&after, &event.keys);
+        }
+        // All that was before the window happens before it.
+        let start = before.iter().rposition(|e| e.window != event.window);
+        let start = start.map_or(0, |i| i + 1);
+        let mut clock: SmallVec<[u32; 4]> = SmallVec::new();
+        for e in before[..start].iter().rev() {
+            raise(&mut clock, e.effects.cpu, e.nth);
+        }
+        if let Some(previous) = before[start..].iter().rfind(|e| e.effects.cpu == own) {
+            join(&mut clock, &previous.clock);
+        }
+        for (i, e) in before.iter().enumerate().skip(start).rev() {
+            let cpu = e.effects.cpu;
+            let known = clock.get(cpu as usize).is_some_and(|&n| n >= e.nth);
+            if cpu == own || known {
+                continue;
+            }
+            let enables = e.effects.changed & 1 << own != 0;
+            if enables || relation.dependent(&e.effects, &event.effects) {
+                races.push(i);
+                join(&mut clock, &e.clock);
+            }
+        }
+        raise(&mut clock, own, event.nth);
+        event.clock = clock;
+        races
+    }
+
+    /// True when event `a` happens before the later event `b`.
+    pub fn before(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (&self.events[a], &self.events[b]);
+        let clock = b.clock.get(a.effects.cpu as usize);
+        clock.is_some_and(|&n| n >= a.nth)
+    }
+
+    /// Equal for executions that are one trace.
+    pub fn class(&self) -> u64 {
+        let each = self.events.iter().map(|e| {
+            let (cpu, id, _) = e.keys[e.picked];
+            // Trailing zeros say nothing.
+            let end = e.clock.iter().rposition(|&n| n != 0).map_or(0, |i| i + 1);
+            let clock = e.clock[..end].iter();
+            clock.fold(mix(id, cpu.into()), |h, &n| mix(h, n.into()))
+        });
+        // In whatever order they came.
+        each.fold(0, |sum, h| sum.wrapping_add(mix(1, h)))
+    }
+}
+
+fn raise(clock: &mut SmallVec<[u32; 4]>, cpu: u32, nth: u32) {
+    let cpu = cpu as usize;
+    if clock.len() <= cpu {
+        clock.resize(cpu + 1, 0);
+    }
+    clock[cpu] = clock[cpu].max(nth);
+}
+
+fn join(clock: &mut SmallVec<[u32; 4]>, other: &[u32]) {
+    for (cpu, &nth) in other.iter().enumerate() {
+        raise(clock, cpu as u32, nth);
+    }
+}

@@ -1,0 +1,381 @@
+//! Orders as data: what was chosen, and the string that says it.
+//!
+//! A [`Schedule`] lists only where an order departs from what would be done [by
+//! default](default_pick): each departure says how many choices before it went by default. So a
+//! schedule without departures is empty, and one bug's schedule fits into a line.
+
+use crate::ReplayError;
+use bpfsim_kernel::{Choice, Chooser, Config, CtxId, Offer, Preemption, Step, Usual};
+use data_encoding::BASE64URL_NOPAD;
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::str::FromStr;
+
+/// What is chosen where nothing else is said: what executed last goes on if it can, otherwise
+/// what would usually come first.
+pub fn default_pick(choices: &[Choice], last: Option<CtxId>) -> usize {
+    let goes_on = choices.iter().position(|c| Some(c.id) == last);
+    goes_on.unwrap_or_else(|| Usual::pick(choices))
+}
+
+/// An order: its departures from the default.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Schedule {
+    departures: Vec<Departure>,
+}
+
+/// A choice that is not the default one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Departure {
+    /// Its number among all choices between two or more.
+    pub at: u32,
+    /// What was picked.
+    pub pick: u32,
+}
+
+impl Schedule {
+    /// An order of these departures.
+    pub fn new(mut departures: Vec<Departure>) -> Schedule {
+        departures.sort();
+        departures.dedup_by_key(|d| d.at);
+        Schedule { departures }
+    }
+
+    /// Its departures, first to last.
+    pub fn departures(&self) -> &[Departure] {
+        &self.departures
+    }
+
+    fn pick(&self, at: u32) -> Option<u32> {
+        let found = self.departures.binary_search_by_key(&at, |d| d.at);
+        found.ok().map(|i| self.departures[i].pick)
+    }
+}
+
+/// Takes the order of a [`Schedule`].
+#[derive(Debug, Clone)]
+pub struct Replay {
+    schedule: Schedule,
+    at: u32,
+    last: Option<CtxId>,
+}
+
+impl Replay {
+    /// Takes this order.
+    pub fn new(schedule: Schedule) -> Replay {
+        Replay {
+            schedule,
+            at: 0,
+            last: None,
+        }
+    }
+}
+
+impl Chooser for Replay {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        let pick = self.schedule.pick(self.at);
+        self.at += 1;
+        pick.map_or_else(
+            || default_pick(offer.choices, self.last),
+            |pick| pick as usize,
+        )
+    }
+
+    fn explores(&self) -> bool {
+        true
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        self.last = Some(step.choices[step.picked].id);
+    }
+}
+
+/// What a [`Recorder`] has seen.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    /// Departures from the default order.
+    pub schedule: Schedule,
+    /// Choices between two or more.
+    pub choices: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Steps of another execution while the one before could have gone on.
+    pub preemptions: u64,
+    /// A choice was asked for that was not offered.
+    pub strayed: bool,
+}
+
+/// Writes down what another chooser chooses.
+pub struct Recorder<C: ?Sized> {
+    record: Rc<RefCell<Record>>,
+    last: Option<CtxId>,
+    inner: Box<C>,
+}
+
+impl<C: Chooser + ?Sized> Recorder<C> {
+    /// Records `inner`; the record can be read while and after it is used.
+    pub fn new(inner: Box<C>) -> (Recorder<C>, Rc<RefCell<Record>>) {
+        let record = Rc::default();
+        let recorder = Recorder {
+            record: Rc::clone(&record),
+            last: None,
+            inner,
+        };
+        (recorder, record)
+    }
+}
+
+impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        let pick = self.inner.choose(offer);
+        let mut record = self.record.borrow_mut();
+        let record = &mut *record;
+        record.strayed |= pick >= offer.choices.len();
+        let pick = pick.min(offer.choices.len() - 1);
+        if pick != default_pick(offer.choices, self.last) {
+            record.schedule.departures.push(Departure {
+                at: record.choices as u32,
+                pick: pick as u32,
+            });
+        }
+        record.choices += 1;
+        pick
+    }
+
+    fn explores(&self) -> bool {
+        self.inner.explores()
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        let id = step.choices[step.picked].id;
+        let could_go_on = step.choices.iter().any(|c| Some(c.id) == self.last);
+        let mut record = self.record.borrow_mut();
+        record.steps += 1;
+        record.preemptions += (Some(id) != self.last && could_go_on) as u64;
+        self.last = Some(id);
+        drop(record);
+        self.inner.stepped(step);
+    }
+
+    fn records(&self) -> bool {
+        self.inner.records()
+    }
+}
+
+/// All that is needed to see an execution again: the order, the machine's configuration, and which
+/// objects it had loaded.
+///
+/// As text it is `bs1-` and one word of letters, digits, `-` and `_`; 1 is the version of the
+/// format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplayString {
+    /// Hash of the objects that were loaded.
+    pub objects: u32,
+    /// The machine.
+    pub config: Config,
+    /// The order; `None` for the usual one.
+    pub schedule: Option<Schedule>,
+}
+
+impl ReplayString {
+    /// Checks that a machine is the one that this was made on.
+    pub fn check_config(&self, config: &Config) -> Result<(), ReplayError> {
+        let (was, is) = (config_words(&self.config), config_words(config));
+        let names = [
+            "cpus",
+            "seed",
+            "horizon",
+            "fuel",
+            "max_callbacks",
+            "preemption",
+        ];
+        match (0..was.len()).find(|&i| was[i] != is[i]) {
+            None => Ok(()),
+            Some(i) => Err(ReplayError::Config {
+                what: names[i],
+                was: was[i].to_string(),
+                is: is[i].to_string(),
+            }),
+        }
+    }
+}
+
+const PREFIX: &str = "bs1-";
+
+/// Numbers of the configuration, in the format's order, and their defaults.
+fn config_words(c: &Config) -> [u64; 6] {
+    let preemption = match c.preemption {
+        Preemption::None => 0,
+        Preemption::Full => 1,
+    };
+    [
+        c.cpus.into(),
+        c.seed,
+        c.horizon,
+        c.fuel,
+        c.max_callbacks,
+        preemption,
+    ]
+}
+
+fn config_of(mut config: Config, words: [u64; 6]) -> Option<Config> {
+    config.cpus = u32::try_from(words[0]).ok()?;
+    config.seed = words[1];
+    config.horizon = words[2];
+    config.fuel = words[3];
+    config.max_callbacks = words[4];
+    config.preemption = match words[5] {
+        0 => Preemption::None,
+        1 => Preemption::Full,
+        _ => return None,
+    };
+    Some(config)
+}
+
+impl fmt::Display for ReplayString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.objects.to_le_bytes().to_vec();
+        let (words, usual) = (config_words(&self.config), config_words(&Config::default()));
+        let differ = (0..words.len()).filter(|&i| words[i] != usual[i]);
+        let mask = differ.clone().fold(0, |m, i| m | 1 << i);
+        bytes.push(mask | (self.schedule.is_some() as u8) << 7);
+        differ.for_each(|i| put(&mut bytes, words[i]));
+        let mut at = 0;
+        for d in self.schedule.iter().flat_map(Schedule::departures) {
+            put(&mut bytes, (d.at - at).into());
+            put(&mut bytes, d.pick.into());
+            at = d.at + 1;
+        }
+        let check = checksum(&bytes);
+        bytes.extend(check);
+        write!(f, "{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes))
+    }
+}
+
+impl FromStr for ReplayString {
+    type Err = ReplayError;
+
+    fn from_str(text: &str) -> Result<ReplayString, ReplayError> {
+        let text = text.trim();
+        let Some(word) = text.strip_prefix(PREFIX) else {
+            let version = text.strip_prefix("bs").and_then(|t| t.split('-').next());
+            let number = version.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
+            return Err(number.map_or(ReplayError::NoReplay, |v| {
+                ReplayError::Version(v.to_string())
+            }));
+        };
+        let bytes = BASE64URL_NOPAD.decode(word.as_bytes());
+        let bytes = bytes.map_err(|_| ReplayError::Damaged)?;
+        let (bytes, check) = bytes.split_last_chunk::<2>().ok_or(ReplayError::Damaged)?;
+        if checksum(bytes) != *check {
+            return Err(ReplayError::Damaged);
+        }
+        parse(bytes).ok_or(ReplayError::Damaged)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<ReplayString> {
+    let (objects, bytes) = bytes.split_first_chunk::<4>()?;
+    let (&mask, mut bytes) = bytes.split_first()?;
+    let mut words = config_words(&Config::default());
+    for (i, word) in words.iter_mut().enumerate() {
+        if mask & 1 << i != 0 {
+            *word = take(&mut bytes)?;
+        }
+    }
+    let config = config_of(Config::default(), words)?;
+    let mut departures = Vec::new();
+    let mut at = 0_u32;
+    while !bytes.is_empty() {
+        at = at.checked_add(u32::try_from(take(&mut bytes)?).ok()?)?;
+        let pick = u32::try_from(take(&mut bytes)?).ok()?;
+        departures.push(Departure { at, pick });
+        at = at.checked_add(1)?;
+    }
+    let explores = mask & 0x80 != 0;
+    if !explores && !departures.is_empty() {
+        return None;
+    }
+    Some(ReplayString {
+        objects: u32::from_le_bytes(*objects),
+        config,
+        schedule: explores.then_some(Schedule { departures }),
+    })
+}
+
+/// LEB128.
+fn put(bytes: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        bytes.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut n = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&b, rest) = bytes.split_first()?;
+        *bytes = rest;
+        n |= ((b & 0x7f) as u64).checked_shl(shift)?;
+        if b & 0x80 == 0 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let mix = |h, &b| bpfsim_kernel::mix(h, u64::from(b));
+    (bytes.iter().fold(1, mix) as u16).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> ReplayString {
+        let departures = [(3, 1), (4, 0), (1000, 2)].map(|(at, pick)| Departure { at, pick });
+        ReplayString {
+            objects: 0xdead_beef,
+            config: Config {
+                cpus: 4,
+                horizon: 1 << 40,
+                preemption: Preemption::Full,
+                ..Config::default()
+            },
+            schedule: Some(Schedule::new(departures.to_vec())),
+        }
+    }
+
+    #[test]
+    fn text_and_back() {
+        let usual = ReplayString {
+            schedule: None,
+            ..example()
+        };
+        for replay in [example(), usual] {
+            assert_eq!(replay.to_string().parse(), Ok(replay));
+        }
+    }
+
+    #[test]
+    fn any_other_text_is_an_error() {
+        let text = example().to_string();
+        assert_eq!("".parse::<ReplayString>(), Err(ReplayError::NoReplay));
+        let newer = text.replace("bs1-", "bs2-");
+        let version = ReplayError::Version("2".to_string());
+        assert_eq!(newer.parse::<ReplayString>(), Err(version));
+        for end in 4..text.len() {
+            assert!(text[..end].parse::<ReplayString>().is_err());
+        }
+        let mut missed = 0;
+        for i in 4..text.len() {
+            let other = if &text[i..=i] == "A" { "B" } else { "A" };
+            let changed = format!("{}{other}{}", &text[..i], &text[i + 1..]);
+            missed += changed.parse::<ReplayString>().is_ok() as u32;
+        }
+        assert_eq!(missed, 0);
+    }
+}

@@ -1,0 +1,170 @@
+//! What a step touched that other executions can touch too: who explores orders learns from it
+//! which steps may change places without a difference.
+//!
+//! Noted only while a chooser wants to know ([`Chooser::records`](crate::Chooser::records)).
+//! What a call touches stands in one table, [`CALLS`]; a call that has no row there touches its
+//! map, if its first argument is one, and otherwise everything.
+
+use crate::choose::Next;
+use crate::ids::Cpu;
+use crate::kernel::Kernel;
+use crate::kfunc;
+use crate::state::State;
+use crate::syscall::SysOp;
+use bpfsim_abi::Func;
+use bpfsim_vm::{Access, AccessKind, Call};
+
+/// Something shared that a step touched.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Touch {
+    /// Memory: of map values, with the `bpf_spin_lock`s, timers, works and task works in them.
+    Memory {
+        /// Guest address of the first byte.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// Read, written or both.
+        kind: AccessKind,
+        /// The map that it belongs to: address of its `struct bpf_map`, or 0.
+        map: u64,
+    },
+    /// A map as a whole: which elements it has and where, its free lists and its count.
+    Map {
+        /// Address of its `struct bpf_map`.
+        map: u64,
+        /// It was changed.
+        write: bool,
+    },
+    /// What another CPU can do next: its timers, its workqueue, the task work of its tasks.
+    Cpu(Cpu),
+    /// A CPU began to execute, or has nothing to execute any more. Deadlines that lie ahead are
+    /// offered only while something executes: `ahead` says whether there are any.
+    Idle {
+        /// Some timer is armed.
+        ahead: bool,
+    },
+    /// Anything at all.
+    All,
+}
+
+/// What a call touches, beside what it reports itself.
+enum Effect {
+    /// Looks at the map in the argument of this number, from 0.
+    Looks(usize),
+    /// The field of a map value that this argument points to.
+    Field(usize, u32),
+    /// Nothing that others touch.
+    Nothing,
+}
+
+/// Calls that touch less than a call of which nothing is known.
+const CALLS: &[(Func, Effect)] = &[
+    (Func::MapLookupElem, Effect::Looks(0)),
+    (Func::MapLookupPercpuElem, Effect::Looks(0)),
+    (Func::ForEachMapElem, Effect::Looks(0)),
+    (Func::TailCall, Effect::Looks(1)),
+    (Func::SpinLock, Effect::Field(0, 4)),
+    (Func::SpinUnlock, Effect::Field(0, 4)),
+    (Func::TimerInit, Effect::Field(0, 16)),
+    (Func::TimerSetCallback, Effect::Field(0, 16)),
+    (Func::TimerStart, Effect::Field(0, 16)),
+    (Func::TimerCancel, Effect::Field(0, 16)),
+    (Func::GetPrandomU32, Effect::Nothing),
+];
+
+/// The same for kfuncs.
+const KFUNCS: &[(&str, Effect)] = &[
+    ("bpf_wq_init", Effect::Field(0, 16)),
+    ("bpf_wq_set_callback_impl", Effect::Field(0, 16)),
+    ("bpf_wq_start", Effect::Field(0, 16)),
+    ("bpf_task_work_schedule_signal_impl", Effect::Field(1, 8)),
+    ("bpf_task_work_schedule_resume_impl", Effect::Field(1, 8)),
+];
+
+impl State {
+    /// Notes what the current step touches.
+    pub fn touch(&mut self, touch: Touch) {
+        if self.records {
+            self.touched.push(touch);
+        }
+    }
+
+    /// Notes a change of what a CPU does next, made by another one.
+    pub fn touch_cpu(&mut self, cpu: Cpu) {
+        if cpu != self.cur.cpu {
+            self.touch(Touch::Cpu(cpu));
+        }
+    }
+
+    /// Notes an access to shared memory.
+    pub fn touch_memory(&mut self, addr: u64, size: u32, kind: AccessKind) {
+        if self.records {
+            let map = self.maps.iter().find(|m| m.value_around(addr).is_some());
+            let map = map.map_or(0, |m| m.addr);
+            self.touched.push(Touch::Memory {
+                addr,
+                size,
+                kind,
+                map,
+            });
+        }
+    }
+
+    /// Notes what a call is about to touch.
+    pub(crate) fn touch_call(&mut self, call: Call, args: [u64; 5]) {
+        let effect = match call {
+            Call::Helper(id) => CALLS.iter().find(|(f, _)| *f as u32 == id).map(|r| &r.1),
+            Call::Kfunc(index) => {
+                let name = kfunc::name(index).unwrap_or("");
+                KFUNCS.iter().find(|(n, _)| *n == name).map(|r| &r.1)
+            }
+        };
+        match effect {
+            Some(Effect::Looks(arg)) => self.touch(Touch::Map {
+                map: args[*arg],
+                write: false,
+            }),
+            Some(Effect::Field(arg, size)) => {
+                self.touch_memory(args[*arg], *size, AccessKind::Rmw);
+            }
+            Some(Effect::Nothing) => {}
+            None if self.map_at(args[0]).is_some() => self.touch(Touch::Map {
+                map: args[0],
+                write: true,
+            }),
+            None => self.touch(Touch::All),
+        }
+    }
+}
+
+impl Kernel {
+    /// Notes what a run is about to touch, now that it goes on with `next`.
+    pub(crate) fn touch_next(&mut self, next: Next, args: [u64; 5]) {
+        match next {
+            Next::Access(Access { addr, size, kind }) => {
+                self.st.touch_memory(addr, size.into(), kind);
+            }
+            Next::Call { call, .. } => self.st.touch_call(call, args),
+            Next::Start(_) | Next::Syscall { .. } => {}
+        }
+    }
+
+    /// Notes what a system call touches: its map, and if it has none, whatever it likes.
+    pub(crate) fn touch_syscall(&mut self, op: &SysOp) {
+        let touch = match (op, op.map()) {
+            (SysOp::Sleep(_) | SysOp::Pause | SysOp::TestRun { .. }, _) => return,
+            (_, Some(map)) => Touch::Map {
+                map: self.st.maps[map.at()].addr,
+                write: true,
+            },
+            (_, None) => Touch::All,
+        };
+        self.st.touch(touch);
+    }
+
+    /// True when a timer is armed on any CPU.
+    pub(crate) fn timers_armed(&self) -> bool {
+        let armed = |c: &crate::state::CpuState| c.timers.iter().any(|base| !base.is_empty());
+        self.st.cpus.iter().any(armed)
+    }
+}
