@@ -3,9 +3,7 @@
 use crate::{Error, Map, Result, Sim};
 use bpfsim_abi::Errno;
 use bpfsim_btf::{Btf, TypeId};
-use bpfsim_kernel::{
-    Kernel, Loaded, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult, mix,
-};
+use bpfsim_kernel::{Kernel, Loaded, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult, mix};
 use bpfsim_loader::{Object, load};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
