@@ -11,3 +11,5 @@ pub mod linux;
 pub mod map_ops;
 pub mod programs;
 pub mod recording;
+#[cfg(feature = "verdicts")]
+pub mod verdicts;

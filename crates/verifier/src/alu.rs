@@ -4,8 +4,25 @@ use bpfsim_isa::{Insn, uapi::*};
 
 use crate::arith;
 use crate::log::{reject, type_str};
-use crate::reg::{ADD_CONST, Reg, ty};
+use crate::reg::{ADD_CONST, ADD_CONST32, ADD_CONST64, Reg, ty};
 use crate::verifier::{MAX_VAR_OFF, R, Verifier};
+
+/// What an addition or subtraction of a constant moves a register by, if that is worth remembering.
+fn constant_delta(op: u8, by: &Reg, is32: bool) -> Option<i32> {
+    if !by.is_const(is32) {
+        return None;
+    }
+    let value = by.const_value(is32);
+    let delta = match is32 {
+        true => value as i32,
+        false => i32::try_from(value as i64).ok()?,
+    };
+    match op {
+        BPF_ADD => Some(delta),
+        BPF_SUB => delta.checked_neg(),
+        _ => None,
+    }
+}
 
 impl Verifier<'_> {
     /// `assign_scalar_id_before_mov`
@@ -174,21 +191,23 @@ impl Verifier<'_> {
             return self.pointer_arithmetic(op, dst, is32, &d, &s, false);
         }
         let mut reg = self.reg(dst);
+        let fits = !is32 || reg.umax <= u32::MAX.into();
         if !arith::compute(&mut reg, &s, op, is32) {
             reg = Reg::UNKNOWN;
         }
-        let val = s.var_off.value;
-        if op == BPF_ADD && !is32 && reg.id != 0 && s.is_const(false) {
-            if reg.id & ADD_CONST != 0 || val > i32::MAX as u64 {
-                reg.off = 0;
-                reg.id = 0;
-            } else {
-                reg.id |= ADD_CONST;
-                reg.off = val as i32;
+        let delta = match by_reg && src == dst || !fits {
+            true => None,
+            false => constant_delta(op, &s, is32),
+        };
+        match delta {
+            Some(delta) if reg.id != 0 && reg.id & ADD_CONST == 0 => {
+                reg.id |= if is32 { ADD_CONST32 } else { ADD_CONST64 };
+                reg.off = delta;
             }
-        } else {
-            reg.id = 0;
-            reg.off = 0;
+            _ => {
+                reg.id = 0;
+                reg.off = 0;
+            }
         }
         self.regs_mut()[dst] = reg;
         Ok(())

@@ -301,6 +301,8 @@ pub(crate) fn byte_swap(dst: &mut Reg, bits: i32, swap: bool) {
         dst.truncate(bits as u32 / 8);
     }
     dst.sync();
-    dst.id = 0;
-    dst.off = 0;
+    if swap || bits != 64 {
+        dst.id = 0;
+        dst.off = 0;
+    }
 }

@@ -45,6 +45,23 @@ impl Reg {
         self.smax = self.smax.min((value | mask & !sign) as i64);
         self.umin = self.umin.max(value);
         self.umax = self.umax.min(value | mask);
+        self.only_value();
+    }
+
+    /// Where range and bits have a single number in common, it is that.
+    fn only_value(&mut self) {
+        let bits = self.var_off;
+        let max = bits.value | bits.mask;
+        let next = bits.above(self.umin);
+        if self.umin & !bits.mask == bits.value {
+            if next > self.umax {
+                self.set_value(self.umin);
+            }
+        } else if next == max {
+            self.set_value(max);
+        } else if next <= self.umax && bits.above(next) > self.umax {
+            self.set_value(next);
+        }
     }
 
     /// `__update_reg_bounds`

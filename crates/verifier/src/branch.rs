@@ -286,3 +286,20 @@ pub(crate) fn set_min_max(yes: (&mut Reg, &mut Reg), no: (&mut Reg, &mut Reg), o
     yes.0.sync();
     yes.1.sync();
 }
+
+/// The same where both operands are one register, which is narrowed through both names.
+pub(crate) fn set_min_max_same(yes: &mut Reg, no: &mut Reg, op: u8, is32: bool) {
+    for (reg, op) in [(no, negate(op)), (yes, op)] {
+        let mut other = *reg;
+        refine(reg, &mut other, op, is32);
+        reg.umin = reg.umin.max(other.umin);
+        reg.umax = reg.umax.min(other.umax);
+        reg.smin = reg.smin.max(other.smin);
+        reg.smax = reg.smax.min(other.smax);
+        reg.u32min = reg.u32min.max(other.u32min);
+        reg.u32max = reg.u32max.min(other.u32max);
+        reg.s32min = reg.s32min.max(other.s32min);
+        reg.s32max = reg.s32max.min(other.s32max);
+        reg.sync();
+    }
+}

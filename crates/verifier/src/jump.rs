@@ -4,11 +4,11 @@ use bpfsim_abi::MapType;
 use bpfsim_isa::{Insn, uapi::*};
 use smallvec::SmallVec;
 
-use crate::branch::{set_min_max, taken};
+use crate::branch::{set_min_max, set_min_max_same, taken};
 use crate::precision::{Linked, pack_linked};
-use crate::reg::{ADD_CONST, AT_PKT_END, BEYOND_PKT_END, Reg, ty};
+use crate::reg::{ADD_CONST, ADD_CONST32, AT_PKT_END, BEYOND_PKT_END, Reg, ty};
 use crate::state::{F_DST_STACK, F_SRC_STACK, State};
-use crate::verifier::{R, Verifier, field};
+use crate::verifier::{Aux, R, Verifier, field};
 
 type LinkedRegs = SmallVec<[Linked; 6]>;
 
@@ -27,8 +27,8 @@ fn not_null(reg: &Reg) -> bool {
     }
 }
 
-/// `collect_linked_regs`
-fn collect(state: &mut State, id: u32, all: &mut LinkedRegs) {
+/// `collect_linked_regs`: registers that are read no more are left as they are.
+fn collect(state: &mut State, id: u32, aux: &[Aux], all: &mut LinkedRegs) {
     let id = id & !ADD_CONST;
     let mut add = |reg: &mut Reg, frame, at, is_reg| {
         if !reg.is_scalar() || reg.id & !ADD_CONST != id {
@@ -40,9 +40,14 @@ fn collect(state: &mut State, id: u32, all: &mut LinkedRegs) {
             reg.id = 0;
         }
     };
-    for (i, frame) in state.frames.iter_mut().enumerate().rev() {
+    for i in (0..state.frames.len()).rev() {
+        let at = usize::try_from(state.frame_insn(i)).ok();
+        let live = at.and_then(|at| aux.get(at)).map_or(0, |a| a.live_before);
+        let frame = &mut state.frames[i];
         for (j, reg) in frame.regs[..10].iter_mut().enumerate() {
-            add(reg, i, j, true);
+            if live & 1 << j != 0 {
+                add(reg, i, j, true);
+            }
         }
         for (j, slot) in frame.stack.iter_mut().enumerate() {
             if slot.is_spill() {
@@ -67,16 +72,23 @@ fn sync_linked(state: &mut State, known_frame: usize, known_no: usize, all: &[Li
         if !reg.is_scalar() || reg.id & !ADD_CONST != known.id & !ADD_CONST {
             continue;
         }
+        // A distance of 32 bits says nothing of one of 64.
+        if (reg.id ^ known.id) & ADD_CONST == ADD_CONST {
+            continue;
+        }
         if reg.id & ADD_CONST == 0 && known.id & ADD_CONST == 0 || reg.off == known.off {
             *reg = known;
             continue;
         }
         let delta = Reg::constant(i64::from(reg.off.wrapping_sub(known.off)) as u64);
-        let off = reg.off;
-        *reg = known;
-        reg.off = off;
+        let (off, id) = (reg.off, reg.id);
+        *reg = Reg { off, id, ..known };
         crate::arith::add(reg, &delta);
         reg.var_off = reg.var_off.add(delta.var_off);
+        if (id | known.id) & ADD_CONST32 != 0 {
+            reg.zext32();
+        }
+        reg.sync();
     }
 }
 
@@ -270,11 +282,11 @@ impl Verifier<'_> {
         }
         let mut linked = LinkedRegs::new();
         if by_reg && s.is_scalar() && s.id != 0 {
-            collect(&mut self.cur, s.id, &mut linked);
+            collect(&mut self.cur, s.id, &self.aux, &mut linked);
         }
         d = self.reg(dst);
         if d.is_scalar() && d.id != 0 {
-            collect(&mut self.cur, d.id, &mut linked);
+            collect(&mut self.cur, d.id, &self.aux, &mut linked);
         }
         if linked.len() > 1 {
             self.push_history(0, pack_linked(&linked));
@@ -303,10 +315,11 @@ impl Verifier<'_> {
         let (mut yd, mut ys) = (nd, ns);
         let numbers = nd.is_scalar() && ns.is_scalar();
         if numbers && by_reg && dst == src {
-            // Both operands are one register: Linux narrows it through both names.
-            return self.same_operands(insn, other, linked);
+            set_min_max_same(&mut yd, &mut nd, op, is32);
+            (ys, ns) = (yd, nd);
+        } else {
+            set_min_max((&mut yd, &mut ys), (&mut nd, &mut ns), op, is32);
         }
-        set_min_max((&mut yd, &mut ys), (&mut nd, &mut ns), op, is32);
         if numbers {
             for (reg, name) in [
                 (&mut yd, "true_reg1"),
@@ -334,17 +347,6 @@ impl Verifier<'_> {
             }
         }
         self.split_pointers(insn, other)
-    }
-
-    fn same_operands(&mut self, insn: Insn, other: &mut State, linked: &[Linked]) -> R {
-        let n = usize::from(insn.dst());
-        let top = self.cur.curframe();
-        let reg = self.reg(n);
-        if reg.id != 0 {
-            sync_linked(&mut self.cur, top, n, linked);
-            sync_linked(other, top, n, linked);
-        }
-        Ok(())
     }
 
     fn split_pointers(&mut self, insn: Insn, other: &mut State) -> R {

@@ -3,10 +3,24 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::log::verbose;
 use crate::state::{MAX_FRAMES, State};
 use crate::verifier::Verifier;
 
 type Chain = SmallVec<[u32; 8]>;
+
+/// `fmt_callchain`
+fn fmt_chain(chain: &Chain) -> String {
+    let sites: Vec<String> = chain.iter().map(u32::to_string).collect();
+    format!("({})", sites.join(","))
+}
+
+/// `bpf_fmt_stack_mask`: slots as offsets from the frame's pointer.
+fn fmt_slots(mask: u64) -> String {
+    let slots = (0..64).filter(|i| mask & 1 << i != 0);
+    let slots: Vec<String> = slots.map(|i| (-8 * (i + 1)).to_string()).collect();
+    slots.join(",")
+}
 
 /// Slots of one frame, at one instruction (`struct per_frame_masks`).
 #[derive(Clone, Copy, Default)]
@@ -186,13 +200,42 @@ impl Verifier<'_> {
             after |= masks.live_before;
             acc &= masks.must_write_acc;
         }
+        let start = instance.start();
         let masks = instance.at(frame, insn);
         acc |= masks.must_write;
         let before = after & !masks.must_write | masks.may_read;
-        let changed = before != masks.live_before || acc != masks.must_write_acc;
-        masks.live_before = before;
-        masks.must_write_acc = acc;
-        changed
+        let old = std::mem::replace(
+            masks,
+            Masks {
+                live_before: before,
+                must_write_acc: acc,
+                ..*masks
+            },
+        );
+        let told = old.may_read | old.must_write != 0
+            || insn == start
+            || self.aux.get(insn).is_some_and(|a| a.prune_point);
+        if told && self.log.level2() {
+            self.log_masks(id, frame, insn, "live", old.live_before, before);
+            self.log_masks(id, frame, insn, "written", old.must_write_acc, acc);
+        }
+        before != old.live_before || acc != old.must_write_acc
+    }
+
+    /// `log_mask_change`: slots that came and went.
+    fn log_masks(&mut self, id: usize, frame: usize, insn: usize, what: &str, old: u64, new: u64) {
+        if old == new {
+            return;
+        }
+        let chain = fmt_chain(&self.live.instances[id].chain);
+        verbose!(self, "{chain} frame {frame} insn {insn} ");
+        if new & !old != 0 {
+            verbose!(self, "+{what} {} ", fmt_slots(new & !old));
+        }
+        if old & !new != 0 {
+            verbose!(self, "-{what} {}", fmt_slots(old & !new));
+        }
+        verbose!(self, "\n");
     }
 
     /// `update_instance`
@@ -207,8 +250,10 @@ impl Verifier<'_> {
         let depth = instance.depth();
         let sub = self.containing_subprog(start);
         let range = self.subprogs[sub].postorder_start..self.subprogs[sub + 1].postorder_start;
+        let mut rounds = 0;
         loop {
             let mut changed = false;
+            rounds += 1;
             for frame in 0..=depth {
                 if self.live.instances[id].frames[frame].is_empty() {
                     continue;
@@ -221,6 +266,13 @@ impl Verifier<'_> {
             if !changed {
                 break;
             }
+        }
+        if self.log.level2() {
+            let chain = fmt_chain(&self.live.instances[id].chain);
+            verbose!(
+                self,
+                "{chain} live stack update done in {rounds} iterations\n"
+            );
         }
         if depth > 0 {
             self.live_to_caller(id);

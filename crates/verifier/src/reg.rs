@@ -88,8 +88,12 @@ pub(crate) mod ty {
     }
 }
 
-/// `BPF_ADD_CONST`: the id is that of a register that this one lies a constant above.
-pub(crate) const ADD_CONST: u32 = 1 << 31;
+/// `BPF_ADD_CONST64`: the id is that of a register that this one lies a constant above.
+pub(crate) const ADD_CONST64: u32 = 1 << 31;
+/// `BPF_ADD_CONST32`: the same by arithmetic of 32 bits.
+pub(crate) const ADD_CONST32: u32 = 1 << 30;
+/// `BPF_ADD_CONST`: either.
+pub(crate) const ADD_CONST: u32 = ADD_CONST32 | ADD_CONST64;
 
 /// Which BTF a [`ty::BTF_ID`] register's type is in.
 pub(crate) const BTF_KERNEL: u32 = 1;

@@ -761,6 +761,44 @@ impl Verifier<'_> {
                 );
             }
         }
+        self.check_func_addresses()
+    }
+
+    /// A function whose address is taken, but that no way reaches, is gone before its address is
+    /// filled in: the address then is that of what comes to lie there (`jit_subprogs`).
+    fn check_func_addresses(&mut self) -> R {
+        let subs = &self.subprogs[..self.subprog_cnt];
+        let starts = subs.iter().skip(1).map(|s| s.start);
+        let starts: Vec<usize> = (starts.filter(|s| self.aux[*s].seen))
+            .map(|s| self.without_dead(s))
+            .collect();
+        for i in 0..self.insns.len() {
+            let insn = self.insns[i];
+            let address = insn.is_ld_imm64() && insn.src() == BPF_PSEUDO_FUNC;
+            if starts.is_empty() || !address || !self.aux[i].seen {
+                continue;
+            }
+            let to = (i as i64 + 1 + i64::from(insn.imm)).max(0) as usize;
+            let at = self.without_dead(to);
+            if !starts.contains(&at) {
+                self.rewritten = true;
+                return self.bug(format_args!("No program to jit at insn {at} (subprog < 0)"));
+            }
+        }
         Ok(())
+    }
+
+    /// Where an instruction lies once those that no way reaches are removed, run by run.
+    fn without_dead(&self, to: usize) -> usize {
+        let (mut to, mut i, mut removed) = (to, 0, 0);
+        while i < self.insns.len() {
+            let dead = self.aux[i..].iter().take_while(|a| !a.seen).count();
+            if dead > 0 && to >= i - removed + dead {
+                to -= dead;
+            }
+            removed += dead;
+            i += dead.max(1);
+        }
+        to
     }
 }

@@ -316,7 +316,10 @@ impl Verifier<'_> {
                 continue;
             }
             slot.reg.ty = ty::NOT_INIT;
-            let stays = zero && k == kind::ZERO;
+            if slot.is_special() {
+                slot.scrub();
+            }
+            let stays = zero && slot.kinds[at % 8] == kind::ZERO;
             zero_used |= stays;
             slot.kinds[at % 8] = if stays { kind::ZERO } else { kind::MISC };
         }

@@ -86,8 +86,6 @@ impl Verifier<'_> {
         if self.log.level2() && *print_state {
             verbose!(self, "\nfrom {prev} to {at}:");
             self.print_state(self.cur.curframe(), true);
-            self.log.scratched_regs = 0;
-            self.log.scratched_stack = 0;
             *print_state = false;
         }
         if self.log.scratched_regs != 0 || self.log.scratched_stack != 0 {

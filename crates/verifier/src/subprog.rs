@@ -109,6 +109,7 @@ impl Verifier<'_> {
         state
             .frames
             .push(Frame::new(callsite, n as u8, subprog as u32));
+        self.log.scratch_all();
         Ok(())
     }
 
@@ -169,7 +170,6 @@ impl Verifier<'_> {
         let caller = self.cur.curframe() - 1;
         self.regs_mut()[1..6].copy_from_slice(&args);
         self.cur.frames[caller].regs[..6].fill(Reg::NOT_INIT);
-        self.log.scratched_regs |= 0x3f;
         // The call's own marks are of the caller.
         self.live_commit(callsite as usize);
         self.live_reset_chain();
@@ -268,6 +268,7 @@ impl Verifier<'_> {
         if matches!(what, Callback::Timer | Callback::Wq | Callback::TaskWork) {
             self.subprogs[subprog].is_async_cb = true;
             let mut frame = Frame::new(MAIN, 0, subprog as u32);
+            self.log.scratch_all();
             frame.async_entry_cnt = self.cur.top().async_entry_cnt + 1;
             self.callback_args(&mut frame, what)?;
             let mut state = State {

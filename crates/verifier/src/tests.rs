@@ -159,3 +159,13 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn the_next_number_of_a_tnum(mask in 0..256_u64, value: u8, z in 0..300_u64) {
+        let bits = Tnum { value: u64::from(value) & !mask, mask };
+        let is = |n: &u64| n & !mask == bits.value;
+        let next = (z + 1..=255).find(is).unwrap_or(bits.value | mask);
+        prop_assert_eq!(bits.above(z), next);
+    }
+}

@@ -38,6 +38,30 @@ impl Tnum {
         tnum(min & !delta, delta)
     }
 
+    /// The least number above `z` that this may be; the greatest of all where none is (`tnum_step`).
+    pub const fn above(self, z: u64) -> u64 {
+        let Tnum { value, mask } = self;
+        let max = value | mask;
+        if z >= max {
+            return max;
+        }
+        if z < value {
+            return value;
+        }
+        // The highest bit in which `z` is none of these numbers, and those below.
+        let off = z & !mask ^ value;
+        let low = match off {
+            0 => 0,
+            off => u64::MAX >> off.leading_zeros(),
+        };
+        let free = mask & !low;
+        if z & off & (low ^ low >> 1) < off & (low ^ low >> 1) {
+            // It has a 0 there: what is free below is least.
+            return z & free | value;
+        }
+        ((z | !free).wrapping_add(1) & free) | value
+    }
+
     /// Whether every bit is known.
     pub const fn is_const(self) -> bool {
         self.mask == 0

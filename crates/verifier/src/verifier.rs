@@ -152,6 +152,8 @@ pub(crate) struct Verifier<'a> {
     pub map_records: Vec<Option<Rc<Record>>>,
     pub attach: crate::setup::Attach<'a>,
     pub arena_map: Option<usize>,
+    /// Whether it came as far as the kernel's rewriting.
+    pub rewritten: bool,
 }
 
 /// The helper with this number.
@@ -200,6 +202,7 @@ impl<'a> Verifier<'a> {
             map_records: Vec::new(),
             attach: Default::default(),
             arena_map: None,
+            rewritten: false,
         }
     }
 
@@ -231,6 +234,7 @@ impl<'a> Verifier<'a> {
             }
             Err(Stop::Unsupported(what)) => Verdict::Unsupported { what, insn },
         };
+        self.rewritten |= matches!(verdict, Verdict::Accept(_));
         self.print_stats();
         Outcome {
             verdict,
@@ -242,8 +246,13 @@ impl<'a> Verifier<'a> {
     /// `print_verification_stats`, without the time.
     fn print_stats(&mut self) {
         if self.log.level & STATS != 0 {
-            let depths = self.subprogs.iter().take(self.subprog_cnt);
-            let depths: Vec<String> = depths.map(|s| s.stack_depth.to_string()).collect();
+            let depths: Vec<String> = match self.rewritten {
+                true => self.final_depths(),
+                false => {
+                    let subs = self.subprogs.iter().take(self.subprog_cnt);
+                    subs.map(|s| s.stack_depth.to_string()).collect()
+                }
+            };
             verbose!(self, "stack depth {}\n", depths.join("+"));
         }
         if self.log.level != 0 {
@@ -257,6 +266,35 @@ impl<'a> Verifier<'a> {
                 s.peak_states
             );
         }
+    }
+
+    /// Depths of the stack once the kernel has rewritten what it took: functions that no way reaches
+    /// are gone, inlined loops keep three words and `may_goto` two.
+    fn final_depths(&self) -> Vec<String> {
+        let mut depths = Vec::new();
+        for sub in 0..self.subprog_cnt {
+            let range = self.subprogs[sub].start..self.subprogs[sub + 1].start;
+            let reached = |i: &usize| self.aux[*i].seen;
+            if sub != 0 && !range.clone().any(|i| reached(&i)) {
+                continue;
+            }
+            let mut depth = self.subprogs[sub].stack_depth;
+            let inlined = |i: usize| matches!(self.aux[i].loop_inline, Some((true, _)));
+            if range.clone().filter(reached).any(inlined) {
+                depth = (depth + 7) / 8 * 8 + 24;
+            }
+            let jumps = |i: usize| {
+                let to = i as i64 + 1 + i64::from(self.insns[i].off);
+                let between = usize::try_from(to).unwrap_or(0).min(self.insns.len());
+                crate::cfg::is_may_goto(self.insns[i])
+                    && (to <= i as i64 || (i + 1..between).any(|i| self.aux[i].seen))
+            };
+            if range.filter(reached).any(jumps) {
+                depth += 16;
+            }
+            depths.push(depth.to_string());
+        }
+        depths
     }
 
     fn check(&mut self) -> R {
