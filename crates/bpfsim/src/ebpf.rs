@@ -1,10 +1,13 @@
 //! A loaded object and its programs.
 
 use crate::{Error, Map, Result, Sim};
-use bpfsim_abi::Errno;
+use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::{Btf, TypeId};
-use bpfsim_kernel::{Kernel, Loaded, ProgId, ProgramInput, ProgramOutput, SysOp, SysResult, mix};
-use bpfsim_loader::{Object, load};
+use bpfsim_kernel::{
+    Config, Kernel, Loaded, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
+    ProgramInput, ProgramOutput, SysOp, SysResult, mix,
+};
+use bpfsim_loader::load;
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -18,7 +21,7 @@ pub struct Ebpf {
 /// What a load made.
 #[derive(Clone)]
 pub(crate) struct Parts {
-    object: Arc<Object>,
+    prepared: Arc<Prepared>,
     loaded: Arc<Loaded>,
     /// Of the object's bytes.
     hash: u64,
@@ -38,9 +41,27 @@ pub struct ProgramMut<'a> {
 }
 
 /// Loads objects otherwise than [`Ebpf::load`] does.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct EbpfLoader {
     only: Option<Vec<String>>,
+    globals: Vec<(String, Vec<u8>)>,
+    policy: Policy,
+    kernel: KernelVersion,
+    btf: Option<Arc<Btf>>,
+}
+
+impl PartialEq for EbpfLoader {
+    /// Types are equal if they are the same.
+    fn eq(&self, other: &EbpfLoader) -> bool {
+        let btf = match (&self.btf, &other.btf) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        btf && self.only == other.only
+            && self.globals == other.globals
+            && self.policy == other.policy
+            && self.kernel == other.kernel
+    }
 }
 
 impl EbpfLoader {
@@ -57,17 +78,53 @@ impl EbpfLoader {
         self
     }
 
-    /// Loads an object into `sim`.
-    pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
-        let parts = sim.load(self, bytes, |kernel| self.load_anew(kernel, bytes))?;
-        sim.note_object(parts.hash);
-        Ok(Ebpf {
-            sim: sim.clone(),
-            parts,
-        })
+    /// Gives a global variable its value before the load: the only time at which one that is
+    /// `const` can get it, and what the verifier then takes it for.
+    #[must_use]
+    pub fn set_global<T: IntoBytes + Immutable + ?Sized>(
+        mut self,
+        name: &str,
+        value: &T,
+    ) -> EbpfLoader {
+        self.globals
+            .push((name.to_string(), value.as_bytes().to_vec()));
+        self
     }
 
-    fn load_anew(&self, kernel: &mut Kernel, bytes: &[u8]) -> Result<Parts> {
+    /// What to do with programs of which the verifier cannot say whether Linux would take them.
+    /// Without this, the object is refused.
+    #[must_use]
+    pub fn on_unsupported(mut self, what: OnUnsupported) -> EbpfLoader {
+        self.policy = Policy::Verify(what);
+        self
+    }
+
+    /// Loads without asking the verifier: for tests of engines, and for programs that are wrong on
+    /// purpose. Memory outside of the simulation stays out of their reach.
+    #[must_use]
+    pub fn unverified(mut self) -> EbpfLoader {
+        self.policy = Policy::Unverified;
+        self
+    }
+
+    /// Loads as for an older kernel: helpers, kfuncs, types and instructions that came later are
+    /// refused. The verifier's logic is 6.18's all the same.
+    #[must_use]
+    pub fn kernel(mut self, version: KernelVersion) -> EbpfLoader {
+        self.kernel = version;
+        self
+    }
+
+    /// Resolves CO-RE relocations and kernel functions against these types. What bpfsim itself
+    /// lays out in memory, such as tasks, is as in 6.18 nevertheless.
+    #[must_use]
+    pub fn btf(mut self, btf: Arc<Btf>) -> EbpfLoader {
+        self.btf = Some(btf);
+        self
+    }
+
+    /// Reads an object, resolves it for the kernel and verifies its programs.
+    fn prepare(&self, bytes: &[u8], config: &Config) -> Result<Arc<Prepared>> {
         let mut object = load(bytes)?;
         if let Some(only) = &self.only {
             for name in only {
@@ -83,11 +140,36 @@ impl EbpfLoader {
                 program.autoload = only.contains(&program.name);
             }
         }
-        let loaded = kernel.load(&mut object)?;
-        Ok(Parts {
-            object: Arc::new(object),
-            loaded: Arc::new(loaded),
-            hash: hash(bytes),
+        for (name, value) in &self.globals {
+            object.set_global(name, value)?;
+        }
+        let mut profile = Profile::reference().map_err(NewError::from)?;
+        profile.version = self.kernel;
+        profile.cpus = config.cpus;
+        if let Some(btf) = &self.btf {
+            profile.btf = Arc::clone(btf);
+        }
+        Ok(Arc::new(Prepared::new(object, &profile, self.policy)?))
+    }
+
+    /// Loads an object into `sim`.
+    pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
+        let cache = sim.cache();
+        let parts = sim.load(self, bytes, |kernel| {
+            let config = kernel.config().clone();
+            let make = || self.prepare(bytes, &config);
+            let prepared = cache.get(self, bytes, &config, make)?;
+            let loaded = Arc::new(kernel.load(&prepared)?);
+            Ok(Parts {
+                prepared,
+                loaded,
+                hash: hash(bytes),
+            })
+        })?;
+        sim.note_object(parts.hash);
+        Ok(Ebpf {
+            sim: sim.clone(),
+            parts,
         })
     }
 }
@@ -104,7 +186,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 impl Ebpf {
     /// Loads an object: makes its maps, applies its relocations, CO-RE against the types of a
-    /// Linux 6.18 kernel, and loads every program that libbpf would load.
+    /// Linux 6.18 kernel, and loads every program that libbpf would load, if the verifier accepts
+    /// it as Linux would.
     pub fn load(sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
         EbpfLoader::new().load(sim, bytes)
     }
@@ -136,7 +219,8 @@ impl Ebpf {
     pub fn map(&self, name: &str) -> Result<Map> {
         let made = || {
             self.parts
-                .object
+                .prepared
+                .object()
                 .maps
                 .iter()
                 .zip(&self.parts.loaded.maps)
@@ -209,11 +293,12 @@ impl Ebpf {
         let (_, _, size) = self.find_global(name)?;
         let found = self
             .parts
-            .object
+            .prepared
+            .object()
             .globals()
             .find(|g| g.name == name)
             .map(|g| g.ty);
-        match (&self.parts.object.btf, found) {
+        match (&self.parts.prepared.object().btf, found) {
             (Some(btf), Some(ty)) => Ok((Arc::clone(btf), ty, size)),
             _ => Err(Error::not_found("variable", name, std::iter::empty())),
         }
@@ -221,8 +306,13 @@ impl Ebpf {
 
     /// The map that holds a variable, and its place in there.
     fn find_global(&self, name: &str) -> Result<(Map, usize, usize)> {
-        let found = self.parts.object.globals().find(|g| g.name == name);
-        let names = || self.parts.object.globals().map(|g| g.name);
+        let found = self
+            .parts
+            .prepared
+            .object()
+            .globals()
+            .find(|g| g.name == name);
+        let names = || self.parts.prepared.object().globals().map(|g| g.name);
         let g = found.ok_or_else(|| Error::not_found("variable", name, names()))?;
         let id = self.parts.loaded.maps[g.map]
             .ok_or_else(|| Error::not_found("map", name, std::iter::empty()))?;

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod cache;
 mod check;
 mod ebpf;
 mod error;
@@ -33,14 +34,16 @@ mod sim;
 mod task;
 mod user;
 
-pub use bpfsim_abi::Errno;
+pub use bpfsim_abi::{Errno, KernelVersion};
+pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::{Failed, Found, Outcome, ReplayError, ReplayString, Seed, Strategy};
 pub use bpfsim_kernel::{
     AsyncKind, BOOTED, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, LeftOver,
-    Level, MapBtf, MapFd, MapId, MapSpec, Preemption, ProgramInput, ProgramOutput, SysOp,
-    SysResult, Trace, Wait, What, update,
+    Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported, Preemption, Prepared,
+    ProgramInput, ProgramOutput, Rejection, Standing, SysOp, SysResult, Trace, Wait, What, update,
 };
+pub use cache::Cache;
 pub use check::{
     EXHAUSTIVE_LIMIT, Runner, TestFailure, TestResult, check, check_exhaustive, check_pct,
     check_random, check_seed, replay,

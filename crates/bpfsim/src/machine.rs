@@ -2,7 +2,7 @@
 
 use crate::ebpf::Parts;
 use crate::user::Users;
-use crate::{Config, EbpfLoader, Result, Sim};
+use crate::{Cache, Config, EbpfLoader, Result, Sim};
 use bpfsim_kernel::{Chooser, Kernel, KernelSnapshot};
 use std::cell::{Cell, RefCell};
 
@@ -60,6 +60,8 @@ pub(crate) struct Origin {
     seed: Cell<u64>,
     /// What the last execution began with.
     first: RefCell<Option<FirstLoad>>,
+    /// Objects that need not be read and verified again.
+    pub cache: RefCell<Cache>,
 }
 
 /// A load that was the first thing that an execution did.

@@ -4,7 +4,7 @@ use crate::ebpf::Parts;
 use crate::machine::Origin;
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
-use crate::{EbpfLoader, Program, Result};
+use crate::{Cache, EbpfLoader, Program, Result};
 use bpfsim_explore::Seed;
 use bpfsim_kernel::{
     Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult,
@@ -63,6 +63,15 @@ impl Sim {
     /// Hash of the objects that were loaded.
     pub(crate) fn objects(&self) -> u32 {
         (self.objects.get() >> 32) as u32
+    }
+
+    /// From here on objects are taken from this cache, and put there, where they are loaded.
+    pub fn use_cache(&self, cache: &Cache) {
+        self.origin.cache.replace(cache.clone());
+    }
+
+    pub(crate) fn cache(&self) -> Cache {
+        self.origin.cache.borrow().clone()
     }
 
     pub(crate) fn kernel(&self) -> Ref<'_, Kernel> {

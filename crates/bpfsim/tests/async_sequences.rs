@@ -4,7 +4,7 @@
 //! kernel answers, more are asked of it: as many of each kind as the variable `ASYNC_SEQUENCES`
 //! says.
 
-use bpfsim::{Ebpf, Error, ProgramInput, Sim, micros};
+use bpfsim::{Cache, Ebpf, Error, ProgramInput, Sim, micros};
 use bpfsim_testing::async_ops::{
     Kind, MAPS, Machine, Op, Outcome, RECORDED, Recorded, Sequence, Step, VALUE_SIZE, ops_bytes,
     parse_entries, run_all,
@@ -12,6 +12,7 @@ use bpfsim_testing::async_ops::{
 use bpfsim_testing::linux::sequences::LinuxMachine;
 use bpfsim_testing::linux::{Linux, stay_on_cpu};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -28,7 +29,9 @@ struct SimMachine {
 
 impl SimMachine {
     fn new(object: &[u8]) -> Result<SimMachine, Error> {
+        static LOADED: LazyLock<Cache> = LazyLock::new(Cache::default);
         let sim = Sim::new()?;
+        sim.use_cache(&LOADED);
         let bpf = Ebpf::load(&sim, object)?;
         let fds = MAPS.iter().map(|m| Ok(Some(bpf.map(m)?.fd())));
         Ok(SimMachine {

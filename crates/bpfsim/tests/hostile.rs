@@ -1,7 +1,7 @@
 //! Objects that are damaged: loading and running one gives an error or a result, never a panic,
 //! a hang or the host's memory.
 
-use bpfsim::{Config, Ebpf, ProgramInput, Seed, Sim, millis};
+use bpfsim::{Config, Ebpf, EbpfLoader, ProgramInput, Seed, Sim, millis};
 use proptest::prelude::*;
 
 const OBJECTS: [&[u8]; 3] = [
@@ -10,15 +10,15 @@ const OBJECTS: [&[u8]; 3] = [
     include_bytes!("../../../fixtures/counter_race.bpf.o"),
 ];
 
-/// Loads an object and, when that works, runs all its programs in some order.
-fn try_all(bytes: &[u8], seed: u64) -> Result<(), bpfsim::Error> {
+/// Loads an object, verified or not, and, when that works, runs all its programs in some order.
+fn try_all(bytes: &[u8], loader: &EbpfLoader, seed: u64) -> Result<(), bpfsim::Error> {
     let config = Config {
         fuel: 10_000,
         max_callbacks: 1_000,
         ..Config::default()
     };
     let sim = Sim::with(config, Seed(seed))?;
-    let mut bpf = Ebpf::load(&sim, bytes)?;
+    let mut bpf = loader.load(&sim, bytes)?;
     let names: Vec<_> = bpf.programs().map(|p| p.name().to_string()).collect();
     for name in names {
         bpf.program_mut(&name)?
@@ -34,7 +34,7 @@ fn try_all(bytes: &[u8], seed: u64) -> Result<(), bpfsim::Error> {
 #[test]
 fn truncated_anywhere() {
     for object in OBJECTS {
-        assert!(try_all(object, 0).is_ok());
+        assert!(try_all(object, &EbpfLoader::new(), 0).is_ok());
         let step = object.len() / 200;
         for len in (0..object.len()).step_by(step) {
             let error = Ebpf::load(&Sim::new().unwrap(), &object[..len]).err();
@@ -58,12 +58,13 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
         }
-        if let Err(error) = try_all(&bytes, seed) {
+        if let Err(error) = try_all(&bytes, &EbpfLoader::new(), seed) {
             prop_assert!(!error.to_string().is_empty());
         }
     }
 
-    /// Damage where it hurts most: in the instructions and relocations of a program.
+    /// Damage where it hurts most: in the instructions and relocations of a program. Nobody
+    /// verifies them.
     #[test]
     fn words_replaced(
         which in 0..OBJECTS.len(),
@@ -75,6 +76,6 @@ proptest! {
             let at = at.index(bytes.len() / 4) * 4;
             bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
         }
-        let _ = try_all(&bytes, seed);
+        let _ = try_all(&bytes, &EbpfLoader::new().unverified(), seed);
     }
 }

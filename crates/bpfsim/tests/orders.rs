@@ -1,6 +1,6 @@
 //! Two increments of one counter, each a load, an add and a store.
 
-use bpfsim::{Cpu, Ebpf, ProgramInput, Seed, Sim};
+use bpfsim::{Cache, Cpu, Ebpf, ProgramInput, Seed, Sim};
 use std::collections::BTreeSet;
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
@@ -8,8 +8,10 @@ const OBJECT: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
 /// What the counter is after `scene` in each of a hundred orders; every order is run twice and
 /// must be the same both times.
 fn outcomes(scene: fn(&Sim, &mut Ebpf) -> bpfsim::Result<()>) -> BTreeSet<u64> {
+    let loaded = Cache::default();
     let run = |seed: u64| {
         let sim = Sim::with(Default::default(), Seed(seed)).unwrap();
+        sim.use_cache(&loaded);
         let mut bpf = Ebpf::load(&sim, OBJECT).unwrap();
         scene(&sim, &mut bpf).unwrap();
         sim.finish().unwrap();

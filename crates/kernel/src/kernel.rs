@@ -16,8 +16,10 @@ use crate::trace::Trace;
 use crate::types::Layouts;
 use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
 use bpfsim_abi::{Errno, ProgType};
+use bpfsim_btf::Btf;
 use bpfsim_vm::{Area, GuestMem, MemError};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a simulation is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +195,16 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// The types by which kernel objects are laid out in its memory.
+    pub fn types(&self) -> &Arc<Btf> {
+        &self.layouts.btf
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// From here on `chooser` decides.
     pub fn set_chooser(&mut self, chooser: Box<dyn Chooser>) {
         self.chooser = chooser;
@@ -279,10 +291,13 @@ impl Kernel {
         self.st.maps[map.at()].len()
     }
 
-    /// Overwrites bytes of a global data map through its mapping (`mmap`), frozen ones too: user
-    /// space sets those before the load, which is what this stands for.
+    /// Overwrites bytes of a global data map through its mapping (`mmap`). Frozen ones are what the
+    /// verifier took them for: they are set before the load.
     pub fn write_data(&mut self, map: MapId, at: usize, bytes: &[u8]) -> Result<(), Errno> {
         let m = &self.st.maps[map.at()];
+        if m.frozen {
+            return Err(Errno::EPERM);
+        }
         let end = at
             .checked_add(bytes.len())
             .filter(|&e| e <= m.spec.value_size as usize);

@@ -7,7 +7,8 @@
 //!
 //! Where things are:
 //!
-//! - `kernel`: what user space does; `load`: objects to maps and programs;
+//! - `kernel`: what user space does; `verify`, `prepare`: objects for the
+//!   verifier, and what it says; `load`: to maps and programs;
 //! - `sched`: what can happen next; `exec`: making it happen; `run`: executions in flight;
 //! - `syscall`, `task`: what user space does; `refs`: who keeps maps and programs;
 //! - `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
@@ -36,6 +37,7 @@ mod map;
 mod mapop;
 mod object;
 mod packet;
+mod prepare;
 mod printk;
 mod prog;
 mod refs;
@@ -49,6 +51,7 @@ mod task;
 mod touch;
 mod trace;
 mod types;
+mod verify;
 mod view;
 
 pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
@@ -58,6 +61,7 @@ pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, update};
+pub use prepare::{OnUnsupported, Policy, Prepared, Rejection, Standing};
 pub use prog::{ProgramInput, ProgramOutput};
 pub use refs::MapFd;
 pub use run::Job;
@@ -66,6 +70,7 @@ pub use syscall::{Goal, Paused, SysOp, SysResult};
 pub use task::{TaskKind, TaskSpec};
 pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Trace, What};
+pub use verify::{Profile, Resolved, veristat_fixup};
 
 /// True when bpfsim runs the kfunc of this name.
 pub fn runs_kfunc(name: &str) -> bool {

@@ -1,24 +1,19 @@
-//! From an [`Object`] to maps and programs: what libbpf asks of `bpf(2)`, and what it does there.
+//! From a [`Prepared`] object to maps and programs: what libbpf asks of `bpf(2)`, and what it does there.
 
 use crate::helper;
 use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
 use crate::kfunc;
-use crate::map::{MapBtf, MapSpec};
+use crate::map::MapSpec;
+use crate::prepare::{Prepared, Rejection, Standing};
 use crate::prog::{ProgCode, ProgMeta, code_address};
+use crate::verify::{is_frozen, map_spec};
 use bpfsim_abi::{AttachType, Errno, Func, MapType};
-use bpfsim_btf::Kind;
 use bpfsim_btf::core::{CoreError, POISON_CALL};
 use bpfsim_isa::{CallKind, Insn, Op, decode_all, uapi};
-use bpfsim_loader::{
-    ExternKind, Kconfig, MapDef, MapKind, Object, POISON_CALL_KFUNC_BASE, Program, Reloc,
-    RelocKind, SlotValue,
-};
+use bpfsim_loader::{ExternKind, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue};
 use bpfsim_vm::{Image, LowerError};
 use std::sync::Arc;
-
-/// `LINUX_KERNEL_VERSION` of the emulated kernel: 6.18.0.
-const KERNEL_VERSION: u32 = 6 << 16 | 18 << 8;
 
 /// What became of an object.
 #[derive(Clone, Debug)]
@@ -69,6 +64,27 @@ pub enum LoadError {
         /// The relocation and what is wrong with it.
         error: CoreError,
     },
+    /// What the program attaches to is not there.
+    #[error("program `{program}`: {what}")]
+    Attach {
+        /// The program.
+        program: String,
+        /// What is missing.
+        what: String,
+    },
+    /// The verifier refuses the program, as Linux would.
+    #[error("{0}")]
+    Rejected(Box<Rejection>),
+    /// The verifier cannot say what Linux would say.
+    #[error("program `{program}`{}: the verifier cannot judge this yet: {what}", .insn.map(|i| format!(", insn {i}")).unwrap_or_default())]
+    Unjudged {
+        /// The program.
+        program: String,
+        /// What it lacks.
+        what: String,
+        /// The instruction at hand, where there is one.
+        insn: Option<usize>,
+    },
     /// The instructions are none.
     #[error("program `{program}`: {error}")]
     Code {
@@ -80,33 +96,9 @@ pub enum LoadError {
 }
 
 impl Kernel {
-    /// Loads an object as libbpf does: resolves `.kconfig` and CO-RE against this kernel, makes
-    /// the maps and loads the programs, those with autoload. An object is loaded once.
-    pub fn load(&mut self, object: &mut Object) -> Result<Loaded, LoadError> {
-        object.set_kconfig(&Kconfig {
-            config: "",
-            kernel_version: KERNEL_VERSION,
-            has_bpf_cookie: true,
-            has_syscall_wrapper: true,
-        })?;
-        let report = object.relocate_core(&self.layouts.btf, &[])?;
-        for (index, program) in object
-            .programs
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| p.autoload)
-        {
-            if let Some(error) = report.error(index) {
-                return Err(LoadError::Core {
-                    program: program.name.clone(),
-                    error: error.clone(),
-                });
-            }
-            if let Some(error) = &program.link_error {
-                return Err(LoadError::Object((**error).clone()));
-            }
-        }
-        let object = &*object;
+    /// Loads an object as libbpf does: makes the maps and loads the programs, those with autoload.
+    pub fn load(&mut self, prepared: &Prepared) -> Result<Loaded, LoadError> {
+        let object = prepared.object();
         self.make_ksyms(object)
             .map_err(|e| LoadError::Unsupported {
                 what: format!("kernel variables: {e}"),
@@ -123,8 +115,8 @@ impl Kernel {
         let mut programs = Vec::new();
         let mut ids = vec![None; object.programs.len()];
         for (index, program) in object.programs.iter().enumerate() {
-            if program.autoload {
-                let id = self.load_program(object, program, &maps)?;
+            if let Some(standing) = prepared.standing(index) {
+                let id = self.load_program(object, program, standing, &maps)?;
                 programs.push((program.name.clone(), id));
                 ids[index] = Some(id);
             }
@@ -152,27 +144,11 @@ impl Kernel {
         let inner = inner
             .map(|inner| self.create_map(object, inner))
             .transpose()?;
-        let btf = match (&object.btf, def.key_type, def.value_type) {
-            (Some(btf), key, Some(value)) if has_types(map_type) => Some(MapBtf {
-                btf: Arc::clone(btf),
-                key: key.unwrap_or_default(),
-                value,
-            }),
-            _ => None,
-        };
         let spec = MapSpec {
-            name: def.name.clone(),
-            map_type,
-            key_size: def.key_size,
-            value_size: def.value_size,
-            max_entries: self.max_entries(map_type, def.max_entries),
-            flags: def.map_flags,
-            map_extra: def.map_extra,
-            numa_node: def.numa_node,
             inner,
-            btf,
+            ..map_spec(object, def, map_type, self.cpus.len() as u32)
         };
-        let frozen = matches!(def.kind, MapKind::Rodata | MapKind::Kconfig);
+        let frozen = is_frozen(def);
         let failed = |errno| LoadError::Map {
             map: def.name.clone(),
             errno,
@@ -193,18 +169,6 @@ impl Kernel {
                 .copy_from_slice(&def.data);
         }
         Ok(id)
-    }
-
-    /// `max_entries` as libbpf corrects it: ring buffers are powers of two of whole pages, perf
-    /// event arrays have an entry for each CPU unless said otherwise.
-    fn max_entries(&self, map_type: MapType, given: u32) -> u32 {
-        match map_type {
-            MapType::Ringbuf | MapType::UserRingbuf if given != 0 => {
-                given.max(4096).checked_next_power_of_two().unwrap_or(given)
-            }
-            MapType::PerfEventArray if given == 0 => self.cpus.len() as u32,
-            _ => given,
-        }
     }
 
     /// Puts into maps of maps and of programs what the object says lies in them.
@@ -240,11 +204,14 @@ impl Kernel {
         &mut self,
         object: &Object,
         program: &Program,
+        standing: &Standing,
         maps: &[Option<MapId>],
     ) -> Result<ProgId, LoadError> {
         let id = ProgId(self.st.progs.len() as u32);
         let mut insns = program.insns.clone();
-        for reloc in &program.relocs {
+        let verified = standing.verified();
+        let reached = |insn| verified.is_none_or(|v| v.is_reached(insn));
+        for reloc in program.relocs.iter().filter(|r| reached(r.insn)) {
             self.resolve(object, program, id, maps, reloc, &mut insns)?;
         }
         let code = |error| LoadError::Code {
@@ -252,6 +219,9 @@ impl Kernel {
             error,
         };
         for (at, op) in decode_all(&insns).map_err(|e| code(e.into()))? {
+            if !reached(at) {
+                continue;
+            }
             if let Op::Call(CallKind::Helper(n)) = op {
                 let func = u32::try_from(n).ok().and_then(Func::from_u32);
                 // Poisoned by a relocation that found nothing: such code is not meant to run.
@@ -266,7 +236,11 @@ impl Kernel {
                 }
             }
         }
-        let image = Arc::new(Image::new(&insns).map_err(code)?);
+        let image = match verified {
+            Some(verified) => Image::new(&insns, verified),
+            None => Image::unverified(&insns),
+        };
+        let image = Arc::new(image.map_err(code)?);
         self.code.push(ProgCode {
             image,
             lines: program.lines.clone(),
@@ -336,9 +310,10 @@ impl Kernel {
                         .ok_or_else(|| unresolved(".kconfig".into()))?;
                     data(index, *off)?
                 }
+                // One that Linux has not either.
+                _ if insns[reloc.insn].src() == 0 && insns[reloc.insn].imm == 0 => 0,
                 _ => match self.ksym_address(object.externs[ext].essential_name()) {
                     Some(address) => address,
-                    None if object.externs[ext].weak => 0,
                     None => {
                         let what = format!("kernel variable `{}`", object.externs[ext].name);
                         let program = Some((program.name.clone(), reloc.insn));
@@ -348,18 +323,11 @@ impl Kernel {
             },
             RelocKind::ExternCall { ext } => {
                 let name = object.externs[ext].essential_name();
-                let known = kfunc::index(name);
-                if known.is_none()
-                    && object.externs[ext].weak
-                    && self.layouts.btf.find(name, Kind::Func).is_none()
-                {
-                    // Linux has none of that name either: libbpf poisons the call.
-                    let poison = POISON_CALL_KFUNC_BASE.wrapping_add(ext as i32);
-                    let call = uapi::BPF_JMP | uapi::BPF_CALL;
-                    insns[reloc.insn] = Insn::new(call, 0, 0, 0, poison);
+                if insns[reloc.insn].src() != uapi::BPF_PSEUDO_KFUNC_CALL {
+                    // Linux has none of that name either, and the call was poisoned.
                     return Ok(());
                 }
-                let Some(index) = known else {
+                let Some(index) = kfunc::index(name) else {
                     let what = format!("kfunc {name}");
                     let program = Some((program.name.clone(), reloc.insn));
                     return Err(LoadError::Unsupported { what, program });
@@ -377,25 +345,4 @@ impl Kernel {
         (first.imm, second.imm) = (value as u32 as i32, (value >> 32) as i32);
         Ok(())
     }
-}
-
-/// Types of map for which libbpf tells Linux the types of keys and values.
-fn has_types(map_type: MapType) -> bool {
-    !matches!(
-        map_type,
-        MapType::PerfEventArray
-            | MapType::CgroupArray
-            | MapType::StackTrace
-            | MapType::ArrayOfMaps
-            | MapType::HashOfMaps
-            | MapType::Devmap
-            | MapType::DevmapHash
-            | MapType::Cpumap
-            | MapType::Xskmap
-            | MapType::Sockmap
-            | MapType::Sockhash
-            | MapType::Queue
-            | MapType::Stack
-            | MapType::Arena
-    )
 }

@@ -203,8 +203,21 @@ pub enum Verdict {
     },
 }
 
-/// What was learnt of an accepted program, for engines.
-#[derive(Clone, Debug, Default)]
+/// What an engine does otherwise than the instruction says (`do_misc_fixups` and its like). Linux
+/// puts other instructions in its place; here each keeps its place, so that engines count those
+/// of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Nothing.
+    None,
+    /// A load that gives 0 where there is no memory (`BPF_PROBE_MEM`).
+    ProbeMem,
+    /// No way through the program reaches it (`bpf_opt_remove_dead_code`).
+    Dead,
+}
+
+/// What was learnt of an accepted program, for engines. Only [`verify`] makes one.
+#[derive(Clone, Debug)]
 pub struct Verified {
     /// By instruction: the type of the pointer that it accesses memory through, 0 for none.
     pub(crate) ptr_types: Vec<u32>,
@@ -220,16 +233,20 @@ impl Verified {
         self.seen.get(insn).copied().unwrap_or(false)
     }
 
-    /// Whether this instruction is to be a load that gives 0 where there is no memory
-    /// (`BPF_PROBE_MEM`).
-    pub fn is_probe_mem(&self, insn: usize) -> bool {
-        use reg::ty;
-        let t = self.ptr_types.get(insn).copied().unwrap_or(0);
-        match ty::base(t) {
-            ty::BTF_ID => t & (ty::TRUSTED | ty::RCU | ty::ALLOC) == 0 || t & ty::UNTRUSTED != 0,
-            ty::MEM => t & ty::UNTRUSTED != 0,
-            _ => false,
+    /// What an engine does otherwise at this instruction.
+    pub fn rewrite(&self, insn: usize) -> Rewrite {
+        if !self.is_reached(insn) {
+            return Rewrite::Dead;
         }
+        match self.ptr_types.get(insn) {
+            Some(&t) if reg::ty::is_probed(t) => Rewrite::ProbeMem,
+            _ => Rewrite::None,
+        }
+    }
+
+    /// Number of instruction slots of the program that this is about.
+    pub fn slots(&self) -> usize {
+        self.seen.len()
     }
 
     /// Deepest stack of each subprogram, bytes.

@@ -53,6 +53,14 @@ pub(crate) mod ty {
     pub const fn base(t: u32) -> u32 {
         t & BASE
     }
+    /// A pointer that may lead nowhere, and that loads go through all the same
+    /// (`convert_ctx_accesses`).
+    pub const fn is_probed(t: u32) -> bool {
+        t == BTF_ID
+            || t == BTF_ID | UNTRUSTED
+            || t == BTF_ID | ALLOC | UNTRUSTED
+            || t == MEM | RDONLY | UNTRUSTED
+    }
     pub const fn maybe_null(t: u32) -> bool {
         t & MAYBE_NULL != 0
     }

@@ -48,6 +48,8 @@ macro_rules! operand_ops {
                 St8I, St16I, St32I, St64I, St8R, St16R, St32R, St64R,
                 /// `t` is an [`AtomicOp`] plus fetch; on 32 or 64 bits.
                 Atomic32, Atomic64,
+                /// A load of [`Code::t`] bytes that gives 0 where there is no memory.
+                Probe,
                 LdPkt8, LdPkt16, LdPkt32,
                 Ja, MayGoto,
                 /// Between the address space of an arena's user (1) and the program's own (0).
@@ -91,7 +93,8 @@ pub struct Code {
     pub d: u8,
     /// Source register.
     pub s: u8,
-    /// Index of an atomic's operation in [`AtomicOp::ALL`]; bit 7: it fetches.
+    /// Index of an atomic's operation in [`AtomicOp::ALL`]; bit 7: it fetches. Of a probing load
+    /// its bytes; bit 7: they are sign-extended.
     pub t: u8,
     /// Memory offset, or the distance of a jump from the next instruction.
     pub off: i32,
@@ -101,6 +104,9 @@ pub struct Code {
 
 /// In [`Code::t`] of an atomic: the old value goes to a register.
 pub(crate) const FETCH: u8 = 0x80;
+
+/// In [`Code::t`] of a probing load: what it loads is sign-extended.
+pub(crate) const SIGNED: u8 = 0x80;
 
 /// The operation in [`Code::t`] of an atomic.
 pub(crate) fn atomic_op(t: u8) -> AtomicOp {

@@ -8,7 +8,7 @@ use crate::op::Op;
 ///
 /// Invariant: the place is one of `ops`, or one past a `Bad`. It holds because ops come from
 /// [`Ops`](crate::op::Ops) alone: they end in `Bad`, after which a loop fetches no more; their
-/// jumps land inside (checked by [`Image::new`](crate::Image::new)); a wide op is followed by its
+/// jumps land inside (checked by [`Image`](crate::Image)); a wide op is followed by its
 /// second slot; and every other place is given as an index, which is checked here.
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {

@@ -8,7 +8,7 @@
 
 use crate::activation::{Frame, MAX_FRAMES};
 use crate::alu::{w32, w64};
-use crate::code::{FETCH, atomic_op, operand_ops};
+use crate::code::{FETCH, SIGNED, atomic_op, operand_ops};
 use crate::cursor::Cursor;
 use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
 use crate::lower::Image;
@@ -184,6 +184,17 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                     }
                 }
             }
+        }};
+    }
+    macro_rules! probe {
+        ($o:expr) => {{
+            let (addr, size) = (R!($o.s).wrapping_add($o.off as u64), $o.imm as u8 & !SIGNED);
+            gate!(addr, size, Read);
+            let to = match mem.has(addr) {
+                true => Some(addr),
+                false => translated!(addr, size as usize, Read),
+            };
+            R!($o.d) = mem.lend(|m| probe(host, m, addr, $o.imm as u8, to));
         }};
     }
     macro_rules! store {
@@ -412,6 +423,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                     F::Ld16 => one!(o, ld u16 x),
                     F::Ld32 => one!(o, ld u32 x),
                     F::Ld64 => one!(o, ld u64 x),
+                    F::Probe => probe!(o),
                     F::LdS8 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i8, i64),
                     F::LdS16 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i16, i64),
                     F::LdS32 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i32, i64),
@@ -528,6 +540,21 @@ fn load_window(
         size: size as u32,
         write: false,
     })
+}
+
+/// As [`load_window`], 0 where there is nothing. `what` is the op's [`Code::t`](crate::Code::t).
+#[cold]
+#[inline(never)]
+fn probe(host: &mut dyn Host, mem: &GuestMem, addr: u64, what: u8, to: Option<u64>) -> u64 {
+    let size = usize::from(what & !SIGNED);
+    let value = load_window(host, mem, addr, size, to).unwrap_or(0);
+    match what {
+        SIGNED.. => {
+            let unused = 64 - 8 * size as u32;
+            ((value << unused) as i64 >> unused) as u64
+        }
+        _ => value,
+    }
 }
 
 /// As [`load_window`], for a store.

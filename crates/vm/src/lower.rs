@@ -1,11 +1,12 @@
 //! From instructions to an [`Image`].
 
-use crate::code::{Code, FETCH, K};
+use crate::code::{Code, FETCH, K, SIGNED};
 use crate::op::Ops;
 use bpfsim_isa::{
     AluOp, CallKind, Cond, DecodeError, EndKind, Imm64, Insn, Op, Operand, Reg, Size, Width,
     decode_any,
 };
+use bpfsim_verifier::{Rewrite, Verified};
 
 /// A program in the engine's form. It holds no addresses of the host and nothing that running
 /// changes, so simulations share it.
@@ -36,6 +37,14 @@ pub enum LowerError {
         /// Where it goes.
         to: i64,
     },
+    /// What the verifier said is of another program.
+    #[error("{slots} slots, of which the verifier saw {verified}")]
+    OtherProgram {
+        /// Slots of the program.
+        slots: usize,
+        /// Slots of the program that was verified.
+        verified: usize,
+    },
     /// A two-slot immediate that names an object rather than a value.
     #[error("insn {at}: {what:?} was not replaced by its address")]
     Unresolved {
@@ -55,9 +64,24 @@ pub enum LowerError {
 }
 
 impl Image {
-    /// Pre-decodes a program whose `ld_imm64`s hold final values and whose kfunc calls hold, in
-    /// place of the BTF id, the number that [`Call::Kfunc`](crate::Call) shall carry.
-    pub fn new(insns: &[Insn]) -> Result<Image, LowerError> {
+    /// Pre-decodes a program that was verified, whose `ld_imm64`s hold final values and whose kfunc
+    /// calls hold, in place of the BTF id, the number that [`Call::Kfunc`](crate::Call) shall carry.
+    pub fn new(insns: &[Insn], verified: &Verified) -> Result<Image, LowerError> {
+        let (slots, verified_slots) = (insns.len(), verified.slots());
+        if slots != verified_slots {
+            let verified = verified_slots;
+            return Err(LowerError::OtherProgram { slots, verified });
+        }
+        Image::lower(insns, |at| verified.rewrite(at))
+    }
+
+    /// As [`Image::new`], of a program that nobody verified: it faults where Linux would have
+    /// refused it.
+    pub fn unverified(insns: &[Insn]) -> Result<Image, LowerError> {
+        Image::lower(insns, |_| Rewrite::None)
+    }
+
+    fn lower(insns: &[Insn], rewrite: impl Fn(usize) -> Rewrite) -> Result<Image, LowerError> {
         if insns.len() > MAX_SLOTS {
             return Err(LowerError::TooLong(insns.len()));
         }
@@ -75,7 +99,11 @@ impl Image {
         while at < insns.len() {
             let (op, slots) = decode_any(insns, at)?;
             starts[at] = true;
-            code[at] = lower(at, op)?;
+            code[at] = match rewrite(at) {
+                Rewrite::None => lower(at, op)?,
+                Rewrite::ProbeMem => probe(lower(at, op)?),
+                Rewrite::Dead => bad,
+            };
             at += slots;
         }
         for (at, c) in code.iter().enumerate() {
@@ -309,6 +337,25 @@ fn lower(at: usize, op: Op) -> Result<Code, LowerError> {
             _ => return Err(unsupported()),
         },
     })
+}
+
+/// The load that gives 0 where there is no memory; what is no load stays what it is.
+fn probe(code: Code) -> Code {
+    let (size, signed) = match code.k {
+        K::Ld8 => (1, 0),
+        K::Ld16 => (2, 0),
+        K::Ld32 => (4, 0),
+        K::Ld64 => (8, 0),
+        K::LdS8 => (1, SIGNED),
+        K::LdS16 => (2, SIGNED),
+        K::LdS32 => (4, SIGNED),
+        _ => return code,
+    };
+    Code {
+        k: K::Probe,
+        t: size | signed,
+        ..code
+    }
 }
 
 /// `off` is 1 where the index register counts, so that the engine needs one op for both kinds.

@@ -34,7 +34,7 @@ pub(crate) struct Op {
     pub s: R,
     /// As in [`Code`].
     pub off: i32,
-    /// As in [`Code`]; of an atomic, its [`Code::t`].
+    /// As in [`Code`]; of an atomic and of a probing load, its [`Code::t`].
     pub imm: i64,
 }
 
@@ -306,7 +306,7 @@ impl Ops {
 impl Op {
     fn new(c: &Code) -> Op {
         let imm = match c.k {
-            K::Atomic32 | K::Atomic64 => c.t as i64,
+            K::Atomic32 | K::Atomic64 | K::Probe => c.t as i64,
             _ => c.imm,
         };
         let reg = |n: u8| R::ALL[n as usize & 15];
@@ -358,7 +358,7 @@ mod tests {
     use bpfsim_isa::assemble;
 
     fn first(text: &str) -> F {
-        let image = Image::new(&assemble(text).unwrap()).unwrap();
+        let image = Image::unverified(&assemble(text).unwrap()).unwrap();
         image.ops().fast[0].f
     }
 

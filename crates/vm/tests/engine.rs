@@ -101,7 +101,7 @@ impl Machine {
         let stack = mem.alloc(Area::Stack, STACK_SIZE, 8).unwrap();
         mem.slice_mut(at, len).unwrap().copy_from_slice(area);
         Machine {
-            image: Image::new(&program.slots).unwrap(),
+            image: Image::unverified(&program.slots).unwrap(),
             mem,
             act: Activation::new(0, [at, 0, 0, 0, 0], stack),
             area: (at, len),
@@ -198,10 +198,10 @@ proptest! {
         flows in vec(flow(), 0..4),
         explore: bool,
     ) {
-        let image = Image::new(&slots);
+        let image = Image::unverified(&slots);
         prop_assume!(image.is_ok());
         let image = image.unwrap();
-        let other = Image::new(&assemble("r0 += 1; exit").unwrap()).unwrap();
+        let other = Image::unverified(&assemble("r0 += 1; exit").unwrap()).unwrap();
         let mode = if explore { Mode::Explore } else { Mode::Plain };
         let mut ends = Vec::new();
         for piece in [2_000, 7, 1] {
@@ -299,7 +299,7 @@ fn flow() -> impl Strategy<Value = Flow> {
 
 /// Runs a program with these answers to its end.
 fn ends(text: &str, flows: &[Flow]) -> (Stop, Answers, Activation) {
-    let image = Image::new(&assemble(text).unwrap()).unwrap();
+    let image = Image::unverified(&assemble(text).unwrap()).unwrap();
     let mut mem = GuestMem::new().unwrap();
     mem.alloc(Area::Shared, 0x2_0000, 8).unwrap();
     let stack = mem.alloc(Area::Stack, STACK_SIZE, 8).unwrap();
@@ -330,8 +330,9 @@ fn a_callback_returns_to_the_host_and_the_call_to_the_program() {
 #[test]
 fn a_tail_call_in_a_subprogram_returns_to_its_caller() {
     // A subprogram makes the tail call; the other program's end ends the subprogram.
-    let image = Image::new(&assemble("r6 = 5; call f; r0 += r6; exit; f: call 12; exit").unwrap());
-    let other = Image::new(&assemble("r6 = 0; r0 = 40; exit").unwrap()).unwrap();
+    let image =
+        Image::unverified(&assemble("r6 = 5; call f; r0 += r6; exit; f: call 12; exit").unwrap());
+    let other = Image::unverified(&assemble("r6 = 0; r0 = 40; exit").unwrap()).unwrap();
     let image = image.unwrap();
     let mut mem = GuestMem::new().unwrap();
     let stack = mem.alloc(Area::Stack, STACK_SIZE, 8).unwrap();
@@ -386,7 +387,7 @@ fn an_arena_is_reached_by_its_low_addresses() {
 fn faults_name_the_instruction_within_a_sequence() {
     // The third op of one dispatch, in both compilations of the loop.
     let text = "r3 = 0x5000; r1 = r3; r1 += 0x100; r2 = *(u8 *)(r1 + 2); exit";
-    let image = Image::new(&assemble(text).unwrap()).unwrap();
+    let image = Image::unverified(&assemble(text).unwrap()).unwrap();
     for budget in [4, 1_000] {
         let mut mem = GuestMem::new().unwrap();
         let stack = mem.alloc(Area::Stack, STACK_SIZE, 8).unwrap();

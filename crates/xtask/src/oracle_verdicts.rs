@@ -3,27 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bpfsim_abi::sections::AttachTarget;
-use bpfsim_abi::{AttachType, Func, MapType, ProgType};
-use bpfsim_btf::fields::parse_fields;
-use bpfsim_btf::{Btf, Kind, Type, TypeId};
-use bpfsim_loader::{ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object, Program};
-use bpfsim_verifier::{
-    AttachTo, Env, FuncInfo, LineInfo, MapDesc, Options, Outcome, ProgramToVerify, Verdict, verify,
-};
-
-/// `license_is_gpl_compatible`
-const GPL: [&str; 6] = [
-    "GPL",
-    "GPL v2",
-    "GPL and additional rights",
-    "Dual BSD/GPL",
-    "Dual MIT/GPL",
-    "Dual MPL/GPL",
-];
+use bpfsim_abi::Func;
+use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
+use bpfsim_verifier::{Options, Outcome, Verdict};
 
 /// A row of the record.
 struct Row {
@@ -79,12 +63,17 @@ pub fn main(args: &[String]) -> Result<(), String> {
     for row in text.lines().skip(1).filter_map(row) {
         files.entry(row.file.clone()).or_default().push(row);
     }
-    let kernel = bpfsim_btf::vmlinux().map_err(|e| format!("{e}"))?;
+    let profile = Profile {
+        // As on the machine that the record is from.
+        kallsyms_all: false,
+        refused_helpers: &[Func::OverrideReturn, Func::ProbeWriteUser],
+        ..Profile::reference().map_err(|e| format!("{e}"))?
+    };
     let mut score = Score::default();
     for (file, rows) in &files {
         let path = Path::new(dir).join(file);
         let bytes = std::fs::read(&path).map_err(|_| "no such object".to_owned());
-        let object = bytes.and_then(|b| prepare(&b, &kernel));
+        let object = bytes.and_then(|b| prepare(&b, &profile));
         for row in rows {
             let name = format!("{} {}", row.file, row.program);
             if only.as_ref().is_some_and(|o| !name.contains(o.as_str())) {
@@ -93,7 +82,7 @@ pub fn main(args: &[String]) -> Result<(), String> {
             score.rows += 1;
             score.linux += row.micros;
             let outcome = match &object {
-                Ok(object) => judge(object, &row.program, &kernel, level, &mut score.time),
+                Ok(object) => judge(object, &row.program, &profile, level, &mut score.time),
                 Err(e) => Err(e.clone()),
             };
             match outcome {
@@ -264,195 +253,31 @@ fn row(line: &str) -> Option<Row> {
     })
 }
 
-/// An object with all that a kernel adds.
-fn prepare(bytes: &[u8], kernel: &Btf) -> Result<Object, String> {
+/// An object with all that a kernel adds, loaded as veristat loads it.
+fn prepare(bytes: &[u8], profile: &Profile) -> Result<Resolved, String> {
     let mut object = bpfsim_loader::load(bytes).map_err(|e| format!("{e}"))?;
-    object
-        .relocate_core(kernel, &[])
-        .map_err(|e| format!("{e}"))?;
-    let kconfig = Kconfig {
-        config: "CONFIG_HZ=250\nCONFIG_BPF_SYSCALL=y\nCONFIG_X86_64=y\nCONFIG_X86=y\n",
-        kernel_version: 0x06_12_2c,
-        has_bpf_cookie: true,
-        has_syscall_wrapper: true,
-    };
-    object.set_kconfig(&kconfig).map_err(|e| format!("{e}"))?;
-    object
-        .resolve_externs(|ext| {
-            let name = ext.essential_name();
-            match ext.kind {
-                ExternKind::Kfunc { .. } => kernel
-                    .find(name, Kind::Func)
-                    .map(|id| ExternValue::Btf { id, btf: 0 }),
-                ExternKind::Ksym { ty: Some(_) } => kernel
-                    .find(name, Kind::Var)
-                    .map(|id| ExternValue::Btf { id, btf: 0 }),
-                _ if ext.weak => None,
-                _ => Some(ExternValue::Address(0x1000)),
-            }
-        })
-        .map_err(|e| format!("{e}"))?;
-    Ok(object)
-}
-
-/// The type that a program without a known section is loaded as.
-fn guess(object: &Object, program: &Program) -> ProgType {
-    let btf = object.btf.as_deref();
-    let arg = || -> Option<&str> {
-        let btf = btf?;
-        let id = program.funcs.first()?.type_id?;
-        let Type::Func { proto, .. } = btf.ty(id)? else {
-            return None;
-        };
-        let Type::FuncProto(p) = btf.ty(proto)? else {
-            return None;
-        };
-        let Type::Ptr { to } = btf.resolve(p.params.iter().next()?.ty).ok()?.1 else {
-            return None;
-        };
-        Some(btf.name_of(btf.resolve(to).ok()?.0))
-    };
-    match (program.section.as_str(), arg()) {
-        (s, _) if s.starts_with("sk_skb") => ProgType::SkSkb,
-        (s, _) if s.starts_with("sk_msg") => ProgType::SkMsg,
-        ("encap_gre" | "encap_gre6", _) => ProgType::LwtXmit,
-        ("encap_srh", _) => ProgType::LwtIn,
-        ("add_egr_x" | "pop_egr" | "inspect_t", _) => ProgType::LwtSeg6local,
-        (_, Some("__sk_buff")) => ProgType::SchedCls,
-        (_, Some("xdp_md")) => ProgType::Xdp,
-        (_, Some("bpf_sock_ops")) => ProgType::SockOps,
-        (_, Some("sk_msg_md")) => ProgType::SkMsg,
-        (_, Some("bpf_sock_addr")) => ProgType::CgroupSockAddr,
-        (_, Some("bpf_raw_tracepoint_args")) => ProgType::RawTracepoint,
-        (_, Some("pt_regs")) => ProgType::Kprobe,
-        _ => ProgType::Tracepoint,
-    }
-}
-
-fn describe(object: &Object, def: &MapDef, inner: Option<usize>) -> MapDesc {
-    let map_type = MapType::from_u32(def.map_type).unwrap_or(MapType::Unspec);
-    let storage = matches!(
-        map_type,
-        MapType::SkStorage
-            | MapType::InodeStorage
-            | MapType::TaskStorage
-            | MapType::CgrpStorage
-            | MapType::CgroupStorage
-            | MapType::PercpuCgroupStorage
-    );
-    let fields = match (&object.btf, def.value_type) {
-        (Some(btf), Some(ty)) => parse_fields(btf, ty).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    let frozen = matches!(def.kind, MapKind::Rodata | MapKind::Kconfig).then(|| {
-        let mut data = def.data.clone();
-        data.resize(def.value_size as usize, 0);
-        Arc::from(data)
-    });
-    MapDesc {
-        name: def.kernel_name(),
-        map_type,
-        key_size: def.key_size,
-        value_size: def.value_size,
-        max_entries: match def.max_entries {
-            0 if !storage => 1,
-            n => n,
-        },
-        flags: def.map_flags,
-        has_btf: def.value_type.is_some() || def.key_type.is_some(),
-        fields,
-        frozen,
-        inner,
-    }
+    veristat_fixup(&mut object);
+    Resolved::new(object, profile).map_err(|e| format!("{e}"))
 }
 
 fn judge(
-    object: &Object,
+    object: &Resolved,
     name: &str,
-    kernel: &Btf,
+    profile: &Profile,
     level: u32,
     time: &mut Duration,
 ) -> Result<Outcome, String> {
-    let (index, program) = object
-        .programs
-        .iter()
-        .enumerate()
-        .find(|(_, p)| p.name == name)
-        .ok_or("no such program")?;
-    if let Some(e) = &program.link_error {
-        return Err(format!("{e}"));
-    }
-    let mut maps = Vec::new();
-    let mut inners = Vec::new();
-    for def in &object.maps {
-        let inner = def.inner.as_ref().map(|inner| {
-            inners.push(describe(object, inner, None));
-            object.maps.len() + inners.len() - 1
-        });
-        maps.push(describe(object, def, inner));
-    }
-    maps.append(&mut inners);
-    let prog_type = match program.spec.prog_type {
-        ProgType::Unspec => guess(object, program),
-        t => t,
-    };
-    let attach_type = program
-        .spec
-        .attach_type
-        .unwrap_or(AttachType::CgroupInetIngress);
-    let attach_type = bpfsim_abi::prog::fixup_attach_type(prog_type, attach_type);
-    let attach_to = attach(object, index, program, kernel)?;
-    let funcs: Vec<FuncInfo> = program
-        .funcs
-        .iter()
-        .filter_map(|f| {
-            Some(FuncInfo {
-                insn: f.start_insn,
-                type_id: f.type_id?,
-                global: f.global,
-            })
-        })
-        .collect();
-    let funcs = match funcs.len() == program.funcs.len() {
-        true => funcs,
-        false => Vec::new(),
-    };
-    let lines: Vec<_> = program.lines.iter().collect();
-    let lines: Vec<LineInfo<'_>> = lines
-        .iter()
-        .map(|l| LineInfo {
-            insn: l.insn,
-            file: l.file,
-            text: l.text,
-            line: l.line,
-        })
-        .collect();
-    let prog = ProgramToVerify {
-        insns: &program.insns,
-        prog_type,
-        attach_type,
-        attach_to,
-        funcs: &funcs,
-        lines: &lines,
-        btf: object.btf.as_deref(),
-        gpl_compatible: GPL.contains(&object.license.as_str()),
-        sleepable: program.spec.sleepable(),
-    };
-    let env = Env {
-        kernel,
-        maps: &maps,
-        cpus: 2,
-        kallsyms_all: false,
-        refused_helpers: &[Func::OverrideReturn, Func::ProbeWriteUser],
-    };
+    let mut names = object.object().programs.iter();
+    let index = names.position(|p| p.name == name);
+    let index = index.ok_or("no such program")?;
     let options = Options {
         log_level: level,
         ..Options::default()
     };
     let start = cpu_time();
-    let outcome = verify(&prog, &env, &options);
+    let outcome = object.judge(index, profile, &options);
     *time += cpu_time().saturating_sub(start);
-    Ok(outcome)
+    outcome.map_err(|e| format!("{e}"))
 }
 
 /// How long this thread has run; wall-clock time where Linux does not say.
@@ -466,56 +291,4 @@ fn cpu_time() -> Duration {
         },
         Duration::from_nanos,
     )
-}
-
-fn attach<'a>(
-    object: &'a Object,
-    index: usize,
-    program: &Program,
-    kernel: &Btf,
-) -> Result<AttachTo<'a>, String> {
-    if program.spec.prog_type == ProgType::StructOps {
-        for ops in object.maps.iter().filter_map(|m| m.struct_ops.as_ref()) {
-            let Some((member, _)) = ops.progs.iter().find(|(_, p)| *p == index) else {
-                continue;
-            };
-            let btf = object.btf.as_deref().ok_or("no BTF")?;
-            let (Some(Type::Struct(local)), Some(id)) = (
-                btf.ty(ops.type_id),
-                kernel.find(&ops.type_name, Kind::Struct),
-            ) else {
-                return Err("no struct_ops type".into());
-            };
-            let Some(Type::Struct(kern)) = kernel.ty(id) else {
-                return Err("no struct_ops type".into());
-            };
-            let name = local.members.iter().nth(*member).map_or("", |m| m.name);
-            let at = kern.members.iter().position(|m| m.name == name);
-            return Ok(AttachTo::StructOps {
-                name: &ops.type_name,
-                member: at.ok_or("no struct_ops member")? as u32,
-            });
-        }
-        return Err("struct_ops program that no map has".into());
-    }
-    if !program.spec.attach_btf() {
-        return Ok(AttachTo::Nothing);
-    }
-    if program.spec.prog_type == ProgType::Ext {
-        return Ok(AttachTo::Program);
-    }
-    match program.attach_target() {
-        Some(AttachTarget::Btf {
-            name,
-            prefix,
-            typedef,
-            ..
-        }) => {
-            let kind = if typedef { Kind::Typedef } else { Kind::Func };
-            let id: Option<TypeId> = kernel.find(&format!("{prefix}{name}"), kind);
-            Ok(id.map_or(AttachTo::Nothing, AttachTo::Kernel))
-        }
-        _ if program.spec.prog_type == ProgType::Ext => Ok(AttachTo::Program),
-        _ => Ok(AttachTo::Nothing),
-    }
 }

@@ -56,6 +56,7 @@ pub fn a_task_is_not_preempted(w: &mut World) -> Result<()> {
             ..Config::default()
         };
         let sim = Sim::with(config, Seed(seed)).expect("there is memory");
+        sim.use_cache(&LOADED);
         let bpf = Ebpf::load(&sim, OBJECT).expect("it loads");
         *w = World::new().expect("there is memory");
         (w.sim, w.bpf) = (sim, bpf);
@@ -158,6 +159,7 @@ pub fn locked_updates_are_whole(w: &mut World) -> Result<()> {
     for seed in 1..150 {
         for (flags, torn) in [update::ANY, update::LOCK].into_iter().zip(&mut torn) {
             let sim = Sim::with(Config::default(), Seed(seed))?;
+            sim.use_cache(&LOADED);
             let bpf = Ebpf::load(&sim, OBJECT)?;
             let packet = ProgramInput::packet(&[0; 64]);
             let job = sim.spawn_on(Cpu(1), bpf.program("torn")?, packet.clone())?;

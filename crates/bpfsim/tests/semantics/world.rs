@@ -1,11 +1,15 @@
 //! One simulation with fixtures/async_ops.bpf.o in it.
 
-use bpfsim::{Cpu, Ebpf, Event, Job, Map, ProgramInput, Result, Sim, What};
+use bpfsim::{Cache, Cpu, Ebpf, Event, Job, Map, ProgramInput, Result, Sim, What};
 use bpfsim_testing::async_ops::{Entry, MAPS, ops_bytes, parse_entries};
+use std::sync::LazyLock;
 
 pub use bpfsim_testing::async_ops::{Code, FAR, Op};
 
 pub const OBJECT: &[u8] = include_bytes!("../../../../fixtures/async_ops.bpf.o");
+
+/// All cases load the same object.
+pub static LOADED: LazyLock<Cache> = LazyLock::new(Cache::default);
 
 /// `-errno`
 pub const EPERM: i64 = -1;
@@ -59,6 +63,7 @@ pub fn queue(map: u8, key: u8, which: u8) -> Vec<Op> {
 impl World {
     pub fn new() -> Result<World> {
         let sim = Sim::new()?;
+        sim.use_cache(&LOADED);
         let bpf = Ebpf::load(&sim, OBJECT)?;
         Ok(World {
             sim,

@@ -14,8 +14,13 @@ use bpfsim_btf::{Btf, Kind, Member, Type, TypeId};
 /// fields in a map that programs may not write or not read; `EOPNOTSUPP` for fields that this
 /// type of map does not have, `ENOTSUPP` for maps that have no types.
 pub(super) fn check(spec: &MapSpec) -> Result<Fields, Errno> {
+    value_fields(spec).map(|found| Fields::new(&found))
+}
+
+/// As [`check`], the fields as BTF has them.
+pub(crate) fn value_fields(spec: &MapSpec) -> Result<Vec<Field>, Errno> {
     let Some(types) = spec.btf.as_ref().filter(|t| t.value != TypeId::VOID) else {
-        return Ok(Fields::default());
+        return Ok(Vec::new());
     };
     let btf = &types.btf;
     let key = (types.key != TypeId::VOID).then_some(types.key);
@@ -36,7 +41,7 @@ pub(super) fn check(spec: &MapSpec) -> Result<Fields, Errno> {
     if !key_fits(spec, btf, key, types.value) {
         return Err(Errno::EINVAL);
     }
-    Ok(Fields::new(&found))
+    Ok(found)
 }
 
 /// Types whose `map_check_btf` exists, so that a key without a type comes that far.
@@ -54,6 +59,12 @@ fn keyless(map_type: MapType) -> bool {
             | MapType::UserRingbuf
             | MapType::ReuseportSockarray
     )
+}
+
+/// Types of map for which libbpf tells Linux the types of keys and values.
+pub(crate) fn has_types(map_type: MapType) -> bool {
+    let libbpf = matches!(map_type, MapType::Queue | MapType::Stack | MapType::Arena);
+    !libbpf && !no_types(map_type)
 }
 
 /// `map_check_no_btf`: types that are not told what they hold.

@@ -30,6 +30,7 @@ mod sys;
 mod table;
 mod user;
 
+pub(crate) use btf::{has_types, value_fields};
 pub use create::{MapBtf, MapSpec};
 pub(crate) use ops::{Cx, Freed, MapOps, Op};
 pub(crate) use ringbuf::Ringbuf;
