@@ -1,8 +1,8 @@
 //! Going back to a snapshot and on from there is the same as never having been elsewhere.
 
 use bpfsim_kernel::{
-    Chooser, Config, Cpu, Goal, Kernel, KernelSnapshot, Loaded, MapId, Offer, Paused, ProgramInput,
-    Usual, mix,
+    Chooser, Config, Cpu, Goal, Kernel, KernelSnapshot, Loaded, MapId, Offer, Paused, Policy,
+    Prepared, Profile, ProgramInput, Usual, mix,
 };
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -90,8 +90,10 @@ impl Machine {
     fn step(&mut self, step: Do) -> String {
         let answer = match step {
             Do::Load => {
-                let mut object = bpfsim_loader::load(&self.object).expect("an object");
-                let loaded = self.kernel.load(&mut object);
+                let object = bpfsim_loader::load(&self.object).expect("an object");
+                let profile = Profile::reference().expect("types");
+                let prepared = Prepared::new(object, &profile, Policy::default());
+                let loaded = prepared.and_then(|p| self.kernel.load(&p));
                 self.loaded = loaded.ok();
                 String::new()
             }
