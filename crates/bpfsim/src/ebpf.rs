@@ -4,8 +4,8 @@ use crate::{Error, Map, Result, Sim};
 use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{
-    Config, Kernel, Loaded, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
-    ProgramInput, ProgramOutput, SysOp, SysResult, mix,
+    Config, Loaded, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId, ProgramInput,
+    ProgramOutput, SysOp, SysResult, mix,
 };
 use bpfsim_loader::load;
 use std::sync::Arc;
