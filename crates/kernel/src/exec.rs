@@ -159,14 +159,11 @@ impl Kernel {
             st: &mut self.st,
             base,
         };
-        let stop = bpfsim_vm::run(
-            image,
-            &mut run.act,
-            &mut self.mem,
-            &mut view,
-            budget.min(fuel),
-            mode,
-        );
+        let (act, budget) = (&mut run.act, budget.min(fuel));
+        let stop = match &mut self.recorder {
+            None => bpfsim_vm::run(image, act, &mut self.mem, &mut view, budget, mode),
+            Some(r) => r.run(image, act, &mut self.mem, &mut view, budget, mode, run.next),
+        };
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
         if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
             let value = self.mem.read_u64(access.addr).unwrap_or(0);

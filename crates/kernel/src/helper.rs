@@ -234,6 +234,11 @@ pub(crate) fn is_visible(id: u32) -> bool {
     find(id).is_some_and(|h| h.visible)
 }
 
+/// Name of a helper by its number.
+pub(crate) fn name(id: u32) -> Option<&'static str> {
+    Func::from_u32(id).map(Func::name)
+}
+
 /// True when bpfsim runs this helper.
 pub fn runs(func: Func) -> bool {
     find(func as u32).is_some()

@@ -98,6 +98,8 @@ pub struct Kernel {
     pub(crate) callbacks: u64,
     pub(crate) offer: crate::sched::Offered,
     pub(crate) buffers: Buffers,
+    /// No part of snapshots.
+    pub(crate) recorder: Option<Box<crate::record::Recorder>>,
 }
 
 /// A stretch for which user space of the test lets the simulation go on.
@@ -182,6 +184,7 @@ impl Kernel {
             callbacks: 0,
             offer: Default::default(),
             buffers: Buffers::default(),
+            recorder: None,
         };
         kernel.st.objects.cpumask_size = kernel.layouts.size_of("bpf_cpumask");
         for c in 0..cpus {
@@ -450,7 +453,8 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn place(&self, prog: ProgId, insn: u32) -> Place {
+    /// An instruction of a program, for people.
+    pub fn place(&self, prog: ProgId, insn: u32) -> Place {
         let meta = &self.st.progs[prog.at()];
         let line = self.code[prog.at()].lines.at(insn as usize);
         Place {

@@ -14,7 +14,8 @@
 //! - `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
 //! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
 //! - `asynch`: timers, work queues and task work; `map`: the map types;
-//! - `choose`, `touch`, `trace`, `failure`: orders, what steps touch, what happened, how it can end.
+//! - `choose`, `touch`, `trace`, `failure`: orders, what steps touch, what happened, how it can end;
+//!   `record`: all of it, on request.
 //!
 //! Invariants: nothing here reads the wall clock, the environment or thread ids, nor depends on
 //! the order of a hash table with a random seed. Whatever is read back from guest memory is
@@ -40,6 +41,7 @@ mod packet;
 mod prepare;
 mod printk;
 mod prog;
+mod record;
 mod refs;
 mod run;
 mod sched;
@@ -63,6 +65,7 @@ pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, update};
 pub use prepare::{OnUnsupported, Policy, Prepared, Rejection, Standing};
 pub use prog::{ProgramInput, ProgramOutput};
+pub use record::{Did, Moment, ProgCounts, ProgLines, Record};
 pub use refs::MapFd;
 pub use run::Job;
 pub use snapshot::{ForeignSnapshot, KernelSnapshot};

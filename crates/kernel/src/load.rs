@@ -122,6 +122,7 @@ impl Kernel {
             }
         }
         self.fill_maps(object, &maps, &ids)?;
+        self.record_loaded();
         Ok(Loaded { maps, programs })
     }
 

@@ -69,12 +69,14 @@ impl Kernel {
         };
         let (cpu, what) = self.offer.what[picked];
         if !explores {
-            self.perform(cpu, what, budget)?;
-            return Ok(true);
+            let performed = self.perform(cpu, what, budget);
+            self.record_rest();
+            return performed.map(|()| true);
         }
         self.st.touched.clear();
         let idle = self.cpus[cpu.at()].stack.is_empty();
         let performed = self.perform(cpu, what, budget);
+        self.record_rest();
         self.window.last = cpu;
         if idle != self.cpus[cpu.at()].stack.is_empty() && self.st.records {
             let ahead = self.timers_armed();

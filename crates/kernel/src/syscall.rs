@@ -282,7 +282,9 @@ impl Kernel {
         }
         // Nobody can come between: it need not be done in pieces.
         self.st.explores = false;
-        if let Some(result) = self.st.sys_step(&mut self.mem, op) {
+        let done = self.st.sys_step(&mut self.mem, op);
+        self.record_rest();
+        if let Some(result) = done {
             return Ok(Ok(result));
         }
         self.enqueue_front(op.clone()).map(Err)

@@ -133,10 +133,14 @@ impl Image {
 }
 
 impl Code {
+    /// True for a conditional jump.
+    pub fn is_branch(&self) -> bool {
+        (K::Jeq64I as u8..=K::Jset32R as u8).contains(&(self.k as u8))
+    }
+
     /// The distance that this op may jump, from the next instruction.
     pub(crate) fn jump(&self) -> Option<i32> {
-        let jumps = (K::Jeq64I as u8..=K::Jset32R as u8).contains(&(self.k as u8))
-            || matches!(self.k, K::Ja | K::MayGoto | K::CallBpf);
+        let jumps = self.is_branch() || matches!(self.k, K::Ja | K::MayGoto | K::CallBpf);
         jumps.then_some(self.off)
     }
 }
