@@ -151,6 +151,55 @@ pub static HELPERS: &[(Func, Status, Status)] = &[
     (Func::RingbufReserveDynptr, No, Done),
     (Func::RingbufSubmitDynptr, No, Done),
     (Func::RingbufDiscardDynptr, No, Done),
+    (Func::UserRingbufDrain, No, Done),
+    (Func::FindVma, No, Done),
+    (Func::GetStack, No, Partial("one frame: the program's own")),
+    (
+        Func::GetStackid,
+        No,
+        Partial("one frame: the program's own"),
+    ),
+    (
+        Func::GetTaskStack,
+        No,
+        Partial("one frame: the program's own"),
+    ),
+    (Func::Jiffies64, No, Done),
+    (Func::KtimeGetTaiNs, No, Done),
+    (
+        Func::SendSignal,
+        No,
+        Partial("signals are noted on the task and do nothing"),
+    ),
+    (
+        Func::SendSignalThread,
+        No,
+        Partial("signals are noted on the task and do nothing"),
+    ),
+    (Func::BtfFindByNameKind, No, Done),
+    (
+        Func::KallsymsLookupName,
+        No,
+        Partial("knows the functions that BTF names"),
+    ),
+    (
+        Func::ReadBranchRecords,
+        No,
+        Partial("as on a machine without branch records"),
+    ),
+    (
+        Func::GetBranchSnapshot,
+        No,
+        Partial("as on a machine without branch records"),
+    ),
+    (
+        Func::GetLocalStorage,
+        No,
+        Partial("storage of a run of its own, not of a cgroup"),
+    ),
+    (Func::GetNsCurrentPidTgid, No, Done),
+    (Func::SeqWrite, No, Done),
+    (Func::SeqPrintf, No, Done),
 ];
 
 const NO_SOCKETS: &str = "there are no sockets to find";
@@ -261,6 +310,15 @@ pub static KFUNCS: &[(&str, Status, Status)] = &[
     ("bpf_strcspn", No, Done),
     ("bpf_strstr", No, Done),
     ("bpf_strnstr", No, Done),
+    ("bpf_arena_alloc_pages", No, Done),
+    ("bpf_arena_free_pages", No, Done),
+    ("bpf_arena_reserve_pages", No, Done),
+    ("bpf_iter_task_new", No, Done),
+    ("bpf_iter_task_next", No, Done),
+    ("bpf_iter_task_destroy", No, Done),
+    ("bpf_iter_task_vma_new", No, Done),
+    ("bpf_iter_task_vma_next", No, Done),
+    ("bpf_iter_task_vma_destroy", No, Done),
 ];
 
 /// Map types: which, verifies, runs.
@@ -281,21 +339,9 @@ pub static MAP_TYPES: &[(MapType, Status, Status)] = &[
     (MapType::BloomFilter, No, Done),
     (MapType::Ringbuf, No, Done),
     (MapType::TaskStorage, No, Done),
-    (
-        MapType::UserRingbuf,
-        No,
-        Partial("bpf_user_ringbuf_drain is not there"),
-    ),
-    (
-        MapType::StackTrace,
-        No,
-        Partial("bpf_get_stackid is not there"),
-    ),
-    (
-        MapType::Arena,
-        No,
-        Partial("programs cannot allocate pages"),
-    ),
+    (MapType::UserRingbuf, No, Done),
+    (MapType::StackTrace, No, Done),
+    (MapType::Arena, No, Done),
     (
         MapType::CgroupArray,
         No,

@@ -53,8 +53,23 @@ fn difference(outcome: &Value, returned: u32, bpf: &Ebpf) -> Option<String> {
             let mut want: Vec<(String, String)> = serde_json::from_value(want.clone()).unwrap();
             got.sort();
             want.sort();
-            (got != want).then(|| format!("map {map}\n   is {got:?}\n  not {want:?}"))
+            let at = got.iter().zip(&want).find(|(got, want)| got != want);
+            let at = at.map(|((_, got), (key, want))| first_word(key, got, want));
+            (got != want).then(|| format!("map {map}: {}", at.unwrap_or("other keys".into())))
         })
+}
+
+/// The first word in which two values differ.
+fn first_word(key: &str, got: &str, want: &str) -> String {
+    let words = got.as_bytes().chunks(16).zip(want.as_bytes().chunks(16));
+    let (i, (got, want)) = words.enumerate().find(|(_, (x, y))| x != y).unwrap();
+    let text = |word| std::str::from_utf8(word).unwrap();
+    format!(
+        "at {:#x} of {key}: {}, not {}",
+        i * 8,
+        text(got),
+        text(want)
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -121,4 +136,14 @@ fn dynptrs() {
 #[test]
 fn kfuncs() {
     compare("kfuncs");
+}
+
+#[test]
+fn texts() {
+    compare("texts");
+}
+
+#[test]
+fn arenas() {
+    compare("arenas");
 }

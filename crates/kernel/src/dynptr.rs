@@ -80,15 +80,23 @@ impl Dynptr {
 
     /// Writes a dynamic pointer, or a null one, to where argument `n` points.
     pub fn write(mem: &mut GuestMem, a: &Args, n: u8, value: Option<Dynptr>) -> Arg<()> {
-        let (data, rest) = value.map_or((0, 0), |d| {
-            let rdonly = if d.rdonly { RDONLY } else { 0 };
-            let size = d.size | (d.kind as u32) << TYPE_SHIFT | rdonly;
-            (d.data, size as u64 | (d.offset as u64) << 32)
-        });
         let at = a.r[n as usize - 1];
-        let done = mem.write_u64(at, data);
-        let done = done.and_then(|()| mem.write_u64(at.wrapping_add(8), rest));
+        let done = match value {
+            Some(d) => d.put(mem, at),
+            None => {
+                let first = mem.write_u64(at, 0);
+                first.and_then(|()| mem.write_u64(at.wrapping_add(8), 0))
+            }
+        };
         done.map_or_else(|| a.bad(n), Ok)
+    }
+
+    /// Writes it to an address.
+    pub fn put(self, mem: &mut GuestMem, at: u64) -> Option<()> {
+        let rdonly = if self.rdonly { RDONLY } else { 0 };
+        let size = self.size | (self.kind as u32) << TYPE_SHIFT | rdonly;
+        mem.write_u64(at, self.data)?;
+        mem.write_u64(at.wrapping_add(8), size as u64 | (self.offset as u64) << 32)
     }
 
     /// `bpf_dynptr_check_off_len`

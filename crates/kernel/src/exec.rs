@@ -565,6 +565,10 @@ impl Kernel {
             SysOp::TestRun { input, .. } => input,
             _ => &none,
         };
+        for (_, at) in &run.cur.storage {
+            self.st.obj_drop(&mut self.mem, *at);
+        }
+        self.st.seq_out.extend_from_slice(&run.cur.seq);
         let packet = run.cur.ctx.packet();
         let data = packet.and_then(|p| self.mem.slice(p.data, p.len()));
         let data_out = data.unwrap_or(&[]).to_vec();

@@ -3,7 +3,9 @@
 pub(crate) mod dynptr;
 mod iterate;
 pub(crate) mod memory;
+mod misc;
 mod packet;
+mod stack;
 mod tail;
 mod text;
 
@@ -168,6 +170,8 @@ const HELPERS: &[Helper] = &[
     row(Func::GetListenerSock, false, |_, _, _| Ok(Flow::Done(0))),
     row(Func::TailCall, true, tail::tail_call),
     row(Func::Loop, false, iterate::bpf_loop),
+    row(Func::UserRingbufDrain, true, iterate::user_ringbuf_drain),
+    row(Func::FindVma, true, iterate::find_vma),
     row(Func::ForEachMapElem, true, iterate::for_each_map_elem),
     row(Func::GetPrandomU32, false, |st, _, _| {
         let seed = st.seed;
@@ -208,7 +212,13 @@ const HELPERS: &[Helper] = &[
 ];
 
 /// All rows.
-const GROUPS: &[&[Helper]] = &[HELPERS, maps::HELPERS, dynptr::HELPERS];
+const GROUPS: &[&[Helper]] = &[
+    HELPERS,
+    maps::HELPERS,
+    dynptr::HELPERS,
+    misc::HELPERS,
+    stack::HELPERS,
+];
 
 /// Row of each helper number.
 static ROWS: [Option<&Helper>; 256] = {

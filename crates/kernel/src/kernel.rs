@@ -156,6 +156,8 @@ impl Kernel {
             explores: false,
             trace: Trace::default(),
             ksyms: Vec::new(),
+            kernel_btf: None,
+            seq_out: Vec::new(),
             objects: Default::default(),
             seq: 0,
             records: false,
@@ -186,7 +188,8 @@ impl Kernel {
             buffers: Buffers::default(),
             recorder: None,
         };
-        kernel.st.objects.cpumask_size = kernel.layouts.size_of("bpf_cpumask");
+        kernel.st.kernel_btf = Some(std::sync::Arc::clone(&kernel.layouts.btf));
+        kernel.lay_out_objects();
         for c in 0..cpus {
             kernel.add_task(10 + c, &format!("kworker/{c}:1"), Cpu(c), true)?;
         }
@@ -234,6 +237,7 @@ impl Kernel {
             burns: false,
             work: Vec::new(),
             notify: false,
+            signals: Vec::new(),
             refs: 0,
             user: UserMem::default(),
             id: CtxId::USER.child(1 << 20 | id.0),
@@ -297,23 +301,31 @@ impl Kernel {
     /// Overwrites bytes of a global data map through its mapping (`mmap`). Frozen ones are what the
     /// verifier took them for: they are set before the load.
     pub fn write_data(&mut self, map: MapId, at: usize, bytes: &[u8]) -> Result<(), Errno> {
-        let m = &self.st.maps[map.at()];
+        let m = &mut self.st.maps[map.at()];
         if m.frozen {
             return Err(Errno::EPERM);
         }
-        let end = at
-            .checked_add(bytes.len())
-            .filter(|&e| e <= m.spec.value_size as usize);
-        let base = m
-            .data_addr()
-            .filter(|_| end.is_some())
-            .ok_or(Errno::EINVAL)?;
-        let to = self
-            .mem
-            .slice_mut(base + at as u64, bytes.len() as u64)
-            .ok_or(Errno::EFAULT)?;
-        to.copy_from_slice(bytes);
-        Ok(())
+        m.write_mapped(&mut self.mem, at as u64, bytes)
+    }
+
+    /// Reads an arena through its mapping in user space, from an offset on; pages that nobody
+    /// allocated are zero.
+    ///
+    /// # Errors
+    /// `EFAULT` beyond its end, `EINVAL` for another kind of map.
+    pub fn arena_read(&self, map: MapId, at: u64, len: u64) -> Result<Vec<u8>, Errno> {
+        let arena = self.st.maps[map.at()].arena().ok_or(Errno::EINVAL)?;
+        arena.read(&self.mem, at, len)
+    }
+
+    /// What iterators wrote to their sequence files since the last call: what `read(2)` of one gives.
+    pub fn take_seq_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.st.seq_out)
+    }
+
+    /// Signals that programs sent to a task, oldest first.
+    pub fn task_signals(&self, task: TaskId) -> &[u32] {
+        &self.st.tasks[task.at()].signals
     }
 
     /// The descriptor that loading a map's object left open.

@@ -1,11 +1,13 @@
 //! Kfuncs, by name. A program's call holds the index in [`KFUNCS`] once it is loaded.
 
+mod arena;
 mod cpumask;
 mod dynptr;
 mod iter;
 mod lock;
 mod object;
 mod string;
+mod task_iter;
 
 use crate::helper::{Args, Body, ret};
 use crate::state::State;
@@ -95,6 +97,8 @@ const GROUPS: &[&[Kfunc]] = &[
     string::KFUNCS,
     cpumask::KFUNCS,
     lock::KFUNCS,
+    arena::KFUNCS,
+    task_iter::KFUNCS,
 ];
 
 const COUNT: usize = {

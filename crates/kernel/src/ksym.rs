@@ -5,9 +5,10 @@
 
 use crate::kernel::Kernel;
 use crate::state::State;
+use bpfsim_abi::Errno;
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
 use bpfsim_loader::{ExternKind, Object};
-use bpfsim_vm::{Area, MemError};
+use bpfsim_vm::{Area, GuestMem, MemError};
 
 /// A kernel variable that some program uses.
 #[derive(Clone, Debug)]
@@ -66,15 +67,6 @@ impl Kernel {
         });
         Ok(())
     }
-
-    /// The address that a program is given for a name; `None` for what bpfsim does not have.
-    pub(crate) fn ksym_address(&self, name: &str) -> Option<u64> {
-        if let Some(var) = self.st.ksym(name) {
-            return Some(var.addr);
-        }
-        let function = self.layouts.btf.find(name, Kind::Func)?;
-        Some(TEXT + function.0 as u64 * FUNCTION)
-    }
 }
 
 /// True for a variable in the section of per-CPU data.
@@ -87,6 +79,39 @@ fn is_percpu(btf: &Btf, var: TypeId) -> bool {
 }
 
 impl State {
+    /// The address of a variable that a program uses, or of a function; `None` for what bpfsim does
+    /// not have.
+    pub fn ksym_address(&self, name: &str) -> Option<u64> {
+        if let Some(var) = self.ksym(name) {
+            return Some(var.addr);
+        }
+        let function = self.kernel_btf.as_ref()?.find(name, Kind::Func)?;
+        Some(TEXT + function.0 as u64 * FUNCTION)
+    }
+
+    /// Formats a text as `bpf_trace_printk` does.
+    pub fn format(&self, mem: &GuestMem, format: &[u8], args: &[u64]) -> Result<Vec<u8>, Errno> {
+        let symbols = |addr| {
+            let (name, off, size) = self.symbol_at(addr)?;
+            Some((name.to_string(), off, size))
+        };
+        crate::printk::format(mem, &symbols, format, args)
+    }
+
+    /// The name of the function or variable of the kernel that an address is in, how far it is
+    /// into it, and its size (`kallsyms_lookup`).
+    pub fn symbol_at(&self, addr: u64) -> Option<(&str, u64, u64)> {
+        let within = |k: &&Ksym| addr.wrapping_sub(k.addr) < k.size;
+        if let Some(var) = self.ksyms.iter().find(within) {
+            return Some((&var.name, addr - var.addr, var.size));
+        }
+        let off = addr.checked_sub(TEXT)?;
+        let id = TypeId(u32::try_from(off / FUNCTION).ok()?);
+        let btf = self.kernel_btf.as_ref()?;
+        let function = btf.ty(id).is_some_and(|t| t.kind() == Kind::Func);
+        function.then(|| (btf.name_of(id), off % FUNCTION, FUNCTION))
+    }
+
     pub fn ksym(&self, name: &str) -> Option<&Ksym> {
         self.ksyms.iter().find(|k| k.name == name)
     }

@@ -164,10 +164,9 @@ impl Kernel {
         };
         let id = id.map_err(failed)?;
         if !def.data.is_empty() {
-            let at = self.st.maps[id.at()].data_addr();
-            at.and_then(|at| self.mem.slice_mut(at, def.data.len() as u64))
-                .ok_or_else(|| failed(Errno::ENOMEM))?
-                .copy_from_slice(&def.data);
+            let map = &mut self.st.maps[id.at()];
+            map.write_mapped(&mut self.mem, 0, &def.data)
+                .map_err(failed)?;
         }
         Ok(id)
     }
@@ -254,6 +253,7 @@ impl Kernel {
                 .attach_type
                 .unwrap_or(AttachType::CgroupInetIngress),
             btf: object.btf.clone(),
+            arena: used_maps(program, maps).find(|m| self.st.maps[m.at()].arena().is_some()),
             exception: program
                 .exception_cb
                 .map(|f| program.funcs[f].start_insn as u32),
@@ -263,11 +263,7 @@ impl Kernel {
                 .map(|f| (f.start_insn as u32, f.name.clone()))
                 .collect(),
         });
-        let used = program.relocs.iter().filter_map(|r| match r.kind {
-            RelocKind::MapFd { map } | RelocKind::MapValue { map, .. } => *maps.get(map)?,
-            _ => None,
-        });
-        self.st.refs.add_prog(used);
+        self.st.refs.add_prog(used_maps(program, maps));
         Ok(id)
     }
 
@@ -313,7 +309,7 @@ impl Kernel {
                 }
                 // One that Linux has not either.
                 _ if insns[reloc.insn].src() == 0 && insns[reloc.insn].imm == 0 => 0,
-                _ => match self.ksym_address(object.externs[ext].essential_name()) {
+                _ => match self.st.ksym_address(object.externs[ext].essential_name()) {
                     Some(address) => address,
                     None => {
                         let what = format!("kernel variable `{}`", object.externs[ext].name);
@@ -346,4 +342,15 @@ impl Kernel {
         (first.imm, second.imm) = (value as u32 as i32, (value >> 32) as i32);
         Ok(())
     }
+}
+
+/// The maps that a program names.
+fn used_maps<'a>(
+    program: &'a Program,
+    maps: &'a [Option<MapId>],
+) -> impl Iterator<Item = MapId> + 'a {
+    program.relocs.iter().filter_map(|r| match r.kind {
+        RelocKind::MapFd { map } | RelocKind::MapValue { map, .. } => *maps.get(map)?,
+        _ => None,
+    })
 }

@@ -4,15 +4,11 @@ use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
 use std::fmt::Write;
 
-/// Longest string that `%s` copies (`MAX_SNPRINTF_STR_SIZE_LEN`... of one argument), in bytes.
-const MAX_STR: u64 = 1024;
-
 /// One conversion of a format.
 #[derive(Default)]
 struct Spec {
     left: bool,
     zero: bool,
-    alternate: bool,
     plus: bool,
     space: bool,
     width: usize,
@@ -20,34 +16,81 @@ struct Spec {
     size: u32,
 }
 
+/// What tells the name of the function or variable at an address, how far the address is into it,
+/// and its size.
+pub(crate) type Symbols<'a> = dyn Fn(u64) -> Option<(String, u64, u64)> + 'a;
+
+/// Bytes that all arguments of one text take at most (`MAX_BPRINTF_BIN_ARGS`).
+const ARGS_ROOM: usize = 512;
+
+/// `FIELD_WIDTH_MAX`
+const FIELD_WIDTH_MAX: usize = (1 << 23) - 1;
+
+/// What formatting needs to know.
+struct Printer<'a> {
+    mem: &'a GuestMem,
+    symbols: &'a Symbols<'a>,
+    out: String,
+    /// Bytes that arguments have taken, strings copied.
+    used: usize,
+}
+
 /// Formats `args` as `format`, a NUL-terminated string, says. `EINVAL` for what Linux refuses:
-/// no NUL, bytes that are not printable, unknown conversions, more conversions than arguments.
-pub(crate) fn format(mem: &GuestMem, format: &[u8], args: &[u64]) -> Result<String, Errno> {
+/// no NUL, bytes that are not printable, unknown conversions, more conversions than arguments;
+/// `ENOSPC` for more argument bytes than it has room for.
+pub(crate) fn format(
+    mem: &GuestMem,
+    symbols: &Symbols<'_>,
+    format: &[u8],
+    args: &[u64],
+) -> Result<Vec<u8>, Errno> {
     let end = format.iter().position(|&b| b == 0).ok_or(Errno::EINVAL)?;
     let mut rest = &format[..end];
     let mut args = args.iter().copied();
-    let mut out = String::new();
+    let mut p = Printer {
+        mem,
+        symbols,
+        out: String::new(),
+        used: 0,
+    };
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         if byte != b'%' {
-            if !(byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+            if !matches!(byte, b' '..=b'~' | 0xa0..) && !is_space(byte) {
                 return Err(Errno::EINVAL);
             }
-            out.push(byte as char);
+            p.out.push(byte as char);
             continue;
         }
         if rest.first() == Some(&b'%') {
-            out.push('%');
+            p.out.push('%');
             rest = &rest[1..];
             continue;
         }
-        let spec = Spec::parse(&mut rest);
+        let arg = args.next().ok_or(Errno::EINVAL)?;
+        let mut spec = Spec::parse(&mut rest);
         let (&conversion, after) = rest.split_first().ok_or(Errno::EINVAL)?;
         rest = after;
-        let arg = args.next().ok_or(Errno::EINVAL)?;
-        convert(mem, &mut out, &spec, conversion, &mut rest, arg)?;
+        p.convert(&mut spec, conversion, &mut rest, arg)?;
     }
-    Ok(out)
+    // Each character stands for the byte of its number.
+    Ok(p.out.chars().map(|c| c as u8).collect())
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|&b| char::from(b)).collect()
+}
+
+/// `isspace`
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | 0x09..=0x0d | 0xa0)
+}
+
+/// What may follow a string or a plain pointer: the end, white space, punctuation.
+fn ends(rest: &[u8]) -> bool {
+    let end =
+        |&b: &u8| is_space(b) || b.is_ascii_punctuation() || matches!(b, 0xa1..=0xbf | 0xd7 | 0xf7);
+    rest.first().is_none_or(end)
 }
 
 impl Spec {
@@ -56,18 +99,10 @@ impl Spec {
             size: 4,
             ..Spec::default()
         };
-        let eat = |rest: &mut &[u8], byte: u8| {
-            let hit = rest.first() == Some(&byte);
-            if hit {
-                *rest = &rest[1..];
-            }
-            hit
-        };
         loop {
             match rest.first() {
                 Some(b'0') => spec.zero = true,
                 Some(b'-') => spec.left = true,
-                Some(b'#') => spec.alternate = true,
                 Some(b'+') => spec.plus = true,
                 Some(b' ') => spec.space = true,
                 _ => break,
@@ -75,12 +110,14 @@ impl Spec {
             *rest = &rest[1..];
         }
         while let Some(d) = rest.first().filter(|b| b.is_ascii_digit()) {
-            spec.width = (spec.width * 10 + (d - b'0') as usize).min(4096);
+            spec.width = (spec.width * 10 + (d - b'0') as usize).min(FIELD_WIDTH_MAX);
             *rest = &rest[1..];
         }
-        if eat(rest, b'l') {
-            spec.size = 8;
-            eat(rest, b'l');
+        for _ in 0..2 {
+            if rest.first() == Some(&b'l') {
+                spec.size = 8;
+                *rest = &rest[1..];
+            }
         }
         spec
     }
@@ -118,80 +155,140 @@ impl Spec {
     }
 }
 
-fn convert(
-    mem: &GuestMem,
-    out: &mut String,
-    spec: &Spec,
-    conversion: u8,
-    rest: &mut &[u8],
-    arg: u64,
-) -> Result<(), Errno> {
-    let unsigned = if spec.size == 8 {
-        arg
-    } else {
-        arg as u32 as u64
-    };
-    let hex = if spec.alternate { "0x" } else { "" };
-    match conversion {
-        b'd' | b'i' if spec.size == 8 => spec.signed(out, arg as i64),
-        b'd' | b'i' => spec.signed(out, arg as i32 as i64),
-        b'u' => spec.pad(out, &unsigned.to_string(), true),
-        b'x' => spec.pad(out, &format!("{hex}{unsigned:x}"), true),
-        b'X' => spec.pad(out, &format!("{}{unsigned:X}", hex.to_uppercase()), true),
-        b'c' => spec.pad(out, &char::from(arg as u8).to_string(), false),
-        b's' => spec.pad(out, &string(mem, arg), false),
-        b'p' => pointer(mem, out, spec, rest, arg)?,
-        _ => return Err(Errno::EINVAL),
+impl Printer<'_> {
+    fn convert(
+        &mut self,
+        spec: &mut Spec,
+        conversion: u8,
+        rest: &mut &[u8],
+        arg: u64,
+    ) -> Result<(), Errno> {
+        let word = spec.size == 8;
+        // A length belongs to numbers only.
+        if word && matches!(conversion, b'p' | b's' | b'c') {
+            return Err(Errno::EINVAL);
+        }
+        match conversion {
+            b's' => return self.string(spec, rest, arg, true),
+            b'p' => return self.pointer(spec, rest, arg),
+            b'c' => {
+                self.take(1)?;
+                spec.pad(&mut self.out, &char::from(arg as u8).to_string(), false);
+                return Ok(());
+            }
+            b'd' | b'i' | b'u' | b'x' | b'X' => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        self.take_aligned(spec.size as usize)?;
+        let unsigned = if word { arg } else { arg as u32 as u64 };
+        let out = &mut self.out;
+        match conversion {
+            b'd' | b'i' if word => spec.signed(out, arg as i64),
+            b'd' | b'i' => spec.signed(out, arg as i32 as i64),
+            b'u' => spec.pad(out, &unsigned.to_string(), true),
+            b'x' => spec.pad(out, &format!("{unsigned:x}"), true),
+            _ => spec.pad(out, &format!("{unsigned:X}"), true),
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// A string in kernel memory; what cannot be read is empty, as `strncpy_from_kernel_nofault`
-/// leaves it.
-fn string(mem: &GuestMem, addr: u64) -> String {
-    let bytes = (0..MAX_STR).map_while(|i| mem.slice(addr.wrapping_add(i), 1).map(|b| b[0]));
-    let bytes: Vec<u8> = bytes.take_while(|&b| b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// `%p` and its extensions.
-fn pointer(
-    mem: &GuestMem,
-    out: &mut String,
-    spec: &Spec,
-    rest: &mut &[u8],
-    arg: u64,
-) -> Result<(), Errno> {
-    let next = rest.first().copied().unwrap_or(b' ');
-    match next {
-        b'k' | b'u' if rest.get(1) == Some(&b's') => {
-            *rest = &rest[2..];
-            let text = if next == b'k' {
-                string(mem, arg)
-            } else {
-                String::new()
-            };
-            spec.pad(out, &text, false);
+    /// Room for an argument of so many bytes.
+    fn take(&mut self, len: usize) -> Result<(), Errno> {
+        if ARGS_ROOM - self.used < len {
+            return Err(Errno::ENOSPC);
         }
-        b'i' | b'I' if matches!(rest.get(1), Some(b'4' | b'6')) => {
-            let v6 = rest[1] == b'6';
-            *rest = &rest[2..];
-            let bytes = mem.slice(arg, if v6 { 16 } else { 4 });
-            spec.pad(
-                out,
-                &address(bytes.unwrap_or(&[0; 16][..if v6 { 16 } else { 4 }]), next),
-                false,
-            );
-        }
-        b'K' | b'x' | b's' | b'S' | b'B' => {
-            *rest = &rest[1..];
-            spec.pad(out, &format!("{arg:016x}"), false);
-        }
-        // Plain %p: Linux prints a hash of the address, which is no fact to reproduce.
-        b if !b.is_ascii_alphanumeric() => spec.pad(out, &format!("{arg:016x}"), false),
-        _ => return Err(Errno::EINVAL),
+        self.used += len;
+        Ok(())
     }
-    Ok(())
+
+    fn take_aligned(&mut self, len: usize) -> Result<(), Errno> {
+        self.used = self.used.next_multiple_of(4).min(ARGS_ROOM);
+        self.take(len)
+    }
+
+    /// A string in the kernel's memory, cut to what room there is; one that cannot be read is
+    /// empty. User memory is not looked at.
+    fn string(&mut self, spec: &Spec, rest: &[u8], addr: u64, kernel: bool) -> Result<(), Errno> {
+        if !ends(rest) {
+            return Err(Errno::EINVAL);
+        }
+        let room = ARGS_ROOM - self.used;
+        if room == 0 {
+            return Err(Errno::ENOSPC);
+        }
+        let byte = |i: u64| self.mem.slice(addr.wrapping_add(i), 1).map(|b| b[0]);
+        let mut bytes = Vec::new();
+        while kernel && bytes.len() < room - 1 {
+            match byte(bytes.len() as u64) {
+                Some(0) => break,
+                Some(byte) => bytes.push(byte),
+                None => {
+                    bytes.clear();
+                    break;
+                }
+            }
+        }
+        self.used += bytes.len() + 1;
+        spec.pad(&mut self.out, &text_of(&bytes), false);
+        Ok(())
+    }
+
+    /// `%p` and its extensions.
+    fn pointer(&mut self, spec: &mut Spec, rest: &mut &[u8], arg: u64) -> Result<(), Errno> {
+        let next = rest.first().copied().unwrap_or(0);
+        let second = rest.get(1).copied();
+        match next {
+            // Linux prints a hash of the address, which is no fact to reproduce.
+            _ if ends(rest) => self.address(spec, arg),
+            b'k' | b'u' if second == Some(b's') => {
+                *rest = &rest[2..];
+                self.string(spec, rest, arg, next == b'k')
+            }
+            b'K' | b'x' => {
+                *rest = &rest[1..];
+                self.address(spec, arg)
+            }
+            b's' | b'S' | b'B' => {
+                *rest = &rest[1..];
+                self.take_aligned(8)?;
+                let text = self.symbol(next, arg);
+                spec.pad(&mut self.out, &text, false);
+                Ok(())
+            }
+            b'i' | b'I' if matches!(second, Some(b'4' | b'6')) => {
+                let v6 = second == Some(b'6');
+                *rest = &rest[2..];
+                let zero = [0; 16];
+                let len = if v6 { 16 } else { 4 };
+                let bytes = self.mem.slice(arg, len).unwrap_or(&zero[..len as usize]);
+                let text = address(bytes, next);
+                self.take(text.len() + 1)?;
+                // The text is made first, and printed as it is.
+                self.out.push_str(&text);
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn address(&mut self, spec: &Spec, addr: u64) -> Result<(), Errno> {
+        self.take_aligned(8)?;
+        match spec.width {
+            0 => self.out.push_str(&format!("{addr:016x}")),
+            _ => spec.pad(&mut self.out, &format!("{addr:x}"), true),
+        }
+        Ok(())
+    }
+
+    /// `%ps`, `%pS` and `%pB`.
+    fn symbol(&self, kind: u8, addr: u64) -> String {
+        let before = (kind == b'B') as u64;
+        match (self.symbols)(addr.wrapping_sub(before)) {
+            Some((name, ..)) if kind == b's' => name,
+            Some((name, off, size)) => format!("{name}+{:#x}/{size:#x}", off + before),
+            None => format!("{addr:#x}"),
+        }
+    }
 }
 
 /// `%pi4` and `%pI4`, `%pi6` and `%pI6`.
@@ -241,7 +338,20 @@ mod tests {
                 &[42, 42, u64::MAX],
                 Ok("   42|42   |-0001"),
             ),
-            ("%#x %08X", &[255, 255], Ok("0xff 000000FF")),
+            ("%x %08X", &[255, 255], Ok("ff 000000FF")),
+            ("%#x", &[255], Err(Errno::EINVAL)),
+            ("%sx", &[at + 4], Err(Errno::EINVAL)),
+            ("%s.", &[at + 4], Ok("ab.")),
+            ("%lp", &[at], Err(Errno::EINVAL)),
+            ("%pq", &[at], Err(Errno::EINVAL)),
+            ("%px", &[0x1234], Ok("0000000000001234")),
+            ("%pks|%pus|", &[at + 4, at + 4], Ok("ab||")),
+            (
+                "%ps %pS %pB",
+                &[0x105, 0x105, 0x105],
+                Ok("f f+0x5/0x10 f+0x5/0x10"),
+            ),
+            ("%pS", &[0x200], Ok("0x200")),
             (
                 "%s|%5s|%-4s|",
                 &[at + 4, at + 4, at + 4],
@@ -256,10 +366,14 @@ mod tests {
             ("%", &[1], Err(Errno::EINVAL)),
             ("\x01", &[], Err(Errno::EINVAL)),
         ];
+        let symbols = |addr: u64| {
+            let off = addr.checked_sub(0x100).filter(|&off| off < 16)?;
+            Some(("f".to_string(), off, 16))
+        };
         for (f, args, want) in cases {
-            let got = format(&mem, &[f.as_bytes(), b"\0"].concat(), args);
-            assert_eq!(got.as_deref().map_err(|e| *e), want.map_err(|e| e), "{f}");
+            let got = format(&mem, &symbols, &[f.as_bytes(), b"\0"].concat(), args);
+            assert_eq!(got, want.map(|t| t.as_bytes().to_vec()), "{f}");
         }
-        assert_eq!(format(&mem, b"no end", &[]), Err(Errno::EINVAL));
+        assert_eq!(format(&mem, &symbols, b"no end", &[]), Err(Errno::EINVAL));
     }
 }

@@ -1,6 +1,6 @@
 //! Programs, what they are given, and what R1 means to them.
 
-use crate::ids::ProgId;
+use crate::ids::{MapId, ProgId};
 use crate::packet::{FieldsCtx, Packet};
 use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_btf::Btf;
@@ -15,6 +15,8 @@ pub(crate) struct ProgMeta {
     pub attach_type: AttachType,
     /// The types of its object.
     pub btf: Option<Arc<Btf>>,
+    /// The arena that it uses.
+    pub arena: Option<MapId>,
     /// Entry of the function that a thrown exception goes to.
     pub exception: Option<u32>,
     /// Entry and name of each function, by entry.

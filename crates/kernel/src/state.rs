@@ -16,9 +16,11 @@ use crate::task::Task;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Event, Level, Trace, What};
 use bpfsim_abi::Errno;
+use bpfsim_btf::Btf;
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Access, GuestMem};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// The kernel's data, but for guest memory and for executions in flight.
 ///
@@ -46,10 +48,14 @@ pub(crate) struct State {
     /// What the current step touched.
     pub touched: Vec<Touch>,
     pub trace: Trace,
+    /// The kernel's types.
+    pub kernel_btf: Option<Arc<Btf>>,
     /// Variables of the kernel that programs use.
     pub ksyms: Vec<Ksym>,
+    /// What iterators wrote to their sequence files since user space read them.
+    pub seq_out: Vec<u8>,
     /// What programs allocated.
-    pub objects: Objects,
+    pub objects: Shared<Objects>,
     /// Arming order, which breaks ties between equal deadlines.
     pub seq: u64,
     /// Key of `bpf_get_prandom_u32`.
@@ -124,6 +130,10 @@ pub(crate) struct Cur {
     pub value: Vec<u8>,
     /// What R1 of a program means.
     pub ctx: ProgCtx,
+    /// What `bpf_get_local_storage` gave it, by map.
+    pub storage: Vec<(MapId, u64)>,
+    /// What it wrote to its sequence file.
+    pub seq: Vec<u8>,
     /// Helpers in the middle of their callbacks, innermost last.
     pub iterations: Vec<Iteration>,
     /// Tail calls made.
@@ -172,6 +182,8 @@ impl Cur {
             visible: None,
             value: Vec::new(),
             ctx: ProgCtx::Memory,
+            storage: Vec::new(),
+            seq: Vec::new(),
             iterations: Vec::new(),
             tail_calls: 0,
             scratch: 0,

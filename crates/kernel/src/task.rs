@@ -31,6 +31,8 @@ pub(crate) struct Task {
     pub work: Vec<Handle>,
     /// Some of that work is to interrupt its sleep (`TIF_NOTIFY_SIGNAL`).
     pub notify: bool,
+    /// Signals that programs sent to it.
+    pub signals: Vec<u32>,
     /// References that programs hold.
     pub refs: u32,
     pub user: UserMem,
@@ -101,6 +103,21 @@ impl UserMem {
         }
     }
 
+    /// The first area of memory that ends after an address: pages without a gap.
+    pub fn area_after(&self, addr: u64) -> Option<std::ops::Range<u64>> {
+        let mut first = addr / PAGE;
+        while self.pages.contains_key(&first) && first > 0 && self.pages.contains_key(&(first - 1))
+        {
+            first -= 1;
+        }
+        let (&start, _) = self.pages.range(first..).next()?;
+        let mut end = start;
+        while self.pages.contains_key(&end) {
+            end += 1;
+        }
+        Some(start * PAGE..end * PAGE)
+    }
+
     /// One byte, or `None` where nothing is mapped.
     pub fn byte(&self, addr: u64) -> Option<u8> {
         Some(self.pages.get(&(addr / PAGE))?[(addr % PAGE) as usize])
@@ -119,6 +136,17 @@ impl UserMem {
         let last = addr.saturating_add(len.saturating_sub(1)) / PAGE;
         let (&page, _) = self.absent.range(addr / PAGE..=last).next()?;
         self.absent.remove(&page)
+    }
+}
+
+impl Task {
+    /// It has user memory (`task->mm`).
+    pub fn has_mm(&self) -> bool {
+        let gone = matches!(
+            self.state,
+            TaskState::Exiting | TaskState::Dead | TaskState::Reaped
+        );
+        !self.kthread && !gone
     }
 }
 

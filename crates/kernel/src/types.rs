@@ -1,7 +1,7 @@
 //! Kernel types that guest memory shows: laid out by the BTF of a 6.18 kernel.
 
 use crate::task::Task;
-use bpfsim_btf::{Btf, Kind, Type};
+use bpfsim_btf::{Btf, Kind, TypeId};
 use bpfsim_vm::GuestMem;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Layouts {
         size.unwrap_or(0).max(8)
     }
 
-    /// Offset in bytes of a direct member of a struct of the kernel.
+    /// Offset in bytes of a member of a struct of the kernel.
     pub fn member(&self, name: &str, member: &str) -> Option<u32> {
         offset(&self.btf, name, member)
     }
@@ -61,13 +61,19 @@ impl Layouts {
     }
 }
 
-/// Offset in bytes of a direct member of a struct.
+/// Offset in bytes of a member of a struct, also of a struct or union without a name in it.
 fn offset(btf: &Btf, name: &str, member: &str) -> Option<u32> {
-    let Type::Struct(s) = btf.ty(btf.find(name, Kind::Struct)?)? else {
-        return None;
-    };
-    s.members
-        .iter()
-        .find(|m| m.name == member)
-        .map(|m| m.bit_offset / 8)
+    find_member(btf, btf.find(name, Kind::Struct)?, member)
+}
+
+fn find_member(btf: &Btf, id: TypeId, member: &str) -> Option<u32> {
+    let composite = btf.ty(id)?.composite()?;
+    composite.members.iter().find_map(|m| {
+        let inside = match m.name {
+            "" => find_member(btf, btf.skip_mods_and_typedefs(m.ty).ok()?, member)?,
+            name if name == member => 0,
+            _ => return None,
+        };
+        Some(m.bit_offset / 8 + inside)
+    })
 }

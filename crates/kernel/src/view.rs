@@ -2,6 +2,7 @@
 
 use crate::helper::{self, Args};
 use crate::kfunc;
+use crate::map::Arena;
 use crate::state::State;
 use bpfsim_vm::{Call, Flow, GuestMem, Host};
 
@@ -10,6 +11,17 @@ pub(crate) struct View<'a> {
     /// What the CPU's clock would have been at the activation's first instruction, had it run
     /// without a break: an instruction takes a nanosecond.
     pub base: u64,
+}
+
+impl View<'_> {
+    /// The program's arena, for an address that can lie in it.
+    fn arena(&self, addr: u64) -> Option<&Arena> {
+        if addr > u32::MAX as u64 {
+            return None;
+        }
+        let map = self.st.progs[self.st.cur.prog.at()].arena?;
+        self.st.maps[map.at()].arena()
+    }
 }
 
 impl Host for View<'_> {
@@ -33,12 +45,39 @@ impl Host for View<'_> {
         }
     }
 
-    fn load(&mut self, addr: u64, size: u32, _: &GuestMem) -> Option<u64> {
+    fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64> {
+        if let Some(arena) = self.arena(addr) {
+            // Across two pages, or not there, which reads as 0.
+            let byte = |i: u64| {
+                let at = arena.translate(addr + i, 1)?;
+                Some((mem.slice(at, 1)?[0] as u64) << (8 * i))
+            };
+            return Some((0..size as u64).filter_map(byte).sum());
+        }
         self.st.cur.ctx.load(addr, size)
     }
 
-    fn store(&mut self, addr: u64, size: u32, value: u64, _: &mut GuestMem) -> Option<()> {
+    fn store(&mut self, addr: u64, size: u32, value: u64, mem: &mut GuestMem) -> Option<()> {
+        if let Some(arena) = self.arena(addr) {
+            for i in 0..size as u64 {
+                let at = arena.translate(addr + i, 1);
+                if let Some(to) = at.and_then(|at| mem.slice_mut(at, 1)) {
+                    to[0] = (value >> (8 * i)) as u8;
+                }
+            }
+            return Some(());
+        }
         self.st.cur.ctx.store(addr, size, value)
+    }
+
+    fn translate(&mut self, addr: u64, size: u32, _: bool, _: &mut GuestMem) -> Option<u64> {
+        self.arena(addr)?.translate(addr, size as u64)
+    }
+
+    fn arena_user_start(&self) -> u64 {
+        let map = self.st.progs[self.st.cur.prog.at()].arena;
+        let arena = map.and_then(|m| self.st.maps[m.at()].arena());
+        arena.map_or(0, |arena| arena.user_start)
     }
 
     fn load_packet(&mut self, offset: i32, size: u32, mem: &GuestMem) -> Option<u64> {

@@ -5,8 +5,9 @@
 //! last, since callbacks may iterate themselves.
 
 use super::{Arg, Args, ret};
+use crate::dynptr::{Dynptr, DynptrKind};
 use crate::ids::MapId;
-use crate::map::Place;
+use crate::map::{Peek, Place};
 use crate::prog::code_of;
 use crate::state::State;
 use bpfsim_abi::Errno;
@@ -14,6 +15,9 @@ use bpfsim_vm::{Flow, GuestMem};
 
 /// Most iterations of `bpf_loop` (`BPF_MAX_LOOPS`).
 const MAX_LOOPS: u64 = 8 << 20;
+
+/// Where beside the stack the dynamic pointer is that callbacks are given.
+const DYNPTR_AT: u64 = 48;
 
 /// A helper in the middle of its callbacks.
 #[derive(Debug, Clone)]
@@ -34,6 +38,15 @@ enum Over {
     /// `bpf_rbtree_add`: the tree, the node to add, and the one that it is compared with; the
     /// callback says whether it is less.
     Tree { root: u64, node: u64, at: u64 },
+    /// `bpf_user_ringbuf_drain`: the ring, and the sample that the callback has, if one was begun;
+    /// how many were passed over.
+    Samples {
+        map: MapId,
+        sample: Option<u64>,
+        discarded: u64,
+    },
+    /// `bpf_find_vma`: called once, with these arguments.
+    Once([u64; 3]),
 }
 
 /// Asks for the innermost iteration's next callback, if there is one to come.
@@ -56,6 +69,11 @@ fn next(st: &mut State, mem: &mut GuestMem) -> Option<Flow> {
             }
             [m.addr, place.key.unwrap_or(copy), place.value, ctx, 0]
         }
+        Over::Once(args) => {
+            let [task, vma, ctx] = *args;
+            (done == 0).then_some([task, vma, ctx, 0, 0])?
+        }
+        Over::Samples { .. } => return next_sample(st, mem),
         Over::Tree { node, at, .. } => (*at != 0).then_some([*node, *at, 0, 0, 0])?,
     };
     iteration.done += 1;
@@ -67,12 +85,30 @@ fn next(st: &mut State, mem: &mut GuestMem) -> Option<Flow> {
 
 fn begin(st: &mut State, mem: &mut GuestMem, iteration: Iteration) -> Flow {
     st.cur.iterations.push(iteration);
-    next(st, mem).unwrap_or_else(|| end(st))
+    next(st, mem).unwrap_or_else(|| end(st, mem))
 }
 
-fn end(st: &mut State) -> Flow {
-    let ended = st.cur.iterations.pop();
-    Flow::Done(ended.map_or(0, |i| i.done))
+fn end(st: &mut State, mem: &mut GuestMem) -> Flow {
+    let Some(ended) = st.cur.iterations.pop() else {
+        return Flow::Done(0);
+    };
+    Flow::Done(match ended.over {
+        Over::Once([_, vma, _]) => {
+            st.obj_drop(mem, vma);
+            0
+        }
+        Over::Samples {
+            map,
+            sample,
+            discarded,
+        } => {
+            if let (Some(ring), Some(len)) = (st.maps[map.at()].ringbuf(), sample) {
+                ring.release(len);
+            }
+            ended.done - discarded
+        }
+        _ => ended.done,
+    })
 }
 
 /// A callback returned: 0 goes on, anything else ends the iteration.
@@ -87,7 +123,119 @@ pub(crate) fn resume(st: &mut State, mem: &mut GuestMem, r0: u64) -> Flow {
         });
     }
     let flow = if r0 == 0 { next(st, mem) } else { None };
-    flow.unwrap_or_else(|| end(st))
+    flow.unwrap_or_else(|| end(st, mem))
+}
+
+/// Most samples that one `bpf_user_ringbuf_drain` takes.
+const MAX_SAMPLES: u64 = 128 << 10;
+
+/// The next sample of a user ring buffer, as a dynamic pointer beside the stack.
+fn next_sample(st: &mut State, mem: &mut GuestMem) -> Option<Flow> {
+    let at = st.cur.scratch + DYNPTR_AT;
+    let iteration = st.cur.iterations.last_mut()?;
+    let Over::Samples {
+        map,
+        sample,
+        discarded,
+    } = &mut iteration.over
+    else {
+        return None;
+    };
+    let ring = st.maps[map.at()].ringbuf()?;
+    if let Some(len) = sample.take() {
+        ring.release(len);
+    }
+    loop {
+        if iteration.done >= MAX_SAMPLES {
+            return None;
+        }
+        match ring.peek(mem) {
+            Peek::Empty => return None,
+            Peek::Discarded => {
+                iteration.done += 1;
+                *discarded += 1;
+            }
+            Peek::Failed(errno) => {
+                st.cur.iterations.pop();
+                return Some(Flow::Done(ret(Err(errno))));
+            }
+            Peek::Sample { data, len } => {
+                *sample = Some(len);
+                iteration.done += 1;
+                let d = Dynptr::new(DynptrKind::Local, data, len as u32).ok()?;
+                d.put(mem, at)?;
+                return Some(Flow::CallBpf {
+                    entry: iteration.entry,
+                    args: [at, iteration.ctx, 0, 0, 0],
+                });
+            }
+        }
+    }
+}
+
+/// `bpf_user_ringbuf_drain(map, callback, ctx, flags)`
+pub(super) fn user_ringbuf_drain(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    /// `BPF_RB_NO_WAKEUP | BPF_RB_FORCE_WAKEUP`
+    const FLAGS: u64 = 3;
+    let map = a.map(st, 1)?;
+    let entry = entry(st, a, 2)?;
+    if a.r[3] & !FLAGS != 0 {
+        return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
+    }
+    match st.maps[map.at()].ringbuf() {
+        Some(ring) if !ring.drained_by_another() => {}
+        Some(_) => return Ok(Flow::Done(ret(Err(Errno::EBUSY)))),
+        None => return a.bad(1),
+    }
+    let over = Over::Samples {
+        map,
+        sample: None,
+        discarded: 0,
+    };
+    Ok(begin(
+        st,
+        mem,
+        Iteration {
+            entry,
+            ctx: a.r[2],
+            done: 0,
+            over,
+        },
+    ))
+}
+
+/// `bpf_find_vma(task, addr, callback, ctx, flags)`
+pub(super) fn find_vma(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let entry = entry(st, a, 3)?;
+    let errno = |errno| Ok(Flow::Done(ret(Err(errno))));
+    if a.r[4] != 0 {
+        return errno(Errno::EINVAL);
+    }
+    if a.r[0] == 0 {
+        return errno(Errno::ENOENT);
+    }
+    let task = a.task(st, 1)?;
+    let task = &st.tasks[task.at()];
+    let area = task.user.area_after(a.r[1]);
+    let area = area.filter(|area| task.has_mm() && area.contains(&a.r[1]));
+    let Some(area) = area else {
+        return errno(Errno::ENOENT);
+    };
+    let Some(vma) = st.buffer(mem, st.objects.vma.size) else {
+        return errno(Errno::ENOMEM);
+    };
+    st.fill_vma(mem, vma, &area);
+    let over = Over::Once([a.r[0], vma, a.r[3]]);
+    Ok(begin(
+        st,
+        mem,
+        Iteration {
+            entry,
+            ctx: a.r[3],
+            done: 0,
+            over,
+        },
+    ))
 }
 
 /// `bpf_rbtree_add`, with the function that argument 3 is.

@@ -1,7 +1,6 @@
 //! Helpers on strings: formatting, comparing, parsing.
 
 use super::{Arg, Args, ret};
-use crate::printk;
 use crate::state::State;
 use crate::trace::What;
 use bpfsim_abi::Errno;
@@ -15,7 +14,7 @@ const MAX_FORMAT: u64 = 1 << 16;
 /// `bpf_trace_printk`
 pub(super) fn trace_printk(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let format = a.bytes(mem, 1, a.r[1] as u32 as u64)?;
-    let text = printk::format(mem, &format, &a.r[2..]);
+    let text = st.format(mem, &format, &a.r[2..]);
     Ok(print(st, text))
 }
 
@@ -26,13 +25,15 @@ pub(super) fn trace_vprintk(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg
         Ok(args) => args,
         Err(errno) => return Ok(Flow::Done(ret(Err(errno)))),
     };
-    let text = printk::format(mem, &format, &args);
+    let text = st.format(mem, &format, &args);
     Ok(print(st, text))
 }
 
-fn print(st: &mut State, text: Result<String, Errno>) -> Flow {
-    let result = text.map(|mut text| {
-        let len = text.len() as u64 + 1;
+/// The length without a NUL.
+fn print(st: &mut State, text: Result<Vec<u8>, Errno>) -> Flow {
+    let result = text.map(|text| {
+        let len = text.len() as u64;
+        let mut text = String::from_utf8_lossy(&text).into_owned();
         if text.ends_with('\n') {
             text.pop();
         }
@@ -43,7 +44,7 @@ fn print(st: &mut State, text: Result<String, Errno>) -> Flow {
 }
 
 /// The words that arguments `n` and `n + 1` point out and count in bytes.
-fn data(mem: &GuestMem, a: &Args, n: u8) -> Arg<Result<Vec<u64>, Errno>> {
+pub(super) fn data(mem: &GuestMem, a: &Args, n: u8) -> Arg<Result<Vec<u64>, Errno>> {
     let len = a.r[n as usize] as u32 as u64;
     if !len.is_multiple_of(8) || len > MAX_ARGS * 8 || (len > 0 && a.r[n as usize - 1] == 0) {
         return Ok(Err(Errno::EINVAL));
@@ -59,7 +60,6 @@ fn data(mem: &GuestMem, a: &Args, n: u8) -> Arg<Result<Vec<u64>, Errno>> {
 
 /// `bpf_snprintf`: the length that the whole text has, with its NUL.
 pub(super) fn snprintf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    let _ = st;
     let args = match data(mem, a, 4)? {
         Ok(args) => args,
         Err(errno) => return Ok(Flow::Done(ret(Err(errno)))),
@@ -69,7 +69,7 @@ pub(super) fn snprintf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
             .is_none_or(|b| b[0] == 0)
     });
     let format = a.bytes(mem, 3, len.unwrap_or(0) + 1)?;
-    let text = match printk::format(mem, &format, &args) {
+    let text = match st.format(mem, &format, &args) {
         Ok(text) => text,
         Err(errno) => return Ok(Flow::Done(ret(Err(errno)))),
     };
@@ -79,7 +79,7 @@ pub(super) fn snprintf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
             return a.bad(1);
         };
         let n = text.len().min(size - 1);
-        to[..n].copy_from_slice(&text.as_bytes()[..n]);
+        to[..n].copy_from_slice(&text[..n]);
         to[n] = 0;
     }
     Ok(Flow::Done(text.len() as u64 + 1))

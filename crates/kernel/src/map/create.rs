@@ -484,7 +484,7 @@ impl Storage {
             | T::CgrpStorage
             | T::CgroupStorage
             | T::PercpuCgroupStorage => Storage::Local(Local::create(spec, cpus)),
-            T::Arena => Storage::Arena(Arena::create(mem, spec)?),
+            T::Arena => Storage::Arena(Arena::create(spec)),
             _ => match FdArray::create(mem, spec) {
                 Some(array) => Storage::FdArray(array?),
                 None => return Err(Errno::EOPNOTSUPP),

@@ -30,10 +30,11 @@ mod sys;
 mod table;
 mod user;
 
+pub(crate) use arena::Arena;
 pub(crate) use btf::{has_types, value_fields};
 pub use create::{MapBtf, MapSpec};
 pub(crate) use ops::{Cx, Freed, MapOps, Op};
-pub(crate) use ringbuf::Ringbuf;
+pub(crate) use ringbuf::{Peek, Ringbuf};
 pub(crate) use sys::Waits;
 pub use sys::{BatchCmd, BatchOut};
 
@@ -266,12 +267,67 @@ impl Map {
         (addr.wrapping_sub(value) < self.spec.value_size as u64).then_some(value)
     }
 
-    /// Address of the only value of a global data map, or of an arena's first page
-    /// (`map_direct_value_addr`).
+    /// What programs know the only value of a global data map by, or the first page of an arena:
+    /// its address in user space (`map_direct_value_addr`).
     pub fn data_addr(&self) -> Option<u64> {
         match &self.storage {
             Storage::Array(a) => Some(a.base),
-            Storage::Arena(a) => Some(a.base),
+            Storage::Arena(a) => Some(a.user_start),
+            _ => None,
+        }
+    }
+
+    /// User space writes to its mapping of global data or of an arena.
+    pub fn write_mapped(&mut self, mem: &mut GuestMem, at: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let size = self.spec.value_size as u64;
+        match &mut self.storage {
+            Storage::Array(a) => {
+                let end = at.checked_add(bytes.len() as u64);
+                end.filter(|&end| end <= size).ok_or(Errno::EINVAL)?;
+                let to = mem.slice_mut(a.base + at, bytes.len() as u64);
+                to.ok_or(Errno::EFAULT)?.copy_from_slice(bytes);
+                Ok(())
+            }
+            Storage::Arena(a) => {
+                self.dirty = true;
+                a.write(mem, at, bytes)
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The arena that this map is.
+    pub fn arena(&self) -> Option<&Arena> {
+        match &self.storage {
+            Storage::Arena(a) => Some(a),
+            _ => None,
+        }
+    }
+
+    /// The arena that this map is.
+    pub fn arena_mut(&mut self) -> Option<&mut Arena> {
+        match &mut self.storage {
+            Storage::Arena(a) => {
+                self.dirty = true;
+                Some(a)
+            }
+            _ => None,
+        }
+    }
+
+    /// `__bpf_get_stackid`: the number of a stack; `None` for another kind of map.
+    pub fn stack_id(
+        &mut self,
+        frames: &[u64],
+        fast: bool,
+        reuse: bool,
+    ) -> Option<Result<u64, Errno>> {
+        let most = self.spec.value_size as usize / 8;
+        match &mut self.storage {
+            Storage::StackTrace(s) => {
+                self.dirty = true;
+                Some(s.id_of(&frames[..frames.len().min(most)], fast, reuse))
+            }
             _ => None,
         }
     }

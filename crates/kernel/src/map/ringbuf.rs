@@ -32,6 +32,16 @@ pub(crate) struct Ringbuf {
     pending: u64,
     /// How often pollers were woken.
     pub wakeups: u64,
+    /// A callback has a sample of this user ring buffer.
+    draining: bool,
+}
+
+/// What a user ring buffer has next.
+pub(crate) enum Peek {
+    Empty,
+    Discarded,
+    Failed(Errno),
+    Sample { data: u64, len: u64 },
 }
 
 impl Ringbuf {
@@ -53,6 +63,7 @@ impl Ringbuf {
             producer: 0,
             pending: 0,
             wakeups: 0,
+            draining: false,
         })
     }
 
@@ -137,6 +148,49 @@ impl Ringbuf {
             }
         }
         None
+    }
+
+    /// A program drains the ring just now.
+    pub fn drained_by_another(&self) -> bool {
+        self.draining
+    }
+
+    /// `__bpf_user_ringbuf_peek`: the oldest sample that user space put in.
+    pub fn peek(&mut self, mem: &GuestMem) -> Peek {
+        if self.consumer >= self.producer {
+            self.draining = false;
+            return Peek::Empty;
+        }
+        let at = self.header(self.consumer);
+        let Some(hdr) = mem.read_u32(at) else {
+            return Peek::Failed(Errno::EINVAL);
+        };
+        let (len, flags) = (hdr & !(BUSY | DISCARD), hdr & (BUSY | DISCARD));
+        let total = record_len(hdr);
+        if total > self.producer - self.consumer {
+            return Peek::Failed(Errno::EINVAL);
+        }
+        if total > self.size {
+            return Peek::Failed(Errno::E2BIG);
+        }
+        if flags & BUSY != 0 {
+            return Peek::Failed(Errno::EBUSY);
+        }
+        if flags & DISCARD != 0 {
+            self.consumer += total;
+            return Peek::Discarded;
+        }
+        self.draining = true;
+        Peek::Sample {
+            data: at + HDR,
+            len: len as u64,
+        }
+    }
+
+    /// `__bpf_user_ringbuf_sample_release`
+    pub fn release(&mut self, len: u64) {
+        self.draining = false;
+        self.consumer += (len + HDR).next_multiple_of(8);
     }
 
     /// Puts a sample into a user ring buffer, as libbpf's `user_ring_buffer__reserve` and

@@ -1,5 +1,6 @@
 //! `BPF_MAP_TYPE_STACK_TRACE`
 
+use super::jhash::jhash;
 use super::ops::index;
 use super::{Cx, MapOps, MapSpec};
 use bpfsim_abi::Errno;
@@ -19,6 +20,22 @@ impl StackTrace {
             stacks: BTreeMap::new(),
             n_buckets: spec.max_entries.next_power_of_two(),
         }
+    }
+}
+
+impl StackTrace {
+    /// The number of a stack, which is kept under it. `EEXIST` when another one has the number,
+    /// unless it is to be replaced; with `fast` those of one hash count as the same.
+    pub fn id_of(&mut self, frames: &[u64], fast: bool, reuse: bool) -> Result<u64, Errno> {
+        let bytes: Vec<u8> = frames.iter().flat_map(|f| f.to_le_bytes()).collect();
+        let id = jhash(&bytes, 0) & (self.n_buckets - 1);
+        match self.stacks.get(&id) {
+            Some(old) if fast || *old == bytes => return Ok(id as u64),
+            Some(_) if !reuse => return Err(Errno::EEXIST),
+            _ => {}
+        }
+        self.stacks.insert(id, bytes);
+        Ok(id as u64)
     }
 }
 

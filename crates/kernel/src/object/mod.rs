@@ -10,11 +10,13 @@ pub(crate) mod graph;
 use crate::asynch::Handle;
 use crate::field::Fields;
 use crate::ids::{Cpu, MapId, TaskId};
+use crate::kernel::Kernel;
 use crate::state::State;
 use bpfsim_btf::fields::{FieldKind, FieldMask, parse_fields_in};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_vm::{Area, GuestMem};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Sizes that `bpf_mem_alloc` has caches for; each holds a list node of 8 bytes besides.
@@ -31,6 +33,8 @@ pub(crate) enum ObjectKind {
     Struct(u32),
     /// `struct bpf_cpumask`
     Cpumask,
+    /// Memory that the kernel itself uses: storage of a run, the state of an iterator.
+    Buffer,
 }
 
 /// A live object.
@@ -66,6 +70,16 @@ pub(crate) struct Objects {
     pub graph: graph::Graph,
     /// `sizeof(struct bpf_cpumask)`
     pub cpumask_size: u32,
+    pub vma: VmaLayout,
+}
+
+/// `struct vm_area_struct`: its size, and where members are that bpfsim fills in.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct VmaLayout {
+    pub size: u32,
+    start: u32,
+    end: u32,
+    flags: u32,
 }
 
 impl Objects {
@@ -88,13 +102,16 @@ impl Objects {
         size: u32,
         copies: u32,
     ) -> Option<u64> {
-        let class = *CLASSES.iter().find(|&&c| size + NODE <= c)?;
+        let class = match kind {
+            ObjectKind::Buffer => size.next_multiple_of(64),
+            _ => *CLASSES.iter().find(|&&c| size.saturating_add(NODE) <= c)?,
+        };
         let stride = if copies > 1 {
             size.next_multiple_of(8)
         } else {
             0
         };
-        let total = class * copies;
+        let total = class.checked_mul(copies)?;
         let list = self.free.get_mut(&(cpu.0, total)).and_then(Vec::pop);
         let addr = match list {
             Some(addr) => addr,
@@ -109,6 +126,12 @@ impl Objects {
         };
         self.live.insert(addr, object);
         Some(addr)
+    }
+
+    /// True for memory that [`State::buffer`] gave.
+    pub fn is_buffer(&self, addr: u64) -> bool {
+        let object = self.live.get(&addr);
+        object.is_some_and(|o| o.kind == ObjectKind::Buffer)
     }
 
     /// The object that an address lies in.
@@ -151,7 +174,38 @@ impl Objects {
     }
 }
 
+impl Kernel {
+    /// Learns from the kernel's types how large its objects are.
+    pub(crate) fn lay_out_objects(&mut self) {
+        let at = |member| self.layouts.member("vm_area_struct", member).unwrap_or(0);
+        let vma = VmaLayout {
+            size: self.layouts.size_of("vm_area_struct"),
+            start: at("vm_start"),
+            end: at("vm_end"),
+            flags: at("vm_flags"),
+        };
+        self.st.objects.cpumask_size = self.layouts.size_of("bpf_cpumask");
+        self.st.objects.vma = vma;
+    }
+}
+
 impl State {
+    /// Memory for the kernel's own use, to be given back by [`State::obj_drop`].
+    pub fn buffer(&mut self, mem: &mut GuestMem, size: u32) -> Option<u64> {
+        let cpu = self.cur.cpu;
+        self.objects.alloc(mem, cpu, ObjectKind::Buffer, size, 1)
+    }
+
+    /// Writes a `struct vm_area_struct`.
+    pub fn fill_vma(&self, mem: &mut GuestMem, at: u64, area: &Range<u64>) {
+        /// `VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE`
+        const FLAGS: u64 = 0x33;
+        let vma = self.objects.vma;
+        mem.write_u64(at + vma.start as u64, area.start);
+        mem.write_u64(at + vma.end as u64, area.end);
+        mem.write_u64(at + vma.flags as u64, FLAGS);
+    }
+
     /// `bpf_obj_new`, and with `percpu` `bpf_percpu_obj_new`: the address or 0. `None` for a type
     /// that is no struct.
     pub fn obj_new(&mut self, mem: &mut GuestMem, id: u64, percpu: bool) -> Option<u64> {

@@ -1,0 +1,174 @@
+//! Helpers that need no more than a few lines each: clocks, names, signals, storage of a run.
+
+use super::{Arg, Args, Helper, ret, row};
+use crate::state::State;
+use bpfsim_abi::{Errno, Func, MapType};
+use bpfsim_btf::{Kind, TypeId};
+use bpfsim_vm::{Flow, GuestMem};
+
+pub(super) const HELPERS: &[Helper] = &[
+    row(Func::Jiffies64, false, |st, _, _| {
+        let ticks = st.cpu().clock as u128 * HZ as u128 / 1_000_000_000;
+        Ok(Flow::Done(INITIAL_JIFFIES + ticks as u64))
+    }),
+    row(Func::KtimeGetTaiNs, false, |st, _, _| {
+        Ok(Flow::Done(BOOTED_TAI + st.cpu().clock))
+    }),
+    row(Func::SendSignal, true, send_signal),
+    row(Func::SendSignalThread, true, send_signal),
+    row(Func::BtfFindByNameKind, false, btf_find),
+    row(Func::KallsymsLookupName, false, kallsyms_lookup),
+    row(Func::ReadBranchRecords, false, |_, _, a| {
+        let known = a.r[3] & !1 == 0;
+        done(Err(if known { Errno::ENOENT } else { Errno::EINVAL }))
+    }),
+    row(Func::GetBranchSnapshot, false, |_, _, a| {
+        let known = a.r[2] == 0;
+        done(Err(if known { Errno::ENOENT } else { Errno::EINVAL }))
+    }),
+    row(Func::GetLocalStorage, true, get_local_storage),
+    row(Func::GetNsCurrentPidTgid, false, ns_current_pid_tgid),
+    row(Func::SeqWrite, true, seq_write),
+    row(Func::SeqPrintf, true, seq_printf),
+];
+
+/// `CONFIG_HZ` of the emulated kernel, and its first value of `jiffies`: five minutes before they
+/// are more than 32 bits.
+const HZ: u64 = 250;
+const INITIAL_JIFFIES: u64 = (1 << 32) - 300 * HZ;
+/// International atomic time at boot, in ns: the beginning of 2025.
+const BOOTED_TAI: u64 = 1_735_689_637_000_000_000;
+/// Most bytes that a sequence file holds before it is read.
+const SEQ_SIZE: usize = 8 * 4096;
+
+fn done(result: Result<u64, Errno>) -> Arg<Flow> {
+    Ok(Flow::Done(ret(result)))
+}
+
+/// `bpf_send_signal`, `bpf_send_signal_thread`: noted on the task, which a test asks for.
+fn send_signal(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    /// `_NSIG`
+    const SIGNALS: u32 = 64;
+    let signal = a.r[0] as u32;
+    let task = st.cur.task.at();
+    if st.tasks[task].kthread || st.tasks[task].pid == 0 {
+        return done(Err(Errno::EPERM));
+    }
+    if signal > SIGNALS {
+        return done(Err(Errno::EINVAL));
+    }
+    if signal != 0 {
+        st.tasks[task].signals.push(signal);
+    }
+    done(Ok(0))
+}
+
+/// A name of so many bytes with its NUL, which is where it must be.
+fn name(mem: &GuestMem, a: &Args) -> Arg<Result<String, Errno>> {
+    let bytes = a.bytes(mem, 1, a.r[1] as u32 as u64)?;
+    let Some((0, text)) = bytes.split_last().filter(|(_, text)| !text.is_empty()) else {
+        return Ok(Err(Errno::EINVAL));
+    };
+    let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
+    Ok(Ok(String::from_utf8_lossy(&text[..end]).into_owned()))
+}
+
+/// `bpf_btf_find_by_name_kind(name, name_sz, kind, flags)`
+fn btf_find(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let name = match name(mem, a)? {
+        Ok(name) if a.r[3] == 0 => name,
+        _ => return done(Err(Errno::EINVAL)),
+    };
+    let kind = u8::try_from(a.r[2] as u32).ok().and_then(Kind::from_u8);
+    let found = kind.and_then(|kind| st.kernel_btf.as_ref()?.find(&name, kind));
+    done(found.map(|TypeId(id)| id as u64).ok_or(Errno::ENOENT))
+}
+
+/// `bpf_kallsyms_lookup_name(name, name_sz, flags, res)`
+fn kallsyms_lookup(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let found = match name(mem, a)? {
+        Ok(name) if a.r[2] == 0 => st.ksym_address(&name).ok_or(Errno::ENOENT),
+        _ => Err(Errno::EINVAL),
+    };
+    if mem.write_u64(a.r[3], found.unwrap_or(0)).is_none() {
+        return a.bad(4);
+    }
+    done(found.map(|_| 0))
+}
+
+/// `bpf_get_local_storage(map, flags)`. A program that is not attached to a cgroup has storage of
+/// its own for as long as it runs, as `BPF_PROG_TEST_RUN` gives it.
+fn get_local_storage(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let map = a.map(st, 1)?;
+    let spec = &st.maps[map.at()].spec;
+    let copies = match spec.map_type {
+        MapType::CgroupStorage => 1,
+        MapType::PercpuCgroupStorage => st.cpus.len() as u32,
+        _ => return a.bad(1),
+    };
+    let stride = spec.value_size.next_multiple_of(8);
+    let known = st.cur.storage.iter().find(|(of, _)| *of == map);
+    let at = match known {
+        Some(&(_, at)) => at,
+        None => {
+            let Some(at) = st.buffer(mem, stride * copies) else {
+                return done(Err(Errno::ENOMEM));
+            };
+            if let Some(bytes) = mem.slice_mut(at, (stride * copies) as u64) {
+                bytes.fill(0);
+            }
+            st.cur.storage.push((map, at));
+            at
+        }
+    };
+    let cpu = if copies > 1 { st.cur.cpu.0 } else { 0 };
+    Ok(Flow::Done(at + (cpu * stride) as u64))
+}
+
+/// `bpf_get_ns_current_pid_tgid(dev, ino, nsdata, size)`: there is the initial namespace only.
+fn ns_current_pid_tgid(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    /// `PROC_PID_INIT_INO`, and the device of nsfs.
+    const INO: u64 = 0xefff_fffc;
+    const DEV: u64 = 4;
+    let t = &st.tasks[st.cur.task.at()];
+    let known = a.r[3] as u32 == 8 && a.r[0] == DEV && a.r[1] == INO;
+    let word = if known {
+        t.pid as u64 | (t.tgid as u64) << 32
+    } else {
+        0
+    };
+    let Some(to) = mem.slice_mut(a.r[2], a.r[3] as u32 as u64) else {
+        return a.bad(3);
+    };
+    to.fill(0);
+    if known {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    done(if known { Ok(0) } else { Err(Errno::EINVAL) })
+}
+
+/// `bpf_seq_write(m, data, len)`
+fn seq_write(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let bytes = a.bytes(mem, 2, a.r[2] as u32 as u64)?;
+    done(put(st, &bytes))
+}
+
+/// `bpf_seq_printf(m, fmt, fmt_size, data, data_len)`
+fn seq_printf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let format = a.bytes(mem, 2, a.r[2] as u32 as u64)?;
+    let text = match super::text::data(mem, a, 4)? {
+        Ok(args) => st.format(mem, &format, &args),
+        Err(errno) => Err(errno),
+    };
+    done(text.and_then(|text| put(st, &text)))
+}
+
+/// What does not fit is left out whole.
+fn put(st: &mut State, bytes: &[u8]) -> Result<u64, Errno> {
+    let seq = &mut st.cur.seq;
+    if seq.len() + bytes.len() >= SEQ_SIZE {
+        return Err(Errno::EOVERFLOW);
+    }
+    seq.extend_from_slice(bytes);
+    Ok(0)
+}
