@@ -4,6 +4,7 @@ use bpfsim_isa::{Insn, uapi::*};
 
 use crate::arith;
 use crate::log::{reject, type_str};
+use crate::planted;
 use crate::reg::{ADD_CONST, ADD_CONST32, ADD_CONST64, Reg, ty};
 use crate::verifier::{MAX_VAR_OFF, R, Verifier};
 
@@ -190,6 +191,9 @@ impl Verifier<'_> {
         } else if !d.is_scalar() {
             return self.pointer_arithmetic(op, dst, is32, &d, &s, false);
         }
+        if matches!(op, BPF_AND | BPF_OR) && s.var_off.is_const() {
+            self.fork(dst)?;
+        }
         let mut reg = self.reg(dst);
         let fits = !is32 || reg.umax <= u32::MAX.into();
         if !arith::compute(&mut reg, &s, op, is32) {
@@ -204,12 +208,34 @@ impl Verifier<'_> {
                 reg.id |= if is32 { ADD_CONST32 } else { ADD_CONST64 };
                 reg.off = delta;
             }
+            _ if planted::is(17) => {}
             _ => {
                 reg.id = 0;
                 reg.off = 0;
             }
         }
         self.regs_mut()[dst] = reg;
+        Ok(())
+    }
+
+    /// `maybe_fork_scalars`: what is 0 or -1, as an arithmetic shift leaves a sign, is looked at as
+    /// either.
+    fn fork(&mut self, dst: usize) -> R {
+        let reg = self.reg(dst);
+        let known = |value: u64| {
+            let mut known = reg;
+            match reg.smin == -1 && reg.smax == 0 {
+                true => known.mark_known(value),
+                false => known.set_value32(value as u32),
+            }
+            known
+        };
+        let either = (reg.smin, reg.smax) == (-1, 0) || (reg.s32min, reg.s32max) == (-1, 0);
+        if either {
+            let at = self.push_stack(self.insn_idx, self.insn_idx)?;
+            self.stack[at].state.top_mut().regs[dst] = known(0);
+            self.regs_mut()[dst] = known(u64::MAX);
+        }
         Ok(())
     }
 

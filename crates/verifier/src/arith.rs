@@ -2,6 +2,7 @@
 
 use bpfsim_isa::uapi::*;
 
+use crate::planted;
 use crate::reg::Reg;
 
 /// `min..=max` of a sum of ranges; all there is where it may wrap.
@@ -33,7 +34,7 @@ pub(crate) fn add(dst: &mut Reg, src: &Reg) {
     (dst.smin, dst.smax) = signed_sum!(checked_add, dst.smin, dst.smax, src.smin, src.smax, i64);
     let (min, min_wraps) = dst.umin.overflowing_add(src.umin);
     let (max, max_wraps) = dst.umax.overflowing_add(src.umax);
-    (dst.umin, dst.umax) = match !min_wraps && max_wraps {
+    (dst.umin, dst.umax) = match !min_wraps && max_wraps && !planted::is(2) {
         true => (0, u64::MAX),
         false => (min, max),
     };
@@ -56,7 +57,8 @@ pub(crate) fn sub(dst: &mut Reg, src: &Reg) {
         false => (min, max),
     };
     (dst.smin, dst.smax) = signed_sum!(checked_sub, dst.smin, dst.smax, src.smax, src.smin, i64);
-    let (min, min_wraps) = dst.umin.overflowing_sub(src.umax);
+    let most = if planted::is(3) { src.umin } else { src.umax };
+    let (min, min_wraps) = dst.umin.overflowing_sub(most);
     let (max, max_wraps) = dst.umax.overflowing_sub(src.umin);
     (dst.umin, dst.umax) = match min_wraps && !max_wraps {
         true => (0, u64::MAX),
@@ -228,7 +230,10 @@ fn arsh(dst: &mut Reg, src: &Reg, is32: bool) {
     let shift = src.umin;
     dst.smin = dst.smin.wrapping_shr(shift as u32);
     dst.smax = dst.smax.wrapping_shr(shift as u32);
-    dst.var_off = dst.var_off.arshift(shift as u8, 64);
+    dst.var_off = match planted::is(1) {
+        true => dst.var_off.rshift(shift as u8),
+        false => dst.var_off.arshift(shift as u8, 64),
+    };
     (dst.umin, dst.umax) = (0, u64::MAX);
     dst.unbound32();
     dst.bounds_from_bits();
@@ -261,6 +266,10 @@ pub(crate) fn compute(dst: &mut Reg, src: &Reg, op: u8, is32: bool) -> bool {
         return false;
     }
     match op {
+        BPF_ADD if planted::is(0) => {
+            add(dst, src);
+            dst.var_off = dst.var_off.xor(src.var_off);
+        }
         BPF_ADD => {
             add(dst, src);
             dst.var_off = dst.var_off.add(src.var_off);
@@ -276,7 +285,7 @@ pub(crate) fn compute(dst: &mut Reg, src: &Reg, op: u8, is32: bool) -> bool {
         BPF_RSH => rsh(dst, src, is32),
         _ => arsh(dst, src, is32),
     }
-    if is32 {
+    if is32 && !planted::is(8) {
         dst.zext32();
     }
     dst.sync();

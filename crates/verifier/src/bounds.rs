@@ -1,5 +1,6 @@
 //! Ranges: how unsigned and signed, 64 and 32 bits and known bits tell of one another.
 
+use crate::planted;
 use crate::reg::Reg;
 use crate::tnum::Tnum;
 
@@ -174,7 +175,9 @@ impl Reg {
         self.deduce();
         self.deduce();
         self.deduce();
-        self.bits_from_bounds();
+        if !planted::is(7) {
+            self.bits_from_bounds();
+        }
         self.bounds_from_bits();
     }
 
@@ -327,8 +330,7 @@ impl Reg {
     pub fn range_covers(&self, cur: &Reg) -> bool {
         self.umin <= cur.umin
             && self.umax >= cur.umax
-            && self.smin <= cur.smin
-            && self.smax >= cur.smax
+            && (self.smin <= cur.smin && self.smax >= cur.smax || planted::is(14))
             && self.u32min <= cur.u32min
             && self.u32max >= cur.u32max
             && self.s32min <= cur.s32min

@@ -2,6 +2,7 @@
 
 use bpfsim_isa::uapi::*;
 
+use crate::planted;
 use crate::reg::{AT_PKT_END, BEYOND_PKT_END, Reg, ty};
 use crate::tnum::Tnum;
 
@@ -31,6 +32,7 @@ fn negate(op: u8) -> u8 {
         BPF_JSET => NOT_JSET,
         NOT_JSET => BPF_JSET,
         BPF_JGE => BPF_JLT,
+        BPF_JGT if planted::is(5) => BPF_JLT,
         BPF_JGT => BPF_JLE,
         BPF_JLE => BPF_JGT,
         BPF_JLT => BPF_JGE,
@@ -194,7 +196,8 @@ fn refine(x: &mut Reg, y: &mut Reg, op: u8, is32: bool) {
             y.u32min = x.u32min.wrapping_add(1).max(y.u32min);
         }
         BPF_JLT => {
-            x.umax = x.umax.min(y.umax.wrapping_sub(1));
+            let end = u64::from(!planted::is(4));
+            x.umax = x.umax.min(y.umax.wrapping_sub(end));
             y.umin = x.umin.wrapping_add(1).max(y.umin);
         }
         BPF_JSLE if is32 => {
@@ -206,7 +209,8 @@ fn refine(x: &mut Reg, y: &mut Reg, op: u8, is32: bool) {
             y.smin = x.smin.max(y.smin);
         }
         BPF_JSLT if is32 => {
-            x.s32max = x.s32max.min(y.s32max.wrapping_sub(1));
+            let end = i32::from(!planted::is(6));
+            x.s32max = x.s32max.min(y.s32max.wrapping_sub(end));
             y.s32min = x.s32min.wrapping_add(1).max(y.s32min);
         }
         BPF_JSLT => {

@@ -1,5 +1,6 @@
 //! Whether a state that was explored covers another (`states_equal`).
 
+use crate::planted;
 use crate::reg::{ADD_CONST, Reg, ty};
 use crate::state::{Frame, Slot, State, kind};
 use crate::verifier::Aux;
@@ -31,7 +32,7 @@ impl IdMap {
             if *o == old {
                 return *c == cur;
             }
-            if *c == cur {
+            if *c == cur && !planted::is(13) {
                 return false;
             }
         }
@@ -72,6 +73,10 @@ fn reg_safe(old: &Reg, cur: &Reg, ids: &mut IdMap, exact: Exact) -> bool {
         ty::SCALAR => {
             if !old.precise && exact == Exact::Not {
                 return true;
+            }
+            if old.id == 0 {
+                // Being linked now only says more.
+                return within(old);
             }
             if old.id & ADD_CONST != cur.id & ADD_CONST
                 || old.id & ADD_CONST != 0 && old.off != cur.off

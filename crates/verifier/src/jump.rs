@@ -5,6 +5,7 @@ use bpfsim_isa::{Insn, uapi::*};
 use smallvec::SmallVec;
 
 use crate::branch::{set_min_max, set_min_max_same, taken};
+use crate::planted;
 use crate::precision::{Linked, pack_linked};
 use crate::reg::{ADD_CONST, ADD_CONST32, AT_PKT_END, BEYOND_PKT_END, Reg, ty};
 use crate::state::{F_DST_STACK, F_SRC_STACK, State};
@@ -101,7 +102,7 @@ fn good_packet(state: &mut State, dst: &Reg, right_open: bool) {
     {
         return;
     }
-    let range = dst.off + i32::from(right_open);
+    let range = dst.off + i32::from(right_open) + i32::from(planted::is(15));
     state.each_reg(|reg| {
         if reg.ty == dst.ty && reg.id == dst.id {
             reg.a = reg.range().max(range) as u32;

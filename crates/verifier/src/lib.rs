@@ -34,6 +34,11 @@ mod kfunc_args;
 mod liveness;
 mod log;
 mod mem;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod precision;
 mod prune;
 mod raw_tp;

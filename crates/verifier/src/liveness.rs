@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::log::verbose;
+use crate::planted;
 use crate::state::{MAX_FRAMES, State};
 use crate::verifier::Verifier;
 
@@ -160,6 +161,9 @@ impl Verifier<'_> {
     /// `bpf_mark_stack_read`
     pub(crate) fn live_read(&mut self, frame: usize, insn: usize, mask: u64) {
         let id = self.current_instance();
+        if planted::is(19) && frame != self.cur.curframe() {
+            return;
+        }
         self.live.instances[id].mark_read(frame, insn, mask);
     }
 

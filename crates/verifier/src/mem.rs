@@ -7,6 +7,7 @@ use bpfsim_abi::{AttachType, MapType, ProgType};
 use bpfsim_isa::{Insn, uapi::*};
 
 use crate::log::{reject, type_str, verbose};
+use crate::planted;
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::setup::RField;
 use crate::step::size_of;
@@ -204,6 +205,7 @@ impl Verifier<'_> {
     fn check_area(&mut self, n: usize, off: i64, size: i32, area: i64, zero_ok: bool) -> R {
         let off = off as i32;
         let size_ok = size > 0 || size == 0 && zero_ok;
+        let area = area + i64::from(planted::is(16) && self.reg(n).ty == ty::MAP_VALUE);
         if off >= 0 && size_ok && i64::from(off) + i64::from(size) <= area {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use bpfsim_isa::uapi::*;
 
 use crate::cfg::is_pseudo_call;
 use crate::log::verbose;
+use crate::planted;
 use crate::reg::Reg;
 use crate::state::{
     F_DST_STACK, F_SRC_STACK, F_STACK, Frame, Hist, MAIN, MAX_FRAMES, State, StateId,
@@ -51,6 +52,9 @@ impl Backtrack {
             return;
         };
         let all = unpack_linked(packed);
+        if planted::is(11) {
+            return;
+        }
         let precise = all.iter().any(|l| match l.is_reg {
             true => self.regs[l.frame] & 1 << l.at != 0,
             false => self.stack[l.frame] & 1 << l.at != 0,
@@ -157,6 +161,9 @@ impl Verifier<'_> {
 
     /// `mark_chain_precision`
     pub(crate) fn mark_precise(&mut self, reg: usize) -> R {
+        if planted::is(12) {
+            return Ok(());
+        }
         let mut bt = Backtrack::default();
         let frame = self.cur.curframe();
         if !self.cur.frames[frame].regs[reg].is_scalar() {

@@ -213,6 +213,15 @@ impl Reg {
         self.u32max = value as u32;
     }
 
+    /// `__mark_reg32_known`
+    pub const fn set_value32(&mut self, value: u32) {
+        self.var_off = self.var_off.const_subreg(value);
+        self.s32min = value as i32;
+        self.s32max = value as i32;
+        self.u32min = value;
+        self.u32max = value;
+    }
+
     /// `__mark_reg_known`: forgets what else was known, but for type, frame and precision.
     pub const fn mark_known(&mut self, value: u64) {
         self.off = 0;

@@ -3,6 +3,7 @@
 use bpfsim_isa::uapi::*;
 
 use crate::log::reject;
+use crate::planted;
 use crate::reg::{Reg, ty};
 use crate::state::{F_STACK, Slot, kind};
 use crate::verifier::{MAX_STACK, MAX_VAR_OFF, R, Verifier};
@@ -174,7 +175,7 @@ impl Verifier<'_> {
             return Ok(());
         };
         // `bpf_stack_narrow_access_ok`, little endian.
-        if size <= spill && off % 8 == 0 {
+        if size <= spill && (off % 8 == 0 || planted::is(10)) {
             let mut new = reg;
             if reg.width() > size as u32 * 8 {
                 new.id = 0;
@@ -235,7 +236,7 @@ impl Verifier<'_> {
             && aligned
             && r.is_scalar()
         {
-            let fits = r.width() <= 8 * size as u32;
+            let fits = r.width() <= 8 * size as u32 || planted::is(9);
             if fits {
                 self.give_id(n);
             }
@@ -263,7 +264,7 @@ impl Verifier<'_> {
         } else {
             let slot = &mut self.cur.frames[frame].stack[spi];
             slot.reg.ty = ty::NOT_INIT;
-            if slot.is_special() {
+            if slot.is_special() && !planted::is(18) {
                 slot.scrub();
             }
             let zero = match reg {

@@ -103,6 +103,12 @@ impl Verifier<'_> {
         if let Err(e) = decode(&self.insns, at)
             && !matches!(e.refusal, Refusal::AtomicOpcode(_) | Refusal::AtomicSize)
         {
+            let insn = self.insns[at];
+            let jump = matches!(insn.class(), BPF_JMP | BPF_JMP32);
+            if jump && !matches!(insn.code & 0xf0, BPF_JA | BPF_CALL | BPF_EXIT | BPF_JCOND) {
+                // What is compared is looked at first.
+                self.read_reg(insn.dst().into())?;
+            }
             reject!(self, EINVAL, "{e}\n");
         }
         Ok(())

@@ -247,6 +247,32 @@ impl Gen<'_> {
         self.regs[usize::from(dst)] = Kind::Number;
     }
 
+    /// A number through a slot that may be too small for it, and a look at what came back.
+    pub fn spill_and_fill(&mut self) {
+        let r = self.number();
+        let (size, bytes) = self.dice.pick(&SIZES);
+        let slot = self.dice.below(STACK as usize / 8);
+        let off = -8 * (slot as i16 + 1);
+        self.emit(0x63 | size, 10, r, off, 0);
+        self.wrote(slot, bytes);
+        let dst = self.dst();
+        self.load_sized(dst, 10, off, size);
+        let most = match bytes {
+            8 => -1,
+            bytes => ((1i64 << (8 * bytes)) - 1) as i32,
+        };
+        let (code, nearly) = (
+            self.dice.pick(&[0x25, 0x26, 0x35, 0xb5]),
+            self.dice.within(-1, 0),
+        );
+        let jump = self.jump(code, dst, 0, most.wrapping_add(nearly));
+        let (before, stack) = (self.regs, self.stack);
+        self.block(1);
+        self.land(jump);
+        self.regs = before;
+        self.stack &= stack;
+    }
+
     pub fn store_number(&mut self) {
         let (size, bytes) = self.dice.pick(&[SIZES[3], SIZES[3], SIZES[2], SIZES[0]]);
         let slot = self.dice.below(STACK as usize / 8);
@@ -322,7 +348,7 @@ impl Gen<'_> {
     }
 
     /// `*(base + index + constant)`, with a guard that mostly fits what is accessed.
-    fn move_and_access(&mut self, base: u8, index: u8, room: i32, least: i32) {
+    pub fn move_and_access(&mut self, base: u8, index: u8, room: i32, least: i32) {
         let (size, bytes) = self.dice.pick(&SIZES);
         let fixed = self.dice.pick(&[0, 0, 0, 1, 4, 8]);
         let slack = self.dice.pick(&[0, 0, 0, 0, 0, 0, 0, 1, -1, -4]);

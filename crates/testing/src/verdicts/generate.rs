@@ -63,7 +63,7 @@ type Statement<'d> = fn(&mut Gen<'d>);
 
 impl<'d> Gen<'d> {
     /// What a program is made of, and how often.
-    const STATEMENTS: [(u32, Statement<'d>); 25] = [
+    const STATEMENTS: [(u32, Statement<'d>); 27] = [
         (5, Gen::set_number),
         (7, Gen::unknown_number),
         (10, Gen::arithmetic),
@@ -83,12 +83,14 @@ impl<'d> Gen<'d> {
         (2, Gen::look_up),
         (2, Gen::atomic),
         (2, Gen::helper_memory),
-        (3, Gen::call_sub),
+        (5, Gen::call_sub),
         (2, Gen::call_loop),
         (2, Gen::call_each),
         (1, Gen::arm_timer),
         (2, Gen::ring_record),
         (2, Gen::constant_value),
+        (3, Gen::spill_and_fill),
+        (4, Gen::linked_one_way),
     ];
 }
 
@@ -387,9 +389,59 @@ impl Gen<'_> {
         let jump = self.jump(code, a, 0, imm);
         self.constant(dst, y.into());
         self.land(jump);
-        if self.dice.one_in(2) {
-            self.spill_of(dst);
+        match self.dice.below(4) {
+            0 => self.spill_of(dst),
+            1 => {
+                // Where callees are let read.
+                let slot = self.dice.pick(&[3, 4]);
+                self.emit(0x7b, 10, dst, -8 * slot, 0);
+                self.stack |= 1 << (slot - 1);
+            }
+            _ => {}
         }
+    }
+
+    /// Two numbers that are linked on one way to a place and not, or otherwise, on another; then one is
+    /// looked at and the other used.
+    fn linked_one_way(&mut self) {
+        let numbers = [self.number(), self.number()];
+        let copies = [self.dst(), self.dst()];
+        let all = [numbers[0], numbers[1], copies[0], copies[1]];
+        let twice = (0..4).any(|i| (0..i).any(|j| i != 1 && all[i] == all[j]));
+        let free = copies.iter().all(|r| self.kept & 1 << r == 0);
+        let third = self.find(|k| k == Kind::Number);
+        let (Some(by), false, true) = (third, twice, free) else {
+            return;
+        };
+        let (code, imm) = (self.condition(false), self.dice.imm());
+        let jump = self.jump(code, by, 0, imm);
+        for copy in copies {
+            let from = numbers[self.dice.below(2)];
+            self.mov(copy, from);
+        }
+        let over = self.jump(0x05, 0, 0, 0);
+        self.land(jump);
+        for copy in copies {
+            let from = numbers[self.dice.below(2)];
+            self.mov(copy, from);
+        }
+        self.land(over);
+        for copy in copies {
+            self.regs[usize::from(copy)] = Kind::Number;
+        }
+        let looked = self.dice.pick(&all);
+        let most = self.dice.within(1, 40);
+        let code = self.dice.pick(&[0x25, 0x35, 0x26, 0x25]);
+        let out = self.jump(code, looked, 0, most);
+        let (before, stack) = (self.regs, self.stack);
+        let used = self.dice.pick(&copies);
+        match self.find(|k| matches!(k, Kind::Value(_))) {
+            Some(value) => self.move_and_access(value, used, 40, 1),
+            None => self.block(2),
+        }
+        self.land(out);
+        self.regs = before;
+        self.stack &= stack;
     }
 
     /// A loop that counts.
@@ -479,6 +531,16 @@ impl Gen<'_> {
                 self.regs[4] = ctx;
             }
             Role::Timer => map_key_value(&mut self.regs, super::TIMERS),
+        }
+        let far = (1..6u8).find(|r| self.regs[usize::from(*r)] == Kind::Far);
+        if let (Some(far), true) = (far, self.dice.one_in(2)) {
+            // What the caller left there decides something.
+            let off = self.dice.pick(&[0, 8]);
+            self.emit(0x79, 0, far, off, 0);
+            let (code, imm) = (self.condition(false), self.dice.within(0, 48));
+            let jump = self.jump(code, 0, 0, imm);
+            self.constant(0, 1);
+            self.land(jump);
         }
         if self.func != 0 && self.dice.one_in(2) {
             // What came in outlives calls.
