@@ -35,9 +35,12 @@ pub type Make = fn(&Program) -> Box<dyn Engine>;
 pub const ENGINES: &[(&str, Make)] = &[
     ("solana-sbpf", |p| Box::new(Sbpf::new(p))),
     ("rbpf", |p| Box::new(Rbpf::new(p))),
-    ("bpfsim", |p| Box::new(Bpfsim::new(p, Mode::Plain))),
+    ("bpfsim", |p| Box::new(Bpfsim::new(p, Mode::Plain, false))),
     ("bpfsim explore", |p| {
-        Box::new(Bpfsim::new(p, Mode::Explore))
+        Box::new(Bpfsim::new(p, Mode::Explore, false))
+    }),
+    ("bpfsim checked", |p| {
+        Box::new(Bpfsim::new(p, Mode::Plain, true))
     }),
 ];
 
@@ -67,8 +70,11 @@ struct Bpfsim {
 }
 
 impl Bpfsim {
-    fn new(program: &Program, mode: Mode) -> Bpfsim {
+    fn new(program: &Program, mode: Mode, checked: bool) -> Bpfsim {
         let mut mem = GuestMem::new().expect("memory");
+        if checked {
+            mem.check();
+        }
         let len = program.input.len() as u64;
         let at = mem
             .alloc(Area::Packet, len, 64)

@@ -40,6 +40,10 @@ pub struct Activation {
     pub prog: u32,
     /// Lets one visible operation pass in [`Mode::Explore`](crate::Mode::Explore).
     pub grant: bool,
+    /// Checked mode has seen it.
+    pub(crate) entered: bool,
+    /// Guest address of its stack.
+    pub(crate) stack: u64,
     /// Instructions executed so far.
     pub insns: u64,
     /// Iterations of `may_goto` left to this frame.
@@ -60,6 +64,8 @@ impl Activation {
             pc: entry,
             prog: 0,
             grant: false,
+            entered: false,
+            stack,
             insns: 0,
             may_goto: crate::interp::MAY_GOTO_LIMIT,
             frames: Vec::new(),

@@ -146,6 +146,14 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+fn out_of_bounds(addr: u64, size: u32, write: bool, start: u64, len: u32) -> String {
+    let what = if write { "write" } else { "read" };
+    match (len, addr.wrapping_sub(start) as i64) {
+        (0, _) => format!("{what} of {size} bytes at {addr:#x}, where nothing is allocated"),
+        (_, off) => format!("{what} of {size} bytes at offset {off} of {len} bytes"),
+    }
+}
+
 /// The ways in which a program can fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FaultKind {
@@ -158,6 +166,51 @@ pub enum FaultKind {
         size: u32,
         /// A store or an atomic.
         write: bool,
+    },
+    /// Checked mode: an access by a pointer to something beside it, or where nothing is.
+    #[error("{}", out_of_bounds(*.addr, *.size, *.write, *.start, *.len))]
+    OutOfBounds {
+        /// The address.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// A store or an atomic.
+        write: bool,
+        /// Where the allocation begins that the pointer is to.
+        start: u64,
+        /// Its bytes; 0 where the pointer is to nothing.
+        len: u32,
+    },
+    /// Checked mode: a read of stack that this frame has not written.
+    #[error("read of {size} bytes of stack at fp{off}, which were never written")]
+    Uninitialised {
+        /// From the end of the frame.
+        off: i32,
+        /// Bytes.
+        size: u32,
+    },
+    /// Checked mode: an access to what was freed, and Linux does not let anybody keep.
+    #[error("use after free: {} of {size} bytes at {addr:#x}", if *.write { "write" } else { "read" })]
+    UseAfterFree {
+        /// The address.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// A store or an atomic.
+        write: bool,
+        /// Where it began.
+        start: u64,
+    },
+    /// Checked mode: a write by a pointer to an element that is gone, into the one that has its
+    /// memory now.
+    #[error("write of {size} bytes at {addr:#x} by a stale pointer, into somebody else's element")]
+    StaleWrite {
+        /// The address.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// Where the element begins.
+        start: u64,
     },
     /// More memory touched than a simulation may.
     #[error("out of guest memory: too many pages touched")]

@@ -14,6 +14,7 @@ use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
 use crate::lower::Image;
 use crate::mem::{Guest, GuestMem, Refused};
 use crate::op::{F, Op, sequences};
+use crate::shadow::{Checker, near};
 use crate::{Activation, FRAME_SIZE};
 use bpfsim_isa::AtomicOp;
 
@@ -46,11 +47,16 @@ pub fn run<H: Host>(
     mode: Mode,
 ) -> Stop {
     let budget = budget.min(MOST) as i64;
-    match (mode, budget > image.ops().straight as i64) {
-        (Mode::Plain, true) => go::<false, false>(image, act, mem, host, budget),
-        (Mode::Plain, false) => go::<true, false>(image, act, mem, host, budget),
-        (Mode::Explore, true) => go::<false, true>(image, act, mem, host, budget),
-        (Mode::Explore, false) => go::<true, true>(image, act, mem, host, budget),
+    let step = budget <= image.ops().straight as i64;
+    match (mode, step, mem.is_checked()) {
+        (Mode::Plain, false, false) => go::<false, false, false>(image, act, mem, host, budget),
+        (Mode::Plain, true, false) => go::<true, false, false>(image, act, mem, host, budget),
+        (Mode::Explore, false, false) => go::<false, true, false>(image, act, mem, host, budget),
+        (Mode::Explore, true, false) => go::<true, true, false>(image, act, mem, host, budget),
+        (Mode::Plain, false, true) => go::<false, false, true>(image, act, mem, host, budget),
+        (Mode::Plain, true, true) => go::<true, false, true>(image, act, mem, host, budget),
+        (Mode::Explore, false, true) => go::<false, true, true>(image, act, mem, host, budget),
+        (Mode::Explore, true, true) => go::<true, true, true>(image, act, mem, host, budget),
     }
 }
 
@@ -68,8 +74,9 @@ enum Next {
 
 /// Runs from `act.pc`. With `STEP`, every instruction is counted; without it the caller makes
 /// sure that `budget` is more than the longest straight line, and the rest is left to `STEP`.
+/// With `CHECKED`, every access is held against the allocation that its pointer came from.
 #[inline(never)]
-fn go<const STEP: bool, const EXPLORE: bool>(
+fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     image: &Image,
     act: &mut Activation,
     mem: &mut GuestMem,
@@ -87,12 +94,51 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         return Stop::Fault(Fault { pc, kind });
     };
     let before = act.insns;
+    let mut ck = match CHECKED {
+        true => Checker::begin(mem, act),
+        false => Checker::none(),
+    };
     let mut mem = Guest::new(mem);
     let mut limit = pc.position() + (budget as isize - slack as isize) * SLOT;
 
     macro_rules! R {
         ($x:expr) => {
             act.regs[$x as usize]
+        };
+    }
+    // Lends the memory to the host, with all that checked mode knows.
+    macro_rules! lend {
+        (|$m:ident| $to:expr) => {{
+            if CHECKED {
+                let (prog, at) = (act.prog, pc.index());
+                mem.lend(|m| ck.put_back(m, prog, at));
+            }
+            let answer = mem.lend(|$m| $to);
+            if CHECKED {
+                let stack = act.stack;
+                mem.lend(|m| ck.take_again(m, stack));
+            }
+            answer
+        }};
+    }
+    // Holds an access through a register against its allocation.
+    macro_rules! check {
+        ($how:ident, $size:expr, $reg:expr, $addr:expr) => {
+            if CHECKED && mem.has($addr) {
+                let at = (act.prog, pc.index());
+                if let Err(kind) = ck.$how::<{ $size }>($reg as usize, $addr, at) {
+                    fault!(kind);
+                }
+            }
+        };
+    }
+    // A register got a value from outside of the program.
+    macro_rules! given {
+        ($reg:expr) => {
+            if CHECKED && near(R!($reg)) {
+                let value = R!($reg);
+                ck.given($reg as usize, value);
+            }
         };
     }
     macro_rules! insns {
@@ -160,7 +206,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     macro_rules! translated {
         ($addr:expr, $size:expr, $kind:ident) => {{
             let write = !matches!(AccessKind::$kind, AccessKind::Read);
-            let to = mem.lend(|m| translate(host, m, $addr, $size, write));
+            let to = lend!(|m| translate(host, m, $addr, $size, write));
             if let Some(to) = to {
                 gate!(to, $size as u8, $kind);
             }
@@ -168,17 +214,29 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         }};
     }
     macro_rules! load {
-        ($addr:expr, $t:ty, $as:ty) => {{
+        ($o:expr, $addr:expr, $t:ty, $as:ty) => {{
             const SIZE: usize = size_of::<$t>();
             let addr = $addr;
             gate!(addr, SIZE as u8, Read);
+            check!(load, SIZE, $o.s, addr);
             match mem.load(addr) {
-                Some(bytes) => <$t>::from_le_bytes(bytes) as $as as u64,
+                Some(bytes) => {
+                    let value = <$t>::from_le_bytes(bytes) as $as as u64;
+                    if CHECKED && SIZE == 8 && near(value) {
+                        ck.loaded($o.d as usize, addr, value);
+                    }
+                    value
+                }
                 None => {
                     let to = translated!(addr, SIZE, Read);
-                    match mem.lend(|m| load_window(host, m, addr, SIZE, to)) {
+                    match lend!(|m| load_window(host, m, addr, SIZE, to)) {
                         // A pointer that C sees 32 bits of fills its register.
-                        Ok(value) if <$t>::MIN == 0 => value,
+                        Ok(value) if <$t>::MIN == 0 => {
+                            if CHECKED && near(value) {
+                                ck.given($o.d as usize, value);
+                            }
+                            value
+                        }
                         Ok(value) => value as $t as $as as u64,
                         Err(kind) => fault!(kind),
                     }
@@ -186,6 +244,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
             }
         }};
     }
+    // What it reads may be gone: that is what it is for.
     macro_rules! probe {
         ($o:expr) => {{
             let (addr, size) = (R!($o.s).wrapping_add($o.off as u64), $o.imm as u8 & !SIGNED);
@@ -194,20 +253,26 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                 true => Some(addr),
                 false => translated!(addr, size as usize, Read),
             };
-            R!($o.d) = mem.lend(|m| probe(host, m, addr, $o.imm as u8, to));
+            R!($o.d) = lend!(|m| probe(host, m, addr, $o.imm as u8, to));
+            given!($o.d);
         }};
     }
+    // `$s` is the register that is stored, or none.
     macro_rules! store {
-        ($addr:expr, $t:ty, $v:expr) => {{
+        ($o:expr, $addr:expr, $t:ty, $v:expr $(, $s:expr)?) => {{
             const SIZE: usize = size_of::<$t>();
             let (addr, value) = ($addr, $v as $t);
             gate!(addr, SIZE as u8, Write);
+            check!(store, SIZE, $o.d, addr);
+            $(if CHECKED && SIZE == 8 {
+                ck.kept($s as usize, addr, value as u64);
+            })?
             if let Err(why) = mem.store(addr, value.to_le_bytes()) {
                 if matches!(why, Refused::Full) {
                     fault!(FaultKind::MemoryLimit)
                 }
                 let (value, to) = (value as u64, translated!(addr, SIZE, Write));
-                let done = mem.lend(|m| store_window(host, m, addr, SIZE, value, to));
+                let done = lend!(|m| store_window(host, m, addr, SIZE, value, to));
                 if let Err(kind) = done {
                     fault!(kind)
                 }
@@ -218,18 +283,22 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         ($o:expr, $size:expr) => {{
             let mut addr = R!($o.d).wrapping_add($o.off as u64);
             gate!(addr, $size, Rmw);
+            check!(load, $size, $o.d, addr);
+            check!(store, $size, $o.d, addr);
             if !mem.has(addr) {
                 addr = translated!(addr, $size, Rmw).unwrap_or(addr);
             }
             if let Err(kind) = mem.lend(|m| atomic(m, &mut act.regs, $o, addr, $size as u32)) {
                 fault!(kind)
             }
+            given!($o.s);
+            given!(0);
         }};
     }
     macro_rules! packet {
         ($o:expr, $size:expr) => {{
             let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
-            match mem.lend(|m| host.load_packet(offset, $size, m)) {
+            match lend!(|m| host.load_packet(offset, $size, m)) {
                 Some(v) => R!(0) = v,
                 None => break Stop::Exit(0),
             }
@@ -238,13 +307,22 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     macro_rules! flow {
         ($flow:expr) => {
             match $flow {
-                Flow::Done(r0) => R!(0) = r0,
-                other => match answered(act, other, pc.index()) {
-                    Next::On => {}
-                    Next::Goto(to) => goto!(to),
-                    Next::Before(stop) => stop_before!(stop),
-                    Next::After(stop) => break stop,
-                },
+                Flow::Done(r0) => {
+                    R!(0) = r0;
+                    given!(0);
+                }
+                other => {
+                    let next = answered(act, other, pc.index());
+                    if CHECKED {
+                        reached(&mut ck, act, other);
+                    }
+                    match next {
+                        Next::On => {}
+                        Next::Goto(to) => goto!(to),
+                        Next::Before(stop) => stop_before!(stop),
+                        Next::After(stop) => break stop,
+                    }
+                }
             }
         };
     }
@@ -258,7 +336,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                 act.grant = false;
             }
             let insns = insns!();
-            flow!(mem.lend(|m| host.call(call, act.args_ref(), insns, m)))
+            flow!(lend!(|m| host.call(call, act.args_ref(), insns, m)))
         }};
     }
     macro_rules! exit {
@@ -266,6 +344,9 @@ fn go<const STEP: bool, const EXPLORE: bool>(
             let Some(frame) = pop(act) else {
                 break Stop::Exit(R!(0));
             };
+            if CHECKED {
+                ck.popped(act.frames.len());
+            }
             if frame.prog != act.prog {
                 if frame.to_host {
                     fault!(FaultKind::TailCallInCallback);
@@ -281,7 +362,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                 }
                 limit += pc.position() - before;
                 let r0 = R!(0);
-                flow!(mem.lend(|m| host.resume(r0, m)));
+                flow!(lend!(|m| host.resume(r0, m)));
                 check_budget!();
             } else {
                 goto!(frame.ret as usize);
@@ -308,6 +389,21 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     // Shapes of ops: `a`lu and `j`umps of 64 bits, `w` of 32, with `i`mmediate or `r`egister; the
     // others by name. `$v` becomes what they write.
     macro_rules! elem {
+        (ar mov $rel:ident, $o:expr, $v:ident) => {
+            if CHECKED {
+                ck.moved($o.d as usize, $o.s as usize);
+            }
+            $v = w64::mov(dst!($rel, $o, $v), src!($rel, $o, $v));
+            R!($o.d) = $v;
+        };
+        (ar add $rel:ident, $o:expr, $v:ident) => {
+            // Of a number and a pointer, the pointer's.
+            if CHECKED && !near(dst!($rel, $o, $v)) {
+                ck.moved($o.d as usize, $o.s as usize);
+            }
+            $v = w64::add(dst!($rel, $o, $v), src!($rel, $o, $v));
+            R!($o.d) = $v;
+        };
         (ai $f:ident $rel:ident, $o:expr, $v:ident) => {
             $v = w64::$f(dst!($rel, $o, $v), $o.imm as u64);
             R!($o.d) = $v;
@@ -345,14 +441,16 @@ fn go<const STEP: bool, const EXPLORE: bool>(
             }
         };
         (ld $t:ident $rel:ident, $o:expr, $v:ident) => {
-            $v = load!(src!($rel, $o, $v).wrapping_add($o.off as u64), $t, $t);
+            $v = load!($o, src!($rel, $o, $v).wrapping_add($o.off as u64), $t, $t);
             R!($o.d) = $v;
         };
         (sr $t:ident $rel:ident, $o:expr, $v:ident) => {
             store!(
+                $o,
                 dst!($rel, $o, $v).wrapping_add($o.off as u64),
                 $t,
-                src!($rel, $o, $v)
+                src!($rel, $o, $v),
+                $o.s
             );
         };
         (swap $t:ident $rel:ident, $o:expr, $v:ident) => {
@@ -361,6 +459,7 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         };
         (ldimm, $o:expr, $v:ident) => {
             R!($o.d) = $o.imm as u64;
+            given!($o.d);
             pc.jump(SLOT as i32);
             limit += SLOT;
         };
@@ -373,6 +472,9 @@ fn go<const STEP: bool, const EXPLORE: bool>(
         (bpf, $o:expr, $v:ident) => {{
             if let Err(kind) = push(act, pc.index(), false) {
                 fault!(kind)
+            }
+            if CHECKED {
+                ck.pushed(act.frames.len());
             }
             jump!($o)
         }};
@@ -424,13 +526,13 @@ fn go<const STEP: bool, const EXPLORE: bool>(
                     F::Ld32 => one!(o, ld u32 x),
                     F::Ld64 => one!(o, ld u64 x),
                     F::Probe => probe!(o),
-                    F::LdS8 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i8, i64),
-                    F::LdS16 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i16, i64),
-                    F::LdS32 => R!(o.d) = load!(R!(o.s).wrapping_add(o.off as u64), i32, i64),
-                    F::St8I => store!(R!(o.d).wrapping_add(o.off as u64), u8, o.imm),
-                    F::St16I => store!(R!(o.d).wrapping_add(o.off as u64), u16, o.imm),
-                    F::St32I => store!(R!(o.d).wrapping_add(o.off as u64), u32, o.imm),
-                    F::St64I => store!(R!(o.d).wrapping_add(o.off as u64), u64, o.imm),
+                    F::LdS8 => R!(o.d) = load!(o, R!(o.s).wrapping_add(o.off as u64), i8, i64),
+                    F::LdS16 => R!(o.d) = load!(o, R!(o.s).wrapping_add(o.off as u64), i16, i64),
+                    F::LdS32 => R!(o.d) = load!(o, R!(o.s).wrapping_add(o.off as u64), i32, i64),
+                    F::St8I => store!(o, R!(o.d).wrapping_add(o.off as u64), u8, o.imm),
+                    F::St16I => store!(o, R!(o.d).wrapping_add(o.off as u64), u16, o.imm),
+                    F::St32I => store!(o, R!(o.d).wrapping_add(o.off as u64), u32, o.imm),
+                    F::St64I => store!(o, R!(o.d).wrapping_add(o.off as u64), u64, o.imm),
                     F::St8R => one!(o, sr u8 x),
                     F::St16R => one!(o, sr u16 x),
                     F::St32R => one!(o, sr u32 x),
@@ -492,9 +594,39 @@ fn go<const STEP: bool, const EXPLORE: bool>(
     }
     if !STEP && matches!(stop, Stop::Budget) {
         let left = budget - act.insns.wrapping_sub(before) as i64;
-        return mem.lend(|m| go::<true, EXPLORE>(image, act, m, host, left));
+        if CHECKED {
+            let (prog, at) = (act.prog, pc.index());
+            mem.lend(|m| ck.put_back(m, prog, at));
+        }
+        return mem.lend(|m| go::<true, EXPLORE, CHECKED>(image, act, m, host, left));
+    }
+    if CHECKED {
+        let (prog, at) = (act.prog, pc.index());
+        mem.lend(|m| ck.put_back(m, prog, at));
     }
     stop
+}
+
+/// What an answer of the host means for checked mode.
+#[cold]
+#[inline(never)]
+fn reached(ck: &mut Checker, act: &Activation, flow: Flow) {
+    let depth = act.frames.len();
+    let given: std::ops::Range<usize> = match flow {
+        Flow::Done(_) | Flow::Yield(_) => 0..1,
+        Flow::CallBpf { .. } => {
+            ck.pushed(depth);
+            1..6
+        }
+        Flow::TailCall { .. } | Flow::Throw { .. } => {
+            ck.replaced(depth);
+            0..0
+        }
+        Flow::Suspend | Flow::Exit(_) | Flow::Fault(_) => 0..0,
+    };
+    for r in given.filter(|&r| near(act.regs[r])) {
+        ck.given(r, act.regs[r]);
+    }
 }
 
 #[cold]

@@ -21,6 +21,7 @@ mod interp;
 mod lower;
 mod mem;
 mod op;
+mod shadow;
 
 pub use activation::{Activation, FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 pub use code::{Code, K};
@@ -28,3 +29,4 @@ pub use host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
 pub use interp::{Mode, run};
 pub use lower::{Image, LowerError, MAX_SLOTS};
 pub use mem::{Area, BASE, GuestMem, MemError, Snapshot};
+pub use shadow::{ByWord, Elements, Site, Stale};

@@ -12,6 +12,7 @@ mod version;
 
 pub use version::Snapshot;
 
+use crate::shadow::Shadow;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -61,6 +62,14 @@ pub enum Area {
 impl Area {
     const ALL: [Area; 4] = [Area::Object, Area::Packet, Area::Stack, Area::Shared];
 
+    /// The area that an address lies in.
+    #[inline]
+    pub(crate) fn of(addr: u64) -> Option<Area> {
+        let off = addr.wrapping_sub(BASE);
+        let lies = |a: &Area| (a.range().0..a.range().1).contains(&off);
+        Area::ALL.into_iter().find(lies)
+    }
+
     /// First offset and the offset past the last.
     const fn range(self) -> (u64, u64) {
         match self {
@@ -82,6 +91,8 @@ pub struct GuestMem {
     max_dirty: usize,
     /// What all pages are as in that are not dirty.
     version: Rc<version::Version>,
+    /// What checked mode knows; none where programs are not checked, and while a loop has it.
+    pub(crate) shadow: Option<Box<Shadow>>,
 }
 
 /// Pages of so much guest memory, and one that a store at its end may touch.
@@ -129,6 +140,7 @@ impl GuestMem {
             // 1 GiB of touched memory.
             max_dirty: (1 << 30) / PAGE,
             version: Rc::default(),
+            shadow: None,
         })
     }
 
@@ -155,6 +167,7 @@ impl GuestMem {
             return Err(full);
         }
         *next = end;
+        self.shadow_alloc(BASE + at, size);
         Ok(BASE + at)
     }
 
@@ -248,6 +261,7 @@ impl GuestMem {
         if len > 0 && !self.mark(off / PAGE, (off + len as usize - 1) / PAGE) {
             return None;
         }
+        self.shadow_written(addr, len);
         // SAFETY: the range lies in the mapping and `&mut self` makes this the only access.
         Some(unsafe { std::slice::from_raw_parts_mut(self.host.as_ptr().add(off), len as usize) })
     }
@@ -266,12 +280,14 @@ impl GuestMem {
 
     /// Writes a little-endian `u64` at `addr`.
     pub fn write_u64(&mut self, addr: u64, value: u64) -> Option<()> {
+        self.shadow_written(addr, 8);
         (self.contains(addr, 8) && self.put((addr - BASE) as u32, value.to_le_bytes()))
             .then_some(())
     }
 
     /// Writes a little-endian `u32` at `addr`.
     pub fn write_u32(&mut self, addr: u64, value: u32) -> Option<()> {
+        self.shadow_written(addr, 4);
         (self.contains(addr, 4) && self.put((addr - BASE) as u32, value.to_le_bytes()))
             .then_some(())
     }

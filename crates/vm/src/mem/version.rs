@@ -5,6 +5,7 @@
 //! snapshot copies those, and going to another one copies what the two do not share.
 
 use super::{GuestMem, PAGE};
+use crate::shadow::Shadow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -17,6 +18,7 @@ pub struct Snapshot {
     next: [u64; 4],
     limit: u64,
     version: Rc<Version>,
+    shadow: Option<Box<Shadow>>,
 }
 
 /// So many pages are named again by the next version rather than left to the one below: looking
@@ -193,6 +195,7 @@ impl GuestMem {
             next: self.next,
             limit: self.limit,
             version: Rc::clone(&self.version),
+            shadow: self.shadow.clone(),
         }
     }
 
@@ -216,6 +219,10 @@ impl GuestMem {
             return false;
         }
         self.next = snapshot.next;
+        match (&mut self.shadow, &snapshot.shadow) {
+            (Some(now), Some(then)) => now.as_mut().clone_from(then),
+            (now, then) => now.clone_from(then),
+        }
         let target = &snapshot.version;
         let mut written = std::mem::take(&mut self.dirty_list);
         for page in written.drain(..) {

@@ -1,0 +1,939 @@
+//! Checked mode: what hardware would hide.
+//!
+//! Memory that is [checked](GuestMem::check) keeps, beside its bytes, which allocations there are
+//! and what became of each, and which bytes of stacks were written. Registers and spilled slots
+//! that hold pointers have a [`Tag`]: the allocation, and its generation when the pointer was made.
+//! Linux recycles the memory of elements at once, so an address alone cannot tell whose it is.
+//!
+//! A register's tag means something only while its value is near guest memory, so instructions
+//! that make numbers need not touch it: only moves, additions, loads, calls and returns do.
+
+use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
+use crate::host::FaultKind;
+use crate::mem::{Area, BASE, GuestMem};
+use crate::Activation;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+
+/// Where a pointer came from: number and generation of an allocation. The first allocation is none.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Tag {
+    index: u32,
+    generation: u32,
+}
+
+/// Who did something: an execution, by the host's name of it, and the instruction.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Site {
+    /// The execution, as the host numbers them.
+    pub ctx: u64,
+    /// The host's number of the CPU.
+    pub cpu: u32,
+    /// The program, as in [`Activation::prog`](crate::Activation::prog).
+    pub prog: u32,
+    /// Instruction index.
+    pub pc: u32,
+}
+
+/// An access by a pointer to an element that is gone, of a kind that Linux lets happen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Stale {
+    /// Who accessed.
+    pub by: Site,
+    /// Guest address.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u32,
+    /// A store or an atomic.
+    pub write: bool,
+    /// The memory is another element's by now.
+    pub recycled: bool,
+    /// Where the element began.
+    pub start: u64,
+    /// Who freed it.
+    pub freed: Site,
+}
+
+/// How the elements of a table lie in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Elements {
+    /// From one element to the next.
+    pub stride: u64,
+    /// Bytes of the key, which comes first.
+    pub key: u64,
+    /// Where the first value is.
+    pub value: u64,
+    /// Bytes of a value.
+    pub size: u64,
+    /// From one value of the element to the next.
+    pub each: u64,
+}
+
+/// The hot half of an allocation.
+#[derive(Clone, Copy, Default, Debug)]
+struct Alloc {
+    base: u64,
+    size: u32,
+    generation: u32,
+}
+
+/// The other half.
+#[derive(Clone, Copy, Default, Debug)]
+struct Fate {
+    dead: bool,
+    /// An element of a map, which Linux recycles while others may look at it.
+    element: bool,
+    freed: Site,
+}
+
+/// What a stretch of guest memory is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Whole(u32),
+    Elements(Elements),
+    /// Only what was placed in it.
+    Records,
+    /// The allocations of a stack's frames begin with this one.
+    Stack(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    start: u64,
+    end: u64,
+    kind: Kind,
+}
+
+/// Bytes of a stack that are tracked: frames, and what the host puts beside them.
+const OWN: u64 = STACK_SIZE + 64;
+const SLOTS: usize = OWN as usize / 8;
+/// Allocations of a stack: its frames and what is beside them.
+const PARTS: u32 = MAX_FRAMES as u32 + 1;
+
+/// What is known of the run that has a stack.
+#[derive(Debug)]
+pub(crate) struct StackShadow {
+    pub base: u64,
+    /// Number of the outermost frame's allocation.
+    first: u32,
+    pub tags: [Tag; 16],
+    /// Of r6 to r9, of the callers.
+    saved: [[Tag; 4]; MAX_FRAMES],
+    /// A bit for each byte that was written.
+    init: [u8; SLOTS + 1],
+    /// Slots that hold pointers.
+    spills: Vec<(u16, Tag)>,
+}
+
+impl Clone for StackShadow {
+    fn clone(&self) -> StackShadow {
+        StackShadow {
+            spills: self.spills.clone(),
+            ..*self
+        }
+    }
+
+    fn clone_from(&mut self, from: &StackShadow) {
+        (self.base, self.first, self.tags) = (from.base, from.first, from.tags);
+        (self.saved, self.init) = (from.saved, from.init);
+        self.spills.clone_from(&from.spills);
+    }
+}
+
+/// For keys that are addresses: multiply and be done. What comes out depends on the key alone.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct ByWord(u64);
+
+impl Hasher for ByWord {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.write_u64(*b as u64);
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        let x = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = x ^ x >> 32;
+    }
+}
+
+/// The state of checked memory beside its bytes. Snapshots share what seldom changes.
+#[derive(Debug)]
+pub(crate) struct Shadow {
+    allocs: Vec<Alloc>,
+    fates: Rc<Vec<Fate>>,
+    /// By address.
+    regions: Rc<Vec<Region>>,
+    /// Allocations that are no whole region, by where they begin.
+    by_base: Rc<HashMap<u64, u32, BuildHasherDefault<ByWord>>>,
+    /// By address; none while a loop has it.
+    stacks: Vec<(u64, Option<Box<StackShadow>>)>,
+    /// Who executes.
+    site: Site,
+    /// Of the arguments of the call that is being made.
+    args: [Tag; 5],
+    stale: Vec<Stale>,
+    blamed: Option<Site>,
+}
+
+/// Whether a value may be an address in guest memory, with room for what is added and taken
+/// away again.
+#[inline(always)]
+pub(crate) fn near(value: u64) -> bool {
+    value.wrapping_sub(BASE - (1 << 31)) < 1 << 33
+}
+
+impl Clone for Shadow {
+    fn clone(&self) -> Shadow {
+        let mut new = Shadow::new();
+        new.clone_from(self);
+        new
+    }
+
+    /// Takes no memory where there is some already: going back to a snapshot does this.
+    fn clone_from(&mut self, from: &Shadow) {
+        self.allocs.clone_from(&from.allocs);
+        self.fates.clone_from(&from.fates);
+        self.regions.clone_from(&from.regions);
+        self.by_base.clone_from(&from.by_base);
+        self.stacks.truncate(from.stacks.len());
+        for (i, (base, theirs)) in from.stacks.iter().enumerate() {
+            match (self.stacks.get_mut(i), theirs) {
+                (Some((at, Some(mine))), Some(theirs)) => {
+                    *at = *base;
+                    mine.as_mut().clone_from(theirs);
+                }
+                (Some(mine), _) => *mine = (*base, theirs.clone()),
+                (None, _) => self.stacks.push((*base, theirs.clone())),
+            }
+        }
+        (self.site, self.args, self.blamed) = (from.site, from.args, from.blamed);
+        self.stale.clone_from(&from.stale);
+    }
+}
+
+impl Shadow {
+    fn new() -> Shadow {
+        Shadow {
+            allocs: vec![Alloc::default()],
+            fates: Rc::new(vec![Fate::default()]),
+            regions: Rc::default(),
+            by_base: Rc::default(),
+            stacks: Vec::new(),
+            site: Site::default(),
+            args: [Tag::default(); 5],
+            stale: Vec::new(),
+            blamed: None,
+        }
+    }
+
+    fn add(&mut self, base: u64, size: u64, element: bool) -> u32 {
+        self.allocs.push(Alloc {
+            base,
+            size: size.min(u32::MAX as u64) as u32,
+            generation: 0,
+        });
+        Rc::make_mut(&mut self.fates).push(Fate {
+            element,
+            ..Fate::default()
+        });
+        self.allocs.len() as u32 - 1
+    }
+
+    fn tag(&self, index: u32) -> Tag {
+        let generation = self.allocs[index as usize].generation;
+        Tag { index, generation }
+    }
+
+    /// All that is there is one allocation.
+    fn whole(&mut self, start: u64, size: u64) {
+        let index = self.add(start, size, false);
+        let at = self.regions.partition_point(|r| r.start < start);
+        let region = Region {
+            start,
+            end: start + size,
+            kind: Kind::Whole(index),
+        };
+        Rc::make_mut(&mut self.regions).insert(at, region);
+    }
+
+    fn region_at(&self, addr: u64) -> Option<usize> {
+        let at = self.regions.partition_point(|r| r.start <= addr);
+        let at = at.checked_sub(1)?;
+        (addr < self.regions[at].end).then_some(at)
+    }
+
+    fn region(&self, addr: u64) -> Option<Region> {
+        self.region_at(addr).map(|at| self.regions[at])
+    }
+
+    /// The allocation that an address belongs to, as it is now.
+    fn find(&mut self, addr: u64) -> Option<Tag> {
+        let region = self.region(addr)?;
+        let index = match region.kind {
+            Kind::Whole(index) => index,
+            Kind::Records => *self.by_base.get(&addr)?,
+            Kind::Stack(first) => match (addr - region.start).checked_sub(STACK_SIZE) {
+                Some(_) => first + PARTS - 1,
+                None => first + ((region.start + STACK_SIZE - 1 - addr) / FRAME_SIZE) as u32,
+            },
+            Kind::Elements(e) => {
+                let (base, size) = e.part(region.start, addr);
+                match self.by_base.get(&base) {
+                    Some(&index) => index,
+                    None => {
+                        let index = self.add(base, size, true);
+                        Rc::make_mut(&mut self.by_base).insert(base, index);
+                        index
+                    }
+                }
+            }
+        };
+        Some(self.tag(index))
+    }
+
+    fn kill(&mut self, index: u32) {
+        if !self.fates[index as usize].dead {
+            let fate = &mut Rc::make_mut(&mut self.fates)[index as usize];
+            (fate.dead, fate.freed) = (true, self.site);
+            let generation = &mut self.allocs[index as usize].generation;
+            *generation = generation.wrapping_add(1);
+        }
+    }
+
+    fn revive(&mut self, index: u32) {
+        self.kill(index);
+        Rc::make_mut(&mut self.fates)[index as usize].dead = false;
+        let generation = &mut self.allocs[index as usize].generation;
+        *generation = generation.wrapping_add(1);
+    }
+
+    /// Calls `f` with every allocation of the element that an address lies in, as far as anybody
+    /// ever had a pointer to it.
+    fn each_part(&mut self, addr: u64, f: fn(&mut Shadow, u32)) {
+        let Some(region) = self.region(addr) else {
+            return;
+        };
+        match region.kind {
+            Kind::Whole(index) => f(self, index),
+            Kind::Elements(e) => {
+                let element = addr - (addr - region.start) % e.stride;
+                if let Some(&index) = self.by_base.get(&element).filter(|_| e.key > 0) {
+                    f(self, index);
+                }
+                let mut value = e.value;
+                while e.each > 0 && value + e.size <= e.stride {
+                    if let Some(&index) = self.by_base.get(&(element + value)) {
+                        f(self, index);
+                    }
+                    value += e.each;
+                }
+            }
+            Kind::Records => {
+                if let Some(&index) = self.by_base.get(&addr) {
+                    f(self, index);
+                }
+            }
+            Kind::Stack(_) => {}
+        }
+    }
+
+    /// The place of a stack in `stacks`.
+    fn stack(&mut self, base: u64) -> usize {
+        match self.stacks.binary_search_by_key(&base, |s| s.0) {
+            Ok(at) => at,
+            Err(at) => {
+                let first = self.allocs.len() as u32;
+                for depth in 1..=MAX_FRAMES as u64 {
+                    self.add(base + STACK_SIZE - depth * FRAME_SIZE, FRAME_SIZE, false);
+                }
+                self.add(base + STACK_SIZE, OWN - STACK_SIZE, false);
+                if let Some(at) = self.region_at(base) {
+                    Rc::make_mut(&mut self.regions)[at].kind = Kind::Stack(first);
+                }
+                let new = StackShadow {
+                    base,
+                    first,
+                    tags: [Tag::default(); 16],
+                    saved: [[Tag::default(); 4]; MAX_FRAMES],
+                    init: [0; SLOTS + 1],
+                    spills: Vec::new(),
+                };
+                self.stacks.insert(at, (base, Some(Box::new(new))));
+                at
+            }
+        }
+    }
+
+    fn stack_around(&mut self, addr: u64) -> Option<&mut StackShadow> {
+        let at = self.stacks.partition_point(|s| s.0 <= addr);
+        let (base, own) = &mut self.stacks[at.checked_sub(1)?];
+        own.as_deref_mut().filter(|_| addr - *base < OWN)
+    }
+
+    /// The host wrote there.
+    fn written(&mut self, addr: u64, len: u64) {
+        if let Some(own) = self.stack_around(addr) {
+            own.fill(addr, len);
+        }
+    }
+
+    fn report(&mut self, stale: Stale) {
+        let same = |s: &Stale| {
+            let place = |s: &Stale| (s.by.prog, s.by.pc, s.write, s.recycled);
+            place(s) == place(&stale)
+        };
+        if !self.stale.iter().any(same) {
+            self.stale.push(stale);
+        }
+    }
+
+    /// Whether an access by a pointer from `tag` is to its allocation, and the allocation is there.
+    /// Without a tag the address decides, and the tag is set.
+    fn judge(
+        &mut self,
+        tag: &mut Tag,
+        (prog, pc): (u32, u32),
+        (addr, size, write): (u64, u64, bool),
+    ) -> Result<(), FaultKind> {
+        if tag.index == 0 {
+            match self.find(addr) {
+                Some(found) => *tag = found,
+                None => {
+                    // What the kernel keeps there for itself, or nothing at all.
+                    let between = self.region(addr).is_none();
+                    let object = Area::of(addr) == Some(Area::Object);
+                    return match between && !(object && !write) {
+                        true => Err(FaultKind::OutOfBounds {
+                            addr,
+                            size: size as u32,
+                            write,
+                            start: addr,
+                            len: 0,
+                        }),
+                        false => Ok(()),
+                    };
+                }
+            }
+        }
+        let Alloc {
+            base,
+            size: len,
+            generation,
+        } = self.allocs[tag.index as usize];
+        let (fate, size32) = (self.fates[tag.index as usize], size as u32);
+        if addr.wrapping_sub(base).saturating_add(size) > len as u64 {
+            if fate.element || !(Area::of(addr) == Some(Area::Object) && !write) {
+                return Err(FaultKind::OutOfBounds {
+                    addr,
+                    size: size32,
+                    write,
+                    start: base,
+                    len,
+                });
+            }
+            return Ok(());
+        }
+        if tag.generation == generation && !fate.dead {
+            return Ok(());
+        }
+        self.blamed = Some(fate.freed);
+        if !fate.element {
+            return Err(FaultKind::UseAfterFree {
+                addr,
+                size: size32,
+                write,
+                start: base,
+            });
+        }
+        if write && !fate.dead {
+            return Err(FaultKind::StaleWrite {
+                addr,
+                size: size32,
+                start: base,
+            });
+        }
+        let by = Site {
+            prog,
+            pc,
+            ..self.site
+        };
+        self.report(Stale {
+            by,
+            addr,
+            size: size32,
+            write,
+            recycled: !fate.dead,
+            start: base,
+            freed: fate.freed,
+        });
+        Ok(())
+    }
+}
+
+impl Elements {
+    /// Start and size of the key or value of the table at `start` that an address is nearest to.
+    fn part(&self, start: u64, addr: u64) -> (u64, u64) {
+        let within = (addr - start) % self.stride;
+        let element = addr - within;
+        match within.checked_sub(self.value) {
+            None => (element, self.key),
+            Some(v) => {
+                let nth = v.checked_div(self.each).unwrap_or(0);
+                (element + self.value + nth * self.each, self.size)
+            }
+        }
+    }
+}
+
+impl StackShadow {
+    #[inline(always)]
+    fn mask(off: u64, size: usize) -> u16 {
+        ((1_u16 << size) - 1) << (off & 7)
+    }
+
+    /// Marks bytes as written.
+    #[cold]
+    fn fill(&mut self, addr: u64, len: u64) {
+        let from = addr.saturating_sub(self.base).min(OWN);
+        let to = (addr.saturating_add(len)).saturating_sub(self.base).min(OWN);
+        for off in from..to {
+            self.init[off as usize / 8] |= 1 << (off & 7);
+        }
+    }
+
+    /// How many of these bytes were written.
+    fn initialised(&self, addr: u64, len: u64) -> u64 {
+        let from = addr.saturating_sub(self.base).min(OWN);
+        let to = (addr.saturating_add(len)).saturating_sub(self.base).min(OWN);
+        let written = |off: &u64| self.init[*off as usize / 8] >> (off & 7) & 1 != 0;
+        (from..to).filter(written).count() as u64
+    }
+
+    fn forget(&mut self, depth: usize) {
+        let end = SLOTS - 8 - depth * (FRAME_SIZE as usize / 8);
+        let start = end - FRAME_SIZE as usize / 8;
+        self.init[start..end].fill(0);
+        if !self.spills.is_empty() {
+            let frame = start as u16..end as u16;
+            self.spills.retain(|(slot, _)| !frame.contains(slot));
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn spill(&mut self, off: u64, tag: Tag) {
+        let slot = (off / 8) as u16;
+        match self.spills.iter_mut().find(|s| s.0 == slot) {
+            Some(s) => s.1 = tag,
+            None => self.spills.push((slot, tag)),
+        }
+    }
+}
+
+/// What a loop in checked mode has at hand, taken out of the memory that it runs on.
+pub(crate) struct Checker {
+    shadow: Option<Box<Shadow>>,
+    own: Option<Box<StackShadow>>,
+    at: usize,
+}
+
+impl Checker {
+    /// Nothing to check.
+    pub fn none() -> Checker {
+        Checker {
+            shadow: None,
+            own: None,
+            at: 0,
+        }
+    }
+
+    /// Takes out what is known; a run that begins finds its arguments' allocations.
+    pub fn begin(mem: &mut GuestMem, act: &mut Activation) -> Checker {
+        let mut shadow = mem.shadow.take();
+        let Some(s) = &mut shadow else {
+            return Checker::none();
+        };
+        let at = s.stack(act.stack);
+        let own = s.stacks[at].1.take();
+        let mut checker = Checker { shadow, own, at };
+        if !act.entered {
+            act.entered = true;
+            checker.enter(act);
+        }
+        checker
+    }
+
+    fn enter(&mut self, act: &Activation) {
+        let Some((shadow, own)) = self.both() else {
+            return;
+        };
+        own.tags = [Tag::default(); 16];
+        own.spills.clear();
+        own.forget(0);
+        // What pointed to frames of the run before points to nothing.
+        for frame in &mut shadow.allocs[own.first as usize..][..MAX_FRAMES] {
+            frame.generation = frame.generation.wrapping_add(1);
+        }
+        for r in 1..6 {
+            if near(act.regs[r]) {
+                own.tags[r] = shadow.find(act.regs[r]).unwrap_or_default();
+            }
+        }
+        own.tags[10] = shadow.tag(own.first);
+    }
+
+    #[inline(always)]
+    fn both(&mut self) -> Option<(&mut Shadow, &mut StackShadow)> {
+        Some((self.shadow.as_deref_mut()?, self.own.as_deref_mut()?))
+    }
+
+    /// Puts all back, for whoever else has the memory next.
+    pub fn put_back(&mut self, mem: &mut GuestMem, prog: u32, pc: usize) {
+        if let (Some(shadow), Some(own)) = (&mut self.shadow, &mut self.own) {
+            (shadow.site.prog, shadow.site.pc) = (prog, pc.saturating_sub(1) as u32);
+            shadow.args.copy_from_slice(&own.tags[1..6]);
+            shadow.stacks[self.at].1 = self.own.take();
+            mem.shadow = self.shadow.take();
+        }
+    }
+
+    /// Takes all out again.
+    pub fn take_again(&mut self, mem: &mut GuestMem, stack: u64) {
+        self.shadow = mem.shadow.take();
+        if let Some(s) = &mut self.shadow {
+            // Others may have made stacks meanwhile.
+            self.at = s.stack(stack);
+            self.own = s.stacks[self.at].1.take();
+        }
+    }
+
+    /// `dst = src`
+    #[inline(always)]
+    pub fn moved(&mut self, d: usize, s: usize) {
+        if let Some(own) = &mut self.own {
+            own.tags[d] = own.tags[s];
+        }
+    }
+
+    /// A register now holds this, which came from outside of the program.
+    #[cold]
+    #[inline(never)]
+    pub fn given(&mut self, d: usize, value: u64) {
+        if let Some((shadow, own)) = self.both() {
+            own.tags[d] = shadow.find(value).unwrap_or_default();
+        }
+    }
+
+    /// A register was loaded from memory, and what it holds may be a pointer.
+    #[cold]
+    #[inline(never)]
+    pub fn loaded(&mut self, d: usize, addr: u64, value: u64) {
+        if let Some((shadow, own)) = self.both() {
+            let off = addr.wrapping_sub(own.base);
+            let slot = (off < OWN && off & 7 == 0).then_some((off / 8) as u16);
+            let spilled = slot.and_then(|slot| own.spills.iter().find(|s| s.0 == slot));
+            own.tags[d] = match spilled {
+                Some(&(_, tag)) => tag,
+                None => shadow.find(value).unwrap_or_default(),
+            };
+        }
+    }
+
+    /// Checks a load of `N` bytes at `addr` by the pointer in register `r`.
+    #[inline(always)]
+    pub fn load<const N: usize>(
+        &mut self,
+        r: usize,
+        addr: u64,
+        at: (u32, usize),
+    ) -> Result<(), FaultKind> {
+        let Some((shadow, own)) = self.both() else {
+            return Ok(());
+        };
+        if !fits(shadow, own.tags[r], addr, N as u64) {
+            misfit(shadow, &mut own.tags[r], at, (addr, N as u64, false))?;
+        }
+        let off = addr.wrapping_sub(own.base);
+        if off < OWN {
+            let mask = StackShadow::mask(off, N);
+            let word = own.init[off as usize / 8] as u16;
+            if word & mask != mask {
+                unwritten(own, addr, N as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Checker::load`], for a store; then these bytes are written.
+    #[inline(always)]
+    pub fn store<const N: usize>(
+        &mut self,
+        r: usize,
+        addr: u64,
+        at: (u32, usize),
+    ) -> Result<(), FaultKind> {
+        let Some((shadow, own)) = self.both() else {
+            return Ok(());
+        };
+        if !fits(shadow, own.tags[r], addr, N as u64) {
+            misfit(shadow, &mut own.tags[r], at, (addr, N as u64, true))?;
+        }
+        let off = addr.wrapping_sub(own.base);
+        if off < OWN {
+            let mask = StackShadow::mask(off, N);
+            own.init[off as usize / 8] |= mask as u8;
+            if mask > 0xff {
+                own.init[off as usize / 8 + 1] |= (mask >> 8) as u8;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pointer in register `s` was stored at `addr`.
+    #[inline(always)]
+    pub fn kept(&mut self, s: usize, addr: u64, value: u64) {
+        if near(value)
+            && let Some(own) = &mut self.own
+        {
+            let off = addr.wrapping_sub(own.base);
+            if off < OWN {
+                let tag = own.tags[s];
+                own.spill(off, tag);
+            }
+        }
+    }
+
+    /// A function of the program was called, and there are `depth` callers now.
+    #[inline(always)]
+    pub fn pushed(&mut self, depth: usize) {
+        if let Some((shadow, own)) = self.both()
+            && depth < MAX_FRAMES
+        {
+            own.saved[depth].copy_from_slice(&own.tags[6..10]);
+            own.forget(depth);
+            own.tags[10] = shadow.tag(own.first + depth as u32);
+        }
+    }
+
+    /// It returned, and there are `depth` callers again.
+    #[inline(always)]
+    pub fn popped(&mut self, depth: usize) {
+        if let Some((shadow, own)) = self.both()
+            && depth + 1 < MAX_FRAMES
+        {
+            own.tags[6..10].copy_from_slice(&own.saved[depth + 1]);
+            // What it had on its stack is gone.
+            let gone = &mut shadow.allocs[own.first as usize + depth + 1];
+            gone.generation = gone.generation.wrapping_add(1);
+            own.tags[10] = shadow.tag(own.first + depth as u32);
+        }
+    }
+
+    /// Another program, or another function, goes on in the frame with `depth` callers.
+    #[cold]
+    pub fn replaced(&mut self, depth: usize) {
+        if let Some((shadow, own)) = self.both()
+            && depth < MAX_FRAMES
+        {
+            own.forget(depth);
+            own.tags[10] = shadow.tag(own.first + depth as u32);
+        }
+    }
+}
+
+#[inline(always)]
+fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
+    let Some(a) = shadow.allocs.get(tag.index as usize) else {
+        return false;
+    };
+    addr.wrapping_sub(a.base).saturating_add(size) <= a.size as u64
+        && a.generation == tag.generation
+}
+
+#[cold]
+#[inline(never)]
+fn misfit(
+    shadow: &mut Shadow,
+    tag: &mut Tag,
+    (prog, pc): (u32, usize),
+    access: (u64, u64, bool),
+) -> Result<(), FaultKind> {
+    let index = pc.saturating_sub(1) as u32;
+    shadow.judge(tag, (prog, index), access)
+}
+
+/// A load of bytes that were not all written: padding is read with what is around it, and only
+/// bytes none of which were ever written are a fault.
+#[cold]
+#[inline(never)]
+fn unwritten(own: &StackShadow, addr: u64, size: u64) -> Result<(), FaultKind> {
+    match own.initialised(addr, size) {
+        0 => Err(own.uninitialised(addr, size)),
+        _ => Ok(()),
+    }
+}
+
+impl StackShadow {
+    /// The fault, with the place as an offset from the frame's end, as in C lines of the verifier.
+    fn uninitialised(&self, addr: u64, size: u64) -> FaultKind {
+        let off = addr.wrapping_sub(self.base) as i64 % FRAME_SIZE as i64 - FRAME_SIZE as i64;
+        FaultKind::Uninitialised {
+            off: off as i32,
+            size: size as u32,
+        }
+    }
+}
+
+/// What the host says of allocations. In memory that is not checked nothing happens.
+impl GuestMem {
+    /// From here on accesses of programs are checked. Call it before anything is allocated.
+    pub fn check(&mut self) {
+        self.shadow = Some(Box::new(Shadow::new()));
+    }
+
+    /// Whether accesses of programs are checked.
+    #[inline]
+    pub fn is_checked(&self) -> bool {
+        self.shadow.is_some()
+    }
+
+    pub(crate) fn shadow_alloc(&mut self, addr: u64, size: u64) {
+        if let Some(s) = &mut self.shadow {
+            s.whole(addr, size);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn shadow_written(&mut self, addr: u64, len: u64) {
+        if let Some(s) = &mut self.shadow
+            && Area::of(addr) == Some(Area::Stack)
+        {
+            s.written(addr, len);
+        }
+    }
+
+    /// What was allocated at `addr` is a table of elements.
+    pub fn divide(&mut self, addr: u64, elements: Elements) {
+        if let Some(s) = &mut self.shadow
+            && let Some(at) = s.region_at(addr)
+            && elements.stride > 0
+        {
+            Rc::make_mut(&mut s.regions)[at].kind = Kind::Elements(elements);
+        }
+    }
+
+    /// What was allocated at `addr` holds records, each there only once it is
+    /// [placed](GuestMem::place).
+    pub fn hold_records(&mut self, addr: u64) {
+        if let Some(s) = &mut self.shadow
+            && let Some(at) = s.region_at(addr)
+        {
+            Rc::make_mut(&mut s.regions)[at].kind = Kind::Records;
+        }
+    }
+
+    /// A record begins to exist.
+    pub fn place(&mut self, addr: u64, size: u64) {
+        let Some(s) = &mut self.shadow else { return };
+        let index = match s.by_base.get(&addr) {
+            Some(&index) => {
+                s.revive(index);
+                index
+            }
+            None => {
+                let index = s.add(addr, size, false);
+                Rc::make_mut(&mut s.by_base).insert(addr, index);
+                index
+            }
+        };
+        s.allocs[index as usize].size = size.min(u32::MAX as u64) as u32;
+    }
+
+    /// The element, record or allocation at `addr` is freed; pointers to it are stale.
+    pub fn retire(&mut self, addr: u64) {
+        if let Some(s) = &mut self.shadow {
+            s.each_part(addr, Shadow::kill);
+        }
+    }
+
+    /// The element or allocation at `addr` begins to exist, or is another one now.
+    pub fn renew(&mut self, addr: u64) {
+        if let Some(s) = &mut self.shadow {
+            s.each_part(addr, Shadow::revive);
+        }
+    }
+
+    /// Of the allocation around `addr`, programs may have `len` bytes from `addr` on, by pointers
+    /// made from here on.
+    pub fn expose(&mut self, addr: u64, len: u64) {
+        let Some(s) = &mut self.shadow else { return };
+        if let Some(Region {
+            kind: Kind::Whole(index),
+            ..
+        }) = s.region(addr)
+        {
+            s.revive(index);
+            let a = &mut s.allocs[index as usize];
+            (a.base, a.size) = (addr, len.min(u32::MAX as u64) as u32);
+        }
+    }
+
+    /// Says who executes from here on; instruction and program follow as it goes.
+    pub fn set_site(&mut self, ctx: u64, cpu: u32) {
+        if let Some(s) = &mut self.shadow {
+            (s.site.ctx, s.site.cpu) = (ctx, cpu);
+        }
+    }
+
+    /// Who makes the call that is being made.
+    pub fn site(&self) -> Site {
+        self.shadow.as_ref().map_or(Site::default(), |s| s.site)
+    }
+
+    /// Accesses by stale pointers since the last time; the first of each instruction.
+    pub fn take_stale(&mut self) -> Vec<Stale> {
+        match &mut self.shadow {
+            Some(s) if !s.stale.is_empty() => std::mem::take(&mut s.stale),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Who freed what a [`FaultKind::UseAfterFree`] or [`FaultKind::StaleWrite`] is about.
+    pub fn blamed(&self) -> Option<Site> {
+        self.shadow.as_ref()?.blamed
+    }
+
+    /// Checks memory that argument `n`, from 1, of the call being made points to. True when some
+    /// bytes that are to be read were never written.
+    ///
+    /// # Errors
+    /// What such an access by the program itself would be.
+    pub fn check_arg(
+        &mut self,
+        n: u8,
+        addr: u64,
+        len: u64,
+        write: bool,
+    ) -> Result<bool, FaultKind> {
+        let Some(s) = &mut self.shadow else {
+            return Ok(false);
+        };
+        if len == 0 || !near(addr) {
+            return Ok(false);
+        }
+        let mut tag = s.args.get(n as usize - 1).copied().unwrap_or_default();
+        let place = (s.site.prog, s.site.pc);
+        s.judge(&mut tag, place, (addr, len, write))?;
+        match s.stack_around(addr).filter(|_| !write) {
+            None => Ok(false),
+            Some(own) => match own.initialised(addr, len) {
+                0 => Err(own.uninitialised(addr, len)),
+                written => Ok(written < len),
+            },
+        }
+    }
+}
