@@ -417,7 +417,7 @@ fn failed(error: &Error) -> Failed {
                 Some((file, line, _)) => format!("{file}:{line}"),
                 None => format!("{}, insn {}", p.function, p.insn),
             });
-            (f.kind.name(), place, f.kind.object())
+            (f.kind.name().to_string(), place, f.kind.object())
         }
         Error::Expectation { file, line, .. } => (
             "expectation".to_string(),

@@ -39,9 +39,10 @@ pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::{Failed, Found, Outcome, ReplayError, ReplayString, Seed, Strategy};
 pub use bpfsim_kernel::{
-    AsyncKind, BOOTED, Config, Cpu, CtxId, Element, Event, Failure, FailureKind, Job, LeftOver,
-    Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported, Preemption, Prepared,
-    ProgramInput, ProgramOutput, Rejection, Standing, SysOp, SysResult, Trace, Wait, What, update,
+    AsyncKind, BOOTED, Blocked, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
+    FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported,
+    Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Rejection, Report, Standing,
+    SysOp, SysResult, Trace, Wait, Warning, What, update,
 };
 pub use cache::Cache;
 pub use check::{

@@ -8,7 +8,7 @@ use crate::{Cache, EbpfLoader, Program, Result};
 use bpfsim_explore::Seed;
 use bpfsim_kernel::{
     Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult,
-    Trace, What, mix,
+    Trace, Warning, What, mix,
 };
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
@@ -216,9 +216,16 @@ impl Sim {
         lines.collect()
     }
 
-    /// Ends a test: runs what is due, and fails if anything is stuck.
+    /// What was found that Linux lets happen and that is likely a mistake: see [`Warning`].
+    pub fn warnings(&self) -> Vec<Warning> {
+        self.kernel().warnings()
+    }
+
+    /// Ends a test: runs what is due, and fails if anything is stuck, or a callback whose arming
+    /// returned 0 has not run though its time has come.
     pub fn finish(&self) -> Result<()> {
-        self.run_until_idle()
+        self.run_until_idle()?;
+        Ok(self.kernel_mut().finish()?)
     }
 }
 

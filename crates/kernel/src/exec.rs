@@ -6,13 +6,14 @@ use crate::failure::{Failure, FailureKind, LeftOver};
 use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::kernel::{Kernel, buffer_of};
 use crate::prog::{ProgCtx, ProgramOutput};
+use crate::race::NO_LANE;
 use crate::run::{Phase, Run, Running, What as Do};
 use crate::state::{Cur, Softirq};
 use crate::syscall::{SysOp, SysResult};
 use crate::task::TaskState;
 use crate::trace::{AsyncKind, Element, Level, What};
 use crate::view::View;
-use bpfsim_vm::{Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
+use bpfsim_vm::{Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Site, Stop};
 
 /// Passes of the timer soft interrupt before the rest is left to ksoftirqd
 /// (`MAX_SOFTIRQ_RESTART`).
@@ -147,14 +148,26 @@ impl Kernel {
         if self.st.records {
             self.touch_next(run.next, run.act.args());
         }
+        self.mem.set_site(self.st.cur.id.0, cpu.0);
         if matches!(run.what, Running::Syscall) {
             match self.syscall_step(cpu, run) {
-                Some(run) => self.put_back(cpu, index, run),
+                Some(run) => self.put_back(cpu, index, run)?,
                 None => self.free_runs.push(index),
             }
-            return Ok(());
+            return self.settle();
         }
         let image = &self.code[self.st.cur.prog.at()].image;
+        if let (Next::Access(access), true) = (run.next, self.st.watch.races_on) {
+            let orders = image.code().get(run.act.pc as usize);
+            let by = Site {
+                ctx: self.st.cur.id.0,
+                cpu: cpu.0,
+                prog: run.act.prog,
+                pc: run.act.pc,
+            };
+            self.st
+                .watch_access(by, access, orders.is_some_and(|c| c.orders()));
+        }
         let mut view = View {
             st: &mut self.st,
             base,
@@ -168,6 +181,9 @@ impl Kernel {
         if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
             let value = self.mem.read_u64(access.addr).unwrap_or(0);
             self.st.trace.access(self.st.cur.id, access, value);
+        }
+        if !matches!(stop, Stop::Fault(_)) {
+            self.settle()?;
         }
         match stop {
             Stop::Exit(r0) => return self.ended(cpu, index, run, r0),
@@ -199,8 +215,7 @@ impl Kernel {
             }
         }
         std::mem::swap(&mut self.st.cur, &mut run.cur);
-        self.put_back(cpu, index, run);
-        Ok(())
+        self.put_back(cpu, index, run)
     }
 
     /// What an operation that is not over does next.
@@ -213,16 +228,22 @@ impl Kernel {
     }
 
     /// A run stays where it is, or leaves the CPU to others if it sleeps.
-    fn put_back(&mut self, cpu: Cpu, index: usize, run: Box<Run>) {
-        let sleeps = run.cur.wait.is_some_and(|w| w.sleeps());
+    fn put_back(&mut self, cpu: Cpu, index: usize, run: Box<Run>) -> Result<(), Failure> {
+        let wait = run.cur.wait;
+        let sleeps = wait.is_some_and(|w| w.sleeps());
         self.runs[index] = Some(run);
         if sleeps && self.cpus[cpu.at()].stack.len() == 1 {
             self.vacate(cpu);
         }
+        match wait.is_some_and(|w| !w.sleeps()) {
+            true => self.check_circle(index),
+            false => Ok(()),
+        }
     }
 
     /// Puts a system call that runs no program on top of a CPU's stack.
-    pub(crate) fn push_syscall(&mut self, cpu: Cpu, cur: Cur) -> Result<(), Failure> {
+    pub(crate) fn push_syscall(&mut self, cpu: Cpu, mut cur: Cur) -> Result<(), Failure> {
+        cur.lane = self.lane(cpu, Some(cur.task));
         let stack = self.take_stack()?;
         self.push(cpu, cur, 0, [0; 5], stack, Running::Syscall);
         Ok(())
@@ -231,7 +252,16 @@ impl Kernel {
     /// A failure of what executes now.
     fn failure(&self, kind: FailureKind, insn: Option<u32>) -> Failure {
         let cur = &self.st.cur;
+        let other = match &kind {
+            FailureKind::Fault(fault) => match fault.kind {
+                FaultKind::UseAfterFree { .. } | FaultKind::StaleWrite { .. } => self.mem.blamed(),
+                _ => None,
+            },
+            FailureKind::LeftOver(_) if self.mem.is_checked() => cur.held.first().map(|h| h.site),
+            _ => None,
+        };
         Failure {
+            other: other.map(|site| Box::new(self.party(site))),
             kind,
             at: self.st.cpus[cur.cpu.at()].clock,
             who: Some((cur.cpu, cur.id)),
@@ -334,10 +364,14 @@ impl Kernel {
             task,
             prog,
             scratch: self.stacks[stack as usize] + STACK_SIZE,
+            lane: self.lane(cpu, (level == Level::Task).then_some(task)),
+            slot: slot.addr,
             ..Cur::user(task)
         };
+        self.st.watch.races.acquire(cur.lane, slot.addr);
         let what = what(element);
         let (kind, element) = async_kind(&what);
+        self.st.watch_disarmed(kind, slot.value);
         self.event(
             &cur,
             What::CallbackStart {
@@ -348,6 +382,24 @@ impl Kernel {
         );
         self.push(cpu, cur, callback.entry, args, stack, what);
         Ok(())
+    }
+
+    /// A lane for an execution that begins, where somebody wants to know of races.
+    fn lane(&mut self, cpu: Cpu, task: Option<TaskId>) -> u16 {
+        match self.st.watch.races_on {
+            true => self.st.watch.races.begin(cpu, task),
+            false => NO_LANE,
+        }
+    }
+
+    /// The current execution ends.
+    pub(crate) fn end_lane(&mut self) {
+        let cur = &self.st.cur;
+        let races = &mut self.st.watch.races;
+        if cur.slot != 0 {
+            races.release(cur.lane, cur.slot);
+        }
+        races.end(cur.lane, cur.cpu, cur.task);
     }
 
     fn event(&mut self, cur: &Cur, what: What) {
@@ -461,6 +513,7 @@ impl Kernel {
             prog,
             bh_off,
             ctx,
+            lane: self.lane(cpu, Some(task)),
             scratch: self.stacks[stack as usize] + STACK_SIZE,
             ..Cur::user(task)
         };
@@ -513,6 +566,9 @@ impl Kernel {
         self.free_stacks.push(run.stack);
         if let Some(what) = left_over(&self.st.cur) {
             return Err(self.failure(FailureKind::LeftOver(what), Some(run.act.pc)));
+        }
+        if self.st.cur.lane != NO_LANE {
+            self.end_lane();
         }
         let return_value = r0 as u32;
         let meta = &self.st.progs[self.st.cur.prog.at()];
@@ -624,7 +680,7 @@ fn async_kind(what: &Running) -> (AsyncKind, Element) {
 
 /// The shared object that a visible call is about: its first argument is the map, the slot or
 /// the lock, but for task work, whose first is the task.
-fn object_of(call: Call, args: [u64; 5]) -> u64 {
+pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
     match call {
         Call::Kfunc(k) if crate::kfunc::name(k).is_some_and(|n| n.starts_with("bpf_task_work")) => {
             args[1]
@@ -641,5 +697,11 @@ fn left_over(cur: &Cur) -> Option<LeftOver> {
     if cur.irq_off > 0 {
         return Some(LeftOver::IrqsOff);
     }
-    (cur.preempt_off > 0).then_some(LeftOver::PreemptionOff)
+    if cur.preempt_off > 0 {
+        return Some(LeftOver::PreemptionOff);
+    }
+    cur.held.first().map(|h| LeftOver::Reference {
+        from: h.from,
+        addr: h.addr,
+    })
 }

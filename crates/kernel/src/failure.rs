@@ -1,8 +1,30 @@
-//! How a simulation can fail.
+//! How a simulation can fail, and what it finds on the way.
+//!
+//! A [`Failure`] ends a run of the simulation. A [`Warning`] is the same thing said of something
+//! that Linux lets happen: the run goes on, and [`Kernel::warnings`](crate::Kernel::warnings) has
+//! it. Which detectors look, and which of their findings end the run, is
+//! [`Config::detectors`](crate::Config::detectors). A finding names both sides where there are
+//! two: [`Failure::who`] and [`Failure::place`] say who did it and where, [`Failure::other`] who
+//! it met.
+//!
+//! | kind | what it means | by default |
+//! |---|---|---|
+//! | [`Fault`](FailureKind::Fault) | a program did what it must not: an access where there is no memory, beside the allocation that its pointer is to, of stack that was never written, to what was freed; a [write by a stale pointer](bpfsim_vm::FaultKind::StaleWrite) into somebody else's element; too many frames | fails |
+//! | [`Deadlock`](FailureKind::Deadlock) | executions wait for each other in a circle: two locks taken in both orders, cancels of each other's timers, a callback waited for by whom it interrupts | fails |
+//! | [`Livelock`](FailureKind::Livelock) | callbacks make each other run for ever at one instant | fails |
+//! | [`Fuel`](FailureKind::Fuel) | a program does not end | fails |
+//! | [`LeftOver`](FailureKind::LeftOver) | a program returned with a lock held, interrupts or preemption off, a reference not given back | fails |
+//! | [`NeverRan`](FailureKind::NeverRan) | arming a callback returned 0, its time has come, and at the end it has not run; or its element was evicted or replaced meanwhile, and nobody cancelled it | fails; evicted: warns |
+//! | [`Stale`](FailureKind::Stale) | an access by a pointer to an element that is gone: a read, or a write before the memory is another's. Linux permits it under RCU; what is read may be another element's | warns |
+//! | [`UnwrittenArgument`](FailureKind::UnwrittenArgument) | a helper reads stack some bytes of which were never written, such as the padding of a key | warns |
+//! | [`LostUpdate`](FailureKind::LostUpdate) | an execution loaded a value and later stored to it, another stored in between, and that store is lost. Counters of statistics may want no better | warns |
+//! | [`DataRace`](FailureKind::DataRace) | two accesses, one a plain store, that no lock, no arming and no waiting puts in an order | warns |
+//! | [`Nondeterminism`](FailureKind::Nondeterminism) | one order run twice gave two traces: the test draws on something outside of the simulation | fails |
 
 use crate::choose::Waiting;
 use crate::ids::{Cpu, CtxId};
-use bpfsim_vm::Fault;
+use crate::trace::{AsyncKind, Element};
+use bpfsim_vm::{Access, AccessKind, Fault, FaultKind};
 use std::fmt;
 
 /// A place in a program.
@@ -33,8 +55,9 @@ impl fmt::Display for Place {
 pub enum FailureKind {
     /// A program did what it must not.
     Fault(Fault),
-    /// Executions wait for each other, and nothing else can go on.
-    Deadlock(Vec<Waiting>),
+    /// Executions wait for each other, and nothing else can go on. Where they do so in a circle,
+    /// each waits for the next, and the last for the first.
+    Deadlock(Vec<Blocked>),
     /// Callbacks make each other run for ever at one instant.
     Livelock {
         /// Callbacks that ran.
@@ -47,29 +70,166 @@ pub enum FailureKind {
     },
     /// A program or callback returned with something that it must give back first.
     LeftOver(LeftOver),
+    /// A callback whose arming returned 0 has not run though it was due, or never will.
+    NeverRan {
+        /// Which kind.
+        kind: AsyncKind,
+        /// Its element.
+        element: Element,
+        /// When it was due.
+        due: u64,
+        /// Its element was evicted or replaced.
+        dropped: bool,
+    },
+    /// An access by a pointer to an element that is gone.
+    Stale {
+        /// Its address.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// A store or an atomic.
+        write: bool,
+        /// The memory is another element's by now.
+        recycled: bool,
+    },
+    /// A helper or kfunc read stack of which some bytes were never written.
+    UnwrittenArgument {
+        /// Number of the argument, from 1.
+        arg: u8,
+    },
+    /// A store overwrote what another execution had stored since this one loaded the value.
+    LostUpdate(Access),
+    /// An access that nothing puts in an order with another execution's.
+    DataRace {
+        /// This access.
+        access: Access,
+        /// The other one.
+        other: AccessKind,
+    },
+    /// One order gave two traces.
+    Nondeterminism {
+        /// Their hashes.
+        hashes: [u64; 2],
+    },
 }
 
 impl FailureKind {
-    /// A stable name: what is alike of failures of one kind.
-    pub fn name(&self) -> String {
+    /// A stable name, of small letters and hyphens: what is alike of failures of one kind.
+    pub fn name(&self) -> &'static str {
         match self {
-            FailureKind::Fault(fault) => {
-                let kind = format!("{:?}", fault.kind);
-                let name = kind.split(|c: char| !c.is_alphanumeric()).next();
-                format!("fault {}", name.unwrap_or(""))
-            }
-            FailureKind::Deadlock(_) => "deadlock".to_string(),
-            FailureKind::Livelock { .. } => "livelock".to_string(),
-            FailureKind::Fuel { .. } => "fuel".to_string(),
-            FailureKind::LeftOver(_) => "left over".to_string(),
+            FailureKind::Fault(fault) => match fault.kind {
+                FaultKind::Address { .. } => "bad-address",
+                FaultKind::OutOfBounds { .. } => "out-of-bounds",
+                FaultKind::Uninitialised { .. } => "uninitialised-stack",
+                FaultKind::UseAfterFree { .. } => "use-after-free",
+                FaultKind::StaleWrite { .. } => "stale-write",
+                FaultKind::MemoryLimit => "memory-limit",
+                FaultKind::FrameDepth => "frame-depth",
+                _ => "bad-call",
+            },
+            FailureKind::Deadlock(_) => "deadlock",
+            FailureKind::Livelock { .. } => "livelock",
+            FailureKind::Fuel { .. } => "fuel",
+            FailureKind::LeftOver(_) => "left-over",
+            FailureKind::NeverRan { .. } => "never-ran",
+            FailureKind::Stale { .. } => "stale-access",
+            FailureKind::UnwrittenArgument { .. } => "unwritten-argument",
+            FailureKind::LostUpdate(_) => "lost-update",
+            FailureKind::DataRace { .. } => "data-race",
+            FailureKind::Nondeterminism { .. } => "nondeterminism",
         }
     }
+}
 
+/// An execution that waits, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// Which execution waits, and for what.
+    pub waiting: Waiting,
+    /// Where in its program; none in a system call.
+    pub place: Option<Place>,
+    /// Where what it waits for was taken, by the next one.
+    pub taken: Option<Place>,
+}
+
+/// The other side of a finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// The CPU and the execution.
+    pub who: (Cpu, CtxId),
+    /// Where in its program; none for user space.
+    pub place: Option<Place>,
+}
+
+/// What a detector does with what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Report {
+    /// It does not look.
+    Off,
+    /// The finding is a [`Warning`].
+    #[default]
+    Warn,
+    /// The finding is a [`Failure`].
+    Fail,
+}
+
+/// Which detectors look; all but the first two only when orders are explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detectors {
+    /// [`FailureKind::Stale`]; in checked mode.
+    pub stale: Report,
+    /// [`FailureKind::UnwrittenArgument`]; in checked mode.
+    pub unwritten_argument: Report,
+    /// [`FailureKind::LostUpdate`]
+    pub lost_update: Report,
+    /// [`FailureKind::DataRace`]
+    pub data_race: Report,
+    /// [`FailureKind::NeverRan`] of callbacks whose elements were evicted or replaced.
+    pub dropped: Report,
+}
+
+impl Default for Detectors {
+    fn default() -> Detectors {
+        Detectors {
+            stale: Report::Warn,
+            unwritten_argument: Report::Warn,
+            lost_update: Report::Warn,
+            data_race: Report::Warn,
+            dropped: Report::Warn,
+        }
+    }
+}
+
+impl Detectors {
+    /// None.
+    pub const OFF: Detectors = Detectors {
+        stale: Report::Off,
+        unwritten_argument: Report::Off,
+        lost_update: Report::Off,
+        data_race: Report::Off,
+        dropped: Report::Off,
+    };
+
+    /// What to do with a finding of this kind.
+    pub(crate) fn of(&self, kind: &FailureKind) -> Report {
+        match kind {
+            FailureKind::Stale { .. } => self.stale,
+            FailureKind::UnwrittenArgument { .. } => self.unwritten_argument,
+            FailureKind::LostUpdate(_) => self.lost_update,
+            FailureKind::DataRace { .. } => self.data_race,
+            FailureKind::NeverRan { dropped: true, .. } => self.dropped,
+            _ => Report::Fail,
+        }
+    }
+}
+
+impl FailureKind {
     /// What it is about, where the kind and the place do not say so: the same in all orders.
     pub fn object(&self) -> Option<String> {
         match self {
-            FailureKind::Deadlock(waiting) => {
-                let mut waits: Vec<String> = waiting.iter().map(|w| w.wait.to_string()).collect();
+            FailureKind::Deadlock(blocked) => {
+                let waits = blocked.iter().map(|b| b.waiting.wait.to_string());
+                let mut waits: Vec<String> = waits.collect();
                 waits.sort();
                 Some(waits.join("; "))
             }
@@ -88,6 +248,13 @@ pub enum LeftOver {
     IrqsOff,
     /// Preemption is off.
     PreemptionOff,
+    /// It has not given back what a helper or kfunc gave it.
+    Reference {
+        /// The helper or kfunc.
+        from: &'static str,
+        /// What it gave.
+        addr: u64,
+    },
 }
 
 impl fmt::Display for LeftOver {
@@ -96,6 +263,9 @@ impl fmt::Display for LeftOver {
             LeftOver::SpinLock(addr) => write!(f, "the bpf_spin_lock at {addr:#x} held"),
             LeftOver::IrqsOff => f.write_str("interrupts off"),
             LeftOver::PreemptionOff => f.write_str("preemption off"),
+            LeftOver::Reference { from, addr } => {
+                write!(f, "the reference {addr:#x} that {from} gave")
+            }
         }
     }
 }
@@ -111,43 +281,138 @@ pub struct Failure {
     pub who: Option<(Cpu, CtxId)>,
     /// Where in the program.
     pub place: Option<Box<Place>>,
+    /// The other side: who freed it, stored in between, took the lock.
+    pub other: Option<Box<Party>>,
+}
+
+/// Something that Linux lets happen, and that is likely a mistake.
+pub type Warning = Failure;
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Waiting { id, cpu, wait } = &self.waiting;
+        write!(f, "{id} on {cpu} waits")?;
+        if let Some(place) = &self.place {
+            write!(f, " in {place}")?;
+        }
+        write!(f, " for {wait}")?;
+        if let Some(taken) = &self.taken {
+            write!(f, ", taken in {taken}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FailureKind::Fault(fault) => write!(f, "fault: {}", fault.kind),
+            FailureKind::Deadlock(blocked) => {
+                f.write_str("deadlock:")?;
+                for (i, b) in blocked.iter().enumerate() {
+                    write!(f, "{} {b}", if i > 0 { ";" } else { "" })?;
+                }
+                Ok(())
+            }
+            FailureKind::Livelock { callbacks } => write!(
+                f,
+                "livelock: {callbacks} callbacks ran and another is always due"
+            ),
+            FailureKind::Fuel { insns } => {
+                write!(f, "a program did not end within {insns} instructions")
+            }
+            FailureKind::LeftOver(what) => write!(f, "left behind: {what}"),
+            FailureKind::NeverRan {
+                kind,
+                element,
+                due,
+                dropped,
+            } => {
+                let why = match dropped {
+                    true => "its element was evicted or replaced",
+                    false => "it was due",
+                };
+                write!(
+                    f,
+                    "the {} of {} key {:02x?}, armed for {due} ns, never ran: {why}",
+                    kind.name(),
+                    element.map,
+                    element.key
+                )
+            }
+            FailureKind::Stale {
+                size,
+                write,
+                recycled,
+                ..
+            } => write!(
+                f,
+                "{} of {size} bytes by a stale pointer: {}",
+                if *write { "write" } else { "read" },
+                if *recycled {
+                    "the element is gone, and its memory is another's"
+                } else {
+                    "the element is gone"
+                }
+            ),
+            FailureKind::UnwrittenArgument { arg } => {
+                write!(f, "argument {arg} has bytes that were never written")
+            }
+            FailureKind::LostUpdate(access) => write!(
+                f,
+                "lost update: this store of {} bytes at {:#x} overwrites another's",
+                access.size, access.addr
+            ),
+            FailureKind::DataRace { access, other } => write!(
+                f,
+                "data race: {} of {} bytes at {:#x}, and {} that nothing orders with it",
+                kind_name(access.kind),
+                access.size,
+                access.addr,
+                kind_name(*other)
+            ),
+            FailureKind::Nondeterminism { hashes: [a, b] } => write!(
+                f,
+                "nondeterminism: one order gave the traces {a:016x} and {b:016x}"
+            ),
+        }
+    }
+}
+
+fn kind_name(kind: AccessKind) -> &'static str {
+    match kind {
+        AccessKind::Read => "a read",
+        AccessKind::Write => "a write",
+        AccessKind::Rmw => "an atomic operation",
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            FailureKind::Fault(fault) => write!(f, "fault: {}", fault.kind)?,
-            FailureKind::Deadlock(waiting) => {
-                f.write_str("deadlock:")?;
-                for (i, w) in waiting.iter().enumerate() {
-                    write!(
-                        f,
-                        "{} {} on {} waits for {}",
-                        if i > 0 { ";" } else { "" },
-                        w.id,
-                        w.cpu,
-                        w.wait
-                    )?;
-                }
-            }
-            FailureKind::Livelock { callbacks } => {
-                write!(
-                    f,
-                    "livelock: {callbacks} callbacks ran and another is always due"
-                )?;
-            }
-            FailureKind::Fuel { insns } => {
-                write!(f, "a program did not end within {insns} instructions")?
-            }
-            FailureKind::LeftOver(what) => write!(f, "left behind: {what}")?,
-        }
+        self.kind.fmt(f)?;
         if let Some(place) = &self.place {
             write!(f, " in {place}")?;
         }
         if let Some((cpu, _)) = self.who {
             write!(f, " on {cpu}")?;
         }
-        write!(f, " at {} ns", self.at)
+        write!(f, " at {} ns", self.at)?;
+        if let Some(other) = &self.other {
+            let role = match &self.kind {
+                FailureKind::LostUpdate(_) => "stored in between",
+                FailureKind::DataRace { .. } => "the other",
+                FailureKind::LeftOver(_) => "taken",
+                FailureKind::NeverRan { .. } => "armed",
+                _ => "freed",
+            };
+            write!(f, "; {role}")?;
+            match &other.place {
+                Some(place) => write!(f, " in {place}")?,
+                None => f.write_str(" by user space")?,
+            }
+            write!(f, " on {}", other.who.0)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! One simulation: its making and what user space does with it.
 
+use crate::checked::Watch;
 use crate::choose::{Chooser, Usual};
-use crate::failure::{Failure, FailureKind, Place};
+use crate::failure::{Detectors, Failure, Place};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::map::{Map, MapSpec};
 use crate::packet::{ETH_HLEN, FieldsCtx, Packet};
@@ -37,6 +38,11 @@ pub struct Config {
     pub max_callbacks: u64,
     /// Who may have the CPU of a task that executes in the kernel.
     pub preemption: Preemption,
+    /// Accesses of programs are held against the allocations that their pointers came from, so
+    /// that what hardware would hide is a failure or a warning. Costs half as much time again.
+    pub checked: bool,
+    /// What else is looked for.
+    pub detectors: Detectors,
 }
 
 /// `CONFIG_PREEMPT_*`
@@ -58,6 +64,8 @@ impl Default for Config {
             fuel: 100_000_000,
             max_callbacks: 100_000,
             preemption: Preemption::None,
+            checked: true,
+            detectors: Detectors::default(),
         }
     }
 }
@@ -136,7 +144,10 @@ impl Kernel {
     /// A kernel with nothing loaded, on the usual order.
     pub fn new(config: Config) -> Result<Kernel, NewError> {
         let cpus = config.cpus.clamp(1, 64);
-        let mem = GuestMem::new()?;
+        let mut mem = GuestMem::new()?;
+        if config.checked {
+            mem.check();
+        }
         let st = State {
             maps: Vec::new(),
             progs: Shared::default(),
@@ -164,6 +175,7 @@ impl Kernel {
             touched: Vec::new(),
             seed: config.seed,
             cur: Box::new(Cur::user(TaskId(0))),
+            watch: Watch::new(config.detectors),
         };
         let layouts = Layouts::new(bpfsim_btf::vmlinux()?);
         let mut kernel = Kernel {
@@ -448,23 +460,6 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn check_stuck(&self) -> Result<(), Failure> {
-        let busy = self.cpus.iter().any(|c| !c.stack.is_empty());
-        if busy { Err(self.deadlock()) } else { Ok(()) }
-    }
-
-    pub(crate) fn deadlock(&self) -> Failure {
-        let kind = FailureKind::Deadlock(self.offer.waiting.clone());
-        let who = self.offer.waiting.first();
-        let run = who.and_then(|w| self.runs.iter().flatten().find(|r| r.cur.id == w.id));
-        Failure {
-            kind,
-            at: self.now(),
-            who: who.map(|w| (w.cpu, w.id)),
-            place: run.map(|r| Box::new(self.place(r.cur.prog, r.act.pc))),
-        }
-    }
-
     /// An instruction of a program, for people.
     pub fn place(&self, prog: ProgId, insn: u32) -> Place {
         let meta = &self.st.progs[prog.at()];
@@ -493,6 +488,7 @@ impl Kernel {
                 bytes.fill(0);
                 bytes[..input.ctx.len()].copy_from_slice(&input.ctx);
             }
+            self.mem.expose(at, len);
             return Ok((at, ProgCtx::Memory));
         };
         let mut ctx = FieldsCtx::new(rule, &input.ctx);
@@ -509,6 +505,7 @@ impl Kernel {
                 0
             };
             let data = data + skip;
+            self.mem.expose(data, len - skip);
             ctx.show(Packet {
                 mac: head + HEADROOM,
                 head,

@@ -11,17 +11,19 @@
 //!   verifier, and what it says; `load`: to maps and programs;
 //! - `sched`: what can happen next; `exec`: making it happen; `run`: executions in flight;
 //! - `syscall`, `task`: what user space does; `refs`: who keeps maps and programs;
-//! - `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
+//! - `wait`: who waits for whom; `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
 //! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
 //! - `asynch`: timers, work queues and task work; `map`: the map types;
 //! - `choose`, `touch`, `trace`, `failure`: orders, what steps touch, what happened, how it can end;
-//!   `record`: all of it, on request.
+//!   `record`: all of it, on request; `checked`, `race`: what checked mode and the detectors of races
+//!   know, and what they found.
 //!
 //! Invariants: nothing here reads the wall clock, the environment or thread ids, nor depends on
 //! the order of a hash table with a random seed. Whatever is read back from guest memory is
 //! checked, since programs may have written it.
 
 mod asynch;
+mod checked;
 mod choose;
 mod dynptr;
 mod exec;
@@ -41,6 +43,7 @@ mod packet;
 mod prepare;
 mod printk;
 mod prog;
+mod race;
 mod record;
 mod refs;
 mod run;
@@ -55,9 +58,12 @@ mod trace;
 mod types;
 mod verify;
 mod view;
+mod wait;
 
 pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
-pub use failure::{Failure, FailureKind, LeftOver, Place};
+pub use failure::{
+    Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,
+};
 pub use helper::runs as runs_helper;
 pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};

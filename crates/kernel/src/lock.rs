@@ -1,5 +1,6 @@
 //! Locks and what keeps interrupts off: SEMANTICS 6.2, 6.3 and 6.17.
 
+use crate::checked::Held;
 use crate::choose::Wait;
 use crate::ids::{CtxId, MapId};
 use crate::state::{CpuState, Pending, State};
@@ -75,6 +76,12 @@ impl State {
                 mem.write_u32(addr, 1)?;
                 self.cur.irq_off += 1;
                 self.cur.locks.push(addr);
+                self.cur.held.push(Held {
+                    addr,
+                    from: "bpf_spin_lock",
+                    site: mem.site(),
+                });
+                self.watch.races.acquire(self.cur.lane, addr);
                 true
             }
             _ => {
@@ -88,6 +95,10 @@ impl State {
     pub fn spin_unlock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<()> {
         mem.write_u32(addr, 0)?;
         self.cur.locks.retain(|l| *l != addr);
+        self.cur.held.retain(|h| h.addr != addr);
+        if self.watch.races_on {
+            self.watch.races.release(self.cur.lane, addr);
+        }
         self.irq_on();
         Some(())
     }

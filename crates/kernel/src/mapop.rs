@@ -2,6 +2,7 @@
 //! what they wait for. Shared by helpers and system calls.
 
 use crate::asynch::{Handle, Slotted};
+use crate::checked;
 use crate::choose::Wait;
 use crate::ids::MapId;
 use crate::lock::LockKind;
@@ -254,6 +255,10 @@ impl State {
                 return Some(Err(Errno::ENOMEM));
             };
             dest.copy_from_slice(bytes);
+            if c.done == 0 {
+                // Those of the other pieces are the access that the execution stops before.
+                self.watch_access(mem.site(), checked::write(to, len), false);
+            }
             c.done = at + len;
             let fields = &self.maps[map.at()].fields;
             if let Some((at, len)) = fields.piece(c.done, value.len() as u32)
@@ -275,7 +280,10 @@ impl State {
         let timers = match keeps {
             // BPF_F_LOCK on a hash map's element keeps its fields.
             true => Waits::new(),
-            false => self.free_fields(mem, map, c.to).into_iter().collect(),
+            false => {
+                self.watch_dropped(mem, map, &[c.to]);
+                self.free_fields(mem, map, c.to).into_iter().collect()
+            }
         };
         self.freeing_begin(map, timers, None, Ok(()))
     }

@@ -1,7 +1,7 @@
 //! The scheduler: what can happen next.
 
 use crate::choose::{Choice, Next, Offer, Starts, Step, Usual, Wait, Waiting};
-use crate::failure::Failure;
+use crate::failure::{Failure, Report};
 use crate::ids::{Cpu, CtxId, TaskId};
 use crate::kernel::{Kernel, Preemption};
 use crate::lock::LockKind;
@@ -102,6 +102,9 @@ impl Kernel {
         let running = self.cpus.iter().any(|c| !c.stack.is_empty());
         self.st.explores = self.chooser.explores();
         self.st.records = self.st.explores && self.chooser.records();
+        let d = &self.config.detectors;
+        let races = d.lost_update != Report::Off || d.data_race != Report::Off;
+        self.st.watch.races_on = self.st.explores && races;
         let ahead = match running && self.st.explores {
             true => self.window.began.saturating_add(self.config.horizon),
             false => now,
@@ -353,7 +356,7 @@ impl Kernel {
         Some(at)
     }
 
-    fn still_waits(&self, wait: &Wait) -> bool {
+    pub(crate) fn still_waits(&self, wait: &Wait) -> bool {
         match *wait {
             Wait::TimerCallback(ctx) => self
                 .runs

@@ -1,6 +1,7 @@
 //! Everything of a simulation that helpers and kfuncs may touch.
 
 use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, wq::Work};
+use crate::checked::{Held, Watch};
 use crate::choose::Wait;
 use crate::helper::Iteration;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
@@ -60,6 +61,8 @@ pub(crate) struct State {
     pub seq: u64,
     /// Key of `bpf_get_prandom_u32`.
     pub seed: u64,
+    /// What checked mode and detectors know.
+    pub watch: Watch,
     /// Who executes now.
     pub cur: Box<Cur>,
 }
@@ -138,6 +141,12 @@ pub(crate) struct Cur {
     pub iterations: Vec<Iteration>,
     /// Tail calls made.
     pub tail_calls: u32,
+    /// References and locks to be given back.
+    pub held: smallvec::SmallVec<[Held; 1]>,
+    /// Its lane in the detectors of races.
+    pub lane: u16,
+    /// Address of the slot that a callback was armed in.
+    pub slot: u64,
     /// Guest address of 64 bytes beside its stack: the keys that callbacks of array elements get.
     pub scratch: u64,
 }
@@ -186,6 +195,9 @@ impl Cur {
             seq: Vec::new(),
             iterations: Vec::new(),
             tail_calls: 0,
+            held: Default::default(),
+            lane: crate::race::NO_LANE,
+            slot: 0,
             scratch: 0,
         }
     }
@@ -267,11 +279,13 @@ impl State {
 
     pub fn armed(&mut self, mem: &GuestMem, kind: AsyncKind, map: MapId, value: u64, due: u64) {
         let element = self.element(mem, map, value);
+        self.watch_armed(mem, kind, value, due);
         self.event(What::Armed { kind, element, due });
     }
 
     pub fn disarmed(&mut self, mem: &GuestMem, kind: AsyncKind, map: MapId, value: u64) {
         let element = self.element(mem, map, value);
+        self.watch_disarmed(kind, value);
         self.event(What::Disarmed { kind, element });
     }
 
@@ -287,6 +301,7 @@ impl State {
         let (m, mut op) = self.map_op(mem, map);
         let result = m.update(&mut op, key, value, flags);
         let freed = std::mem::take(&mut op.freed);
+        self.watch_dropped(mem, map, &freed);
         (result, self.free_all(mem, map, &freed))
     }
 

@@ -227,6 +227,7 @@ impl Kernel {
             if let Goal::Job(job) = goal
                 && self.results[job.0].is_some()
             {
+                self.st.watch.races.paused();
                 return Ok(Paused::Reached);
             }
             if self.step(until)? {
@@ -244,6 +245,7 @@ impl Kernel {
             if let Some(until) = until {
                 self.advance_to(until);
             }
+            self.st.watch.races.paused();
             return Ok(Paused::Reached);
         }
     }
@@ -282,6 +284,7 @@ impl Kernel {
         }
         // Nobody can come between: it need not be done in pieces.
         self.st.explores = false;
+        self.mem.set_site(crate::ids::CtxId::USER.0, 0);
         let done = self.st.sys_step(&mut self.mem, op);
         self.record_rest();
         if let Some(result) = done {
@@ -339,6 +342,9 @@ impl Kernel {
             std::mem::swap(&mut self.st.cur, &mut run.cur);
             return Some(run);
         };
+        if self.st.cur.lane != crate::race::NO_LANE {
+            self.end_lane();
+        }
         std::mem::swap(&mut self.st.cur, &mut run.cur);
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
             s.out = Some(result);

@@ -31,7 +31,7 @@ impl Level {
 }
 
 /// The kinds of asynchronous callback.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum AsyncKind {
     /// `bpf_timer`
     Timer,

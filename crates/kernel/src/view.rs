@@ -1,5 +1,6 @@
 //! The kernel, as the engine sees it.
 
+use crate::checked;
 use crate::helper::{self, Args};
 use crate::kfunc;
 use crate::map::Arena;
@@ -28,10 +29,18 @@ impl Host for View<'_> {
     fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
         self.st.cpu().clock = self.base + insns;
         let a = Args { call, r: *args };
-        match call {
+        let watched = mem.is_checked() || self.st.watch.races_on;
+        if watched && let Err(kind) = checked::before(self.st, mem, call, args) {
+            return Flow::Fault(kind);
+        }
+        let flow = match call {
             Call::Helper(id) => helper::call(self.st, mem, id, &a),
             Call::Kfunc(index) => kfunc::call(self.st, mem, index, &a),
+        };
+        if watched {
+            checked::after(self.st, mem, call, args, &flow);
         }
+        flow
     }
 
     fn resume(&mut self, r0: u64, mem: &mut GuestMem) -> Flow {

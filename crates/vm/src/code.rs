@@ -94,7 +94,8 @@ pub struct Code {
     /// Source register.
     pub s: u8,
     /// Index of an atomic's operation in [`AtomicOp::ALL`]; bit 7: it fetches. Of a probing load
-    /// its bytes; bit 7: they are sign-extended.
+    /// its bytes; bit 7: they are sign-extended. Of another load or store 1 where it acquires or
+    /// releases.
     pub t: u8,
     /// Memory offset, or the distance of a jump from the next instruction.
     pub off: i32,
@@ -107,6 +108,9 @@ pub(crate) const FETCH: u8 = 0x80;
 
 /// In [`Code::t`] of a probing load: what it loads is sign-extended.
 pub(crate) const SIGNED: u8 = 0x80;
+
+/// In [`Code::t`] of a load or store: it acquires or releases.
+pub(crate) const ORDERS: u8 = 1;
 
 /// The operation in [`Code::t`] of an atomic.
 pub(crate) fn atomic_op(t: u8) -> AtomicOp {
@@ -121,6 +125,16 @@ impl K {
 }
 
 impl Code {
+    /// Whether it orders other accesses with its own: an atomic, an acquiring load, a releasing
+    /// store.
+    pub fn orders(&self) -> bool {
+        match self.k {
+            K::Atomic32 | K::Atomic64 => true,
+            K::Probe => false,
+            _ => self.t == ORDERS,
+        }
+    }
+
     /// Slots that the instruction takes.
     pub(crate) fn slots(&self) -> usize {
         1 + (self.k == K::LdImm64) as usize

@@ -1,6 +1,6 @@
 //! From instructions to an [`Image`].
 
-use crate::code::{Code, FETCH, K, SIGNED};
+use crate::code::{Code, FETCH, K, ORDERS, SIGNED};
 use crate::op::Ops;
 use bpfsim_isa::{
     AluOp, CallKind, Cond, DecodeError, EndKind, Imm64, Insn, Op, Operand, Reg, Size, Width,
@@ -288,13 +288,19 @@ fn lower(at: usize, op: Op) -> Result<Code, LowerError> {
             dst,
             src,
             off,
-        } => plain(sized(size, LD), dst, src, off),
+        } => Code {
+            t: ORDERS,
+            ..plain(sized(size, LD), dst, src, off)
+        },
         Op::StoreRelease {
             size,
             dst,
             src,
             off,
-        } => plain(sized(size, ST_R), dst, src, off),
+        } => Code {
+            t: ORDERS,
+            ..plain(sized(size, ST_R), dst, src, off)
+        },
         Op::Atomic {
             size,
             op: what,

@@ -8,10 +8,10 @@
 //! A register's tag means something only while its value is near guest memory, so instructions
 //! that make numbers need not touch it: only moves, additions, loads, calls and returns do.
 
+use crate::Activation;
 use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 use crate::host::FaultKind;
 use crate::mem::{Area, BASE, GuestMem};
-use crate::Activation;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
@@ -354,7 +354,7 @@ impl Shadow {
                 if let Some(at) = self.region_at(base) {
                     Rc::make_mut(&mut self.regions)[at].kind = Kind::Stack(first);
                 }
-                let new = StackShadow {
+                let mut new = StackShadow {
                     base,
                     first,
                     tags: [Tag::default(); 16],
@@ -362,6 +362,8 @@ impl Shadow {
                     init: [0; SLOTS + 1],
                     spills: Vec::new(),
                 };
+                // What is beside the frames is the host's to write.
+                new.init[STACK_SIZE as usize / 8..].fill(u8::MAX);
                 self.stacks.insert(at, (base, Some(Box::new(new))));
                 at
             }
@@ -406,7 +408,7 @@ impl Shadow {
                     // What the kernel keeps there for itself, or nothing at all.
                     let between = self.region(addr).is_none();
                     let object = Area::of(addr) == Some(Area::Object);
-                    return match between && !(object && !write) {
+                    return match between && (write || !object) {
                         true => Err(FaultKind::OutOfBounds {
                             addr,
                             size: size as u32,
@@ -426,7 +428,7 @@ impl Shadow {
         } = self.allocs[tag.index as usize];
         let (fate, size32) = (self.fates[tag.index as usize], size as u32);
         if addr.wrapping_sub(base).saturating_add(size) > len as u64 {
-            if fate.element || !(Area::of(addr) == Some(Area::Object) && !write) {
+            if fate.element || write || Area::of(addr) != Some(Area::Object) {
                 return Err(FaultKind::OutOfBounds {
                     addr,
                     size: size32,
@@ -499,7 +501,9 @@ impl StackShadow {
     #[cold]
     fn fill(&mut self, addr: u64, len: u64) {
         let from = addr.saturating_sub(self.base).min(OWN);
-        let to = (addr.saturating_add(len)).saturating_sub(self.base).min(OWN);
+        let to = (addr.saturating_add(len))
+            .saturating_sub(self.base)
+            .min(OWN);
         for off in from..to {
             self.init[off as usize / 8] |= 1 << (off & 7);
         }
@@ -508,7 +512,9 @@ impl StackShadow {
     /// How many of these bytes were written.
     fn initialised(&self, addr: u64, len: u64) -> u64 {
         let from = addr.saturating_sub(self.base).min(OWN);
-        let to = (addr.saturating_add(len)).saturating_sub(self.base).min(OWN);
+        let to = (addr.saturating_add(len))
+            .saturating_sub(self.base)
+            .min(OWN);
         let written = |off: &u64| self.init[*off as usize / 8] >> (off & 7) & 1 != 0;
         (from..to).filter(written).count() as u64
     }
@@ -882,10 +888,15 @@ impl GuestMem {
         }
     }
 
-    /// Says who executes from here on; instruction and program follow as it goes.
+    /// Says who executes from here on; program and instruction are known once it makes a call.
     pub fn set_site(&mut self, ctx: u64, cpu: u32) {
         if let Some(s) = &mut self.shadow {
-            (s.site.ctx, s.site.cpu) = (ctx, cpu);
+            s.site = Site {
+                ctx,
+                cpu,
+                prog: u32::MAX,
+                pc: 0,
+            };
         }
     }
 

@@ -30,10 +30,10 @@ fn eviction_while_the_callback_updates_the_map() -> bpfsim::Result<()> {
         })) => {
             let lru = waiting
                 .iter()
-                .filter(|w| matches!(w.wait, Wait::LruLock(_)));
+                .filter(|w| matches!(w.waiting.wait, Wait::LruLock(_)));
             let callback = waiting
                 .iter()
-                .filter(|w| matches!(w.wait, Wait::TimerCallback(_)));
+                .filter(|w| matches!(w.waiting.wait, Wait::TimerCallback(_)));
             ensure_eq!((lru.count(), callback.count()), (1, 1));
             Ok(())
         }

@@ -4,7 +4,7 @@ use super::ops::{index, next_index};
 use super::{Cx, MapOps, MapSpec, Place, copy_value, update, value_for_user};
 use crate::ids::Cpu;
 use bpfsim_abi::{Errno, MapType};
-use bpfsim_vm::{Area, GuestMem};
+use bpfsim_vm::{Area, Elements, GuestMem};
 
 #[derive(Clone)]
 pub(crate) struct Array {
@@ -34,6 +34,16 @@ impl Array {
             .ok_or(Errno::ENOMEM)?;
         let area = if frozen { Area::Object } else { Area::Shared };
         let base = mem.alloc(area, size, 8).map_err(|_| Errno::ENOMEM)?;
+        mem.divide(
+            base,
+            Elements {
+                stride: value,
+                key: 0,
+                value: 0,
+                size: spec.value_size as u64,
+                each: value,
+            },
+        );
         Ok(Array {
             base,
             stride,

@@ -64,13 +64,14 @@ impl Hash {
             Kind::OfMaps | Kind::Devmap | Kind::Sock => 8,
             _ => (spec.value_size as u64).next_multiple_of(8),
         };
+        let size = spec.value_size.min(value as u32);
         let values = if kind == Kind::PerCpu { cpus } else { 1 };
         let max_entries = spec.max_entries;
         let extra = !lru && matches!(kind, Kind::Plain | Kind::Devmap | Kind::Sock);
         let slots = max_entries.saturating_add(if extra { cpus } else { 0 });
         let mut hash = Hash {
             table: Table::new(
-                (spec.key_size, value),
+                (spec.key_size, value, size),
                 values,
                 (max_entries, slots),
                 kind == Kind::Devmap,
@@ -159,6 +160,7 @@ impl Hash {
 
     /// Notes an element's values for having their fields freed.
     fn free_fields(&self, cx: &mut Cx<'_>, slot: u32) {
+        self.table.slab.retire(cx.mem, slot);
         let first = self.table.value_at(slot);
         let n = if self.kind == Kind::PerCpu {
             cx.cpus

@@ -7,7 +7,7 @@
 use super::paged::Slab;
 use super::{Cx, MapOps, MapSpec, copy_value, update, value_for_user};
 use bpfsim_abi::{Errno, MapType};
-use bpfsim_vm::GuestMem;
+use bpfsim_vm::{Elements, GuestMem};
 use std::collections::BTreeMap;
 
 #[derive(Clone)]
@@ -37,10 +37,17 @@ impl Local {
             _ => Kind::Object,
         };
         let values = if kind == Kind::CgroupPerCpu { cpus } else { 1 };
-        let stride = (spec.value_size as u64).next_multiple_of(8) * values as u64;
+        let each = (spec.value_size as u64).next_multiple_of(8);
+        let elements = Elements {
+            stride: each * values as u64,
+            key: 0,
+            value: 0,
+            size: spec.value_size as u64,
+            each,
+        };
         Local {
             owners: BTreeMap::new(),
-            slab: Slab::new(stride, u32::MAX),
+            slab: Slab::new(elements, u32::MAX),
             free: Vec::new(),
             fresh: 0,
             kind,
@@ -117,6 +124,7 @@ impl MapOps for Local {
         if let Some(slot) = self.owners.remove(owner) {
             cx.freed.push(self.slab.addr(slot));
             let at = self.insert(cx.mem, owner, cx.spec.value_size as u64)?;
+            self.slab.retire(cx.mem, slot);
             self.free.push(slot);
             return copy_value(cx.mem, cx.fields, at, value);
         }
@@ -130,6 +138,7 @@ impl MapOps for Local {
         }
         let slot = self.owners.remove(owner).ok_or(Errno::ENOENT)?;
         cx.freed.push(self.slab.addr(slot));
+        self.slab.retire(cx.mem, slot);
         self.free.push(slot);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::paged::Slab;
 use super::{Cx, MapOps, MapSpec, update};
 use bpfsim_abi::Errno;
-use bpfsim_vm::GuestMem;
+use bpfsim_vm::{Elements, GuestMem};
 use std::cmp::min;
 use std::collections::VecDeque;
 
@@ -40,9 +40,16 @@ impl Lpm {
     pub fn create(spec: &MapSpec) -> Lpm {
         let data = spec.key_size - 4;
         let value_at = (data as u64 + 4).next_multiple_of(8);
-        let stride = value_at + (spec.value_size as u64).next_multiple_of(8);
+        let each = (spec.value_size as u64).next_multiple_of(8);
+        let elements = Elements {
+            stride: value_at + each,
+            key: data as u64 + 4,
+            value: value_at,
+            size: spec.value_size as u64,
+            each,
+        };
         Lpm {
-            slab: Slab::new(stride, u32::MAX),
+            slab: Slab::new(elements, u32::MAX),
             nodes: vec![Node::default()],
             free: VecDeque::new(),
             root: NONE,
@@ -117,7 +124,10 @@ impl Lpm {
     fn alloc(&mut self, mem: &mut GuestMem, key: &[u8]) -> Result<u32, Errno> {
         // Whatever the limit on entries, numbers of nodes and their memory have one.
         let n = match self.free.pop_front() {
-            Some(n) => n,
+            Some(n) => {
+                self.slab.make(mem, n)?;
+                n
+            }
             None => {
                 let n = u32::try_from(self.nodes.len()).map_err(|_| Errno::ENOMEM)?;
                 self.slab.make(mem, n)?;
@@ -171,6 +181,7 @@ impl Lpm {
             }
             self.nodes[new as usize].child = there.child;
             self.set(edge, new);
+            self.slab.retire(mem, old);
             self.free.push_back(old);
             return Ok(());
         }
@@ -322,6 +333,7 @@ impl MapOps for Lpm {
         } else {
             self.set(edge, if left != NONE { left } else { right });
         }
+        self.slab.retire(cx.mem, n);
         self.free.push_back(n);
         Ok(())
     }

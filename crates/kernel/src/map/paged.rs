@@ -2,7 +2,7 @@
 
 use super::Errno;
 use crate::shared::Shared;
-use bpfsim_vm::{Area, GuestMem};
+use bpfsim_vm::{Area, Elements, GuestMem};
 
 const PAGE: usize = 256;
 
@@ -76,16 +76,19 @@ pub(crate) struct Slab {
     chunks: Paged<u64>,
     /// Address and number of each chunk, in order of address: they are allocated upwards.
     by_addr: Vec<(u64, u32)>,
+    elements: Elements,
 }
 
 /// Bytes of a chunk, unless one slot is larger.
 const CHUNK: u64 = 16 << 10;
 
 impl Slab {
-    /// Room for `slots` slots of `stride` bytes, a multiple of 8.
-    pub fn new(stride: u64, slots: u32) -> Slab {
+    /// Room for `slots` elements of `stride` bytes, a multiple of 8.
+    pub fn new(elements: Elements, slots: u32) -> Slab {
+        let stride = elements.stride;
         Slab {
             stride,
+            elements,
             per_chunk: u32::try_from((CHUNK / stride.max(1)).max(1)).unwrap_or(1),
             slots,
             chunks: Paged::new(0),
@@ -111,10 +114,17 @@ impl Slab {
             let at = mem
                 .alloc(Area::Shared, self.stride * n, 8)
                 .map_err(|_| Errno::ENOMEM)?;
+            mem.divide(at, self.elements);
             self.chunks.set(chunk, at);
             self.by_addr.push((at, chunk));
         }
+        mem.renew(self.addr(slot));
         Ok(self.addr(slot))
+    }
+
+    /// A slot is out of use: pointers to it are stale.
+    pub fn retire(&self, mem: &mut GuestMem, slot: u32) {
+        mem.retire(self.addr(slot));
     }
 
     /// The slot that an address lies in.
@@ -134,7 +144,14 @@ mod tests {
     #[test]
     fn slots_are_found_by_address_whatever_the_order_of_use() {
         let mut mem = GuestMem::new().unwrap();
-        let mut slab = Slab::new(4096, 9);
+        let elements = Elements {
+            stride: 4096,
+            key: 0,
+            value: 0,
+            size: 4096,
+            each: 4096,
+        };
+        let mut slab = Slab::new(elements, 9);
         let order = [8, 0, 5, 3, 7];
         let addrs: Vec<u64> = order
             .iter()

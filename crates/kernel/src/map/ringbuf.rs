@@ -56,6 +56,7 @@ impl Ringbuf {
             .alloc(area, 2 * size, 4096)
             .or_else(|_| mem.alloc(Area::Shared, 2 * size, 4096))
             .map_err(|_| Errno::ENOMEM)?;
+        mem.hold_records(base);
         Ok(Ringbuf {
             base,
             size,
@@ -99,6 +100,7 @@ impl Ringbuf {
         mem.write_u32(at, size as u32 | BUSY)?;
         mem.write_u32(at + 4, ((at - self.base) >> 12) as u32 + 3)?;
         self.producer = end;
+        mem.place(at + HDR, size);
         Some(at + HDR)
     }
 
@@ -114,6 +116,7 @@ impl Ringbuf {
         let hdr = mem.read_u32(at).filter(|hdr| hdr & BUSY != 0)?;
         let done = hdr ^ BUSY | if discard { DISCARD } else { 0 };
         mem.write_u32(at, done)?;
+        mem.retire(sample);
         let caught_up = self.header(self.consumer) == at;
         if flags & FORCE_WAKEUP != 0 || (caught_up && flags & NO_WAKEUP == 0) {
             self.wakeups += 1;

@@ -3,7 +3,7 @@
 use super::jhash::jhash;
 use super::paged::{Paged, Slab};
 use bpfsim_abi::Errno;
-use bpfsim_vm::GuestMem;
+use bpfsim_vm::{Elements, GuestMem};
 
 /// No slot. Slots are linked by their number plus one, so that an empty table is all zero and a
 /// large one costs nothing until it is used.
@@ -34,16 +34,24 @@ pub(crate) struct Slot {
 }
 
 impl Table {
-    /// An empty table of elements of `values` values each.
+    /// An empty table of elements of `values` values each, `value` bytes apart, of which programs
+    /// may have `size`.
     pub fn new(
-        (key_size, value): (u32, u64),
+        (key_size, value, size): (u32, u64, u32),
         values: u32,
         (max_entries, slots): (u32, u32),
         by_key: bool,
     ) -> Table {
-        let stride = (key_size as u64).next_multiple_of(8) + value * values as u64;
+        let first = (key_size as u64).next_multiple_of(8);
+        let elements = Elements {
+            stride: first + value * values as u64,
+            key: key_size as u64,
+            value: first,
+            size: size as u64,
+            each: value,
+        };
         Table {
-            slab: Slab::new(stride, slots),
+            slab: Slab::new(elements, slots),
             key_size,
             value,
             max_entries,

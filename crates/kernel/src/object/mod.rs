@@ -117,6 +117,7 @@ impl Objects {
             Some(addr) => addr,
             None => mem.alloc(Area::Shared, total as u64, 8).ok()?,
         };
+        mem.expose(addr, if copies > 1 { total } else { size } as u64);
         let object = Object {
             kind,
             stride,

@@ -1,0 +1,361 @@
+//! What orders accesses of executions with each other, and accesses that nothing orders.
+//!
+//! Happens-before by vector clocks. A clock has a component for each *lane*: one execution at a
+//! time on one CPU. What ends on a CPU happens before what begins there later, so a lane is used
+//! again and clocks stay as short as there are executions in flight. Edges come from locks, from
+//! arming a callback to its beginning, from its end to a cancel that waited, from publishing an
+//! element to finding it, from atomic operations to later ones at the same address, and from the
+//! test's own code to what it starts.
+
+use crate::ids::{Cpu, TaskId};
+use bpfsim_vm::{Access, AccessKind, ByWord, Site};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+/// How far each lane had come.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+struct Clock(SmallVec<[u32; 6]>);
+
+impl Clock {
+    fn at(&self, lane: u16) -> u32 {
+        self.0.get(lane as usize).copied().unwrap_or(0)
+    }
+
+    fn tick(&mut self, lane: u16) {
+        let lane = lane as usize;
+        if self.0.len() <= lane {
+            self.0.resize(lane + 1, 0);
+        }
+        self.0[lane] += 1;
+    }
+
+    fn join(&mut self, other: &Clock) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine = (*mine).max(*theirs);
+        }
+    }
+}
+
+/// One execution at a time on one CPU.
+#[derive(Clone, Debug)]
+struct Lane {
+    cpu: Cpu,
+    busy: bool,
+    clock: Clock,
+}
+
+/// An access to a word of memory.
+#[derive(Clone, Copy, Debug)]
+struct Rec {
+    by: Site,
+    lane: u16,
+    /// Of its lane, when it was made.
+    clock: u32,
+    /// Bytes of the word.
+    mask: u8,
+    kind: AccessKind,
+    /// Stores to the word so far.
+    seq: u32,
+}
+
+/// The last accesses to a word, of each lane and kind.
+#[derive(Clone, Default, Debug)]
+struct Cell {
+    seq: u32,
+    recs: SmallVec<[Rec; 4]>,
+}
+
+type Table<T> = HashMap<u64, T, BuildHasherDefault<ByWord>>;
+
+/// What a pair of accesses is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// Nothing orders them.
+    Race(AccessKind),
+    /// This one stores over the other, made since this execution loaded the value.
+    Lost,
+}
+
+/// The state of the detectors of races.
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
+pub(crate) struct Races {
+    lanes: Vec<Lane>,
+    /// All that ended, by CPU.
+    ended: Vec<Clock>,
+    /// All that ended, by task.
+    tasks: Vec<Clock>,
+    /// What the test's own code comes after.
+    user: Clock,
+    /// Locks, slots, elements and atomics, by address.
+    sync: Table<Clock>,
+    cells: Table<Cell>,
+}
+
+/// The lane of an execution that has none yet.
+pub(crate) const NO_LANE: u16 = u16::MAX;
+
+impl Races {
+    /// An execution begins: gives its lane.
+    pub fn begin(&mut self, cpu: Cpu, task: Option<TaskId>) -> u16 {
+        let free = self.lanes.iter().position(|l| l.cpu == cpu && !l.busy);
+        let lane = free.unwrap_or_else(|| {
+            self.lanes.push(Lane {
+                cpu,
+                busy: false,
+                clock: Clock::default(),
+            });
+            self.lanes.len() - 1
+        });
+        let l = &mut self.lanes[lane];
+        l.busy = true;
+        l.clock.join(&self.user);
+        if let Some(ended) = self.ended.get(cpu.at()) {
+            l.clock.join(ended);
+        }
+        if let Some(before) = task.and_then(|t| self.tasks.get(t.at())) {
+            l.clock.join(before);
+        }
+        l.clock.tick(lane as u16);
+        lane as u16
+    }
+
+    /// It ends.
+    pub fn end(&mut self, lane: u16, cpu: Cpu, task: TaskId) {
+        let Some(l) = self.lanes.get_mut(lane as usize) else {
+            return;
+        };
+        l.busy = false;
+        for (list, at) in [(&mut self.ended, cpu.at()), (&mut self.tasks, task.at())] {
+            if list.len() <= at {
+                list.resize_with(at + 1, Clock::default);
+            }
+            list[at].join(&l.clock);
+        }
+    }
+
+    /// The test's own code goes on: it comes after all that has ended.
+    pub fn paused(&mut self) {
+        for ended in &self.ended {
+            self.user.join(ended);
+        }
+    }
+
+    /// All that was done before [`Races::release`] of an object comes before what follows.
+    pub fn acquire(&mut self, lane: u16, object: u64) {
+        if let (Some(l), Some(clock)) = (self.lanes.get_mut(lane as usize), self.sync.get(&object))
+        {
+            l.clock.join(clock);
+        }
+    }
+
+    /// See [`Races::acquire`].
+    pub fn release(&mut self, lane: u16, object: u64) {
+        if let Some(l) = self.lanes.get_mut(lane as usize) {
+            self.sync.entry(object).or_default().join(&l.clock);
+            l.clock.tick(lane);
+        }
+    }
+
+    /// An access to shared memory. `orders` where it acquires and releases.
+    pub fn access(
+        &mut self,
+        lane: u16,
+        by: Site,
+        access: Access,
+        orders: bool,
+        mut met: impl FnMut(Met, Site),
+    ) {
+        if lane as usize >= self.lanes.len() {
+            return;
+        }
+        let first = access.addr & !7;
+        let (from, to) = (
+            access.addr - first,
+            access.addr - first + access.size as u64,
+        );
+        if orders {
+            self.acquire(lane, access.addr);
+        }
+        for word in 0..to.div_ceil(8) {
+            let bits = |n: u64| n.saturating_sub(word * 8).min(8);
+            let mask = ((1_u16 << bits(to)) - (1 << bits(from))) as u8;
+            self.word(lane, by, (first + word * 8, mask), access.kind, &mut met);
+        }
+        if orders {
+            self.release(lane, access.addr);
+        }
+    }
+
+    fn word(
+        &mut self,
+        lane: u16,
+        by: Site,
+        (word, mask): (u64, u8),
+        kind: AccessKind,
+        met: &mut impl FnMut(Met, Site),
+    ) {
+        let clock = &self.lanes[lane as usize].clock;
+        let cell = self.cells.entry(word).or_default();
+        let writes = |k: AccessKind| k != AccessKind::Read;
+        let read = |r: &Rec| r.lane == lane && r.kind == AccessKind::Read && r.by.ctx == by.ctx;
+        let since = match kind {
+            AccessKind::Write => cell.recs.iter().find(|r| read(r) && r.mask & mask != 0),
+            _ => None,
+        };
+        let since = since.map(|r| r.seq);
+        for r in &cell.recs {
+            if r.lane == lane || r.mask & mask == 0 {
+                continue;
+            }
+            let plain_store = kind == AccessKind::Write || r.kind == AccessKind::Write;
+            if plain_store && r.clock > clock.at(r.lane) {
+                met(Met::Race(r.kind), r.by);
+            }
+            if since.is_some_and(|seq| writes(r.kind) && r.seq > seq) {
+                met(Met::Lost, r.by);
+            }
+        }
+        if writes(kind) {
+            cell.seq += 1;
+            // What was loaded is used.
+            cell.recs.retain(|r| !(read(r) && r.mask & mask != 0));
+        }
+        let rec = Rec {
+            by,
+            lane,
+            clock: clock.at(lane),
+            mask,
+            kind,
+            seq: cell.seq,
+        };
+        let same = |r: &&mut Rec| r.lane == lane && r.kind == kind && r.mask == mask;
+        match cell.recs.iter_mut().find(same) {
+            Some(r) => *r = rec,
+            None => cell.recs.push(rec),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(ctx: u64, pc: u32) -> Site {
+        Site {
+            ctx,
+            pc,
+            ..Site::default()
+        }
+    }
+
+    fn at(addr: u64, size: u8, kind: AccessKind) -> Access {
+        Access { addr, size, kind }
+    }
+
+    /// Runs accesses `(lane, address, size, kind)` and gives what they met, by their index.
+    fn met(races: &mut Races, ops: &[(u16, u64, u8, AccessKind)]) -> Vec<(usize, Met, u32)> {
+        let mut found = Vec::new();
+        for (i, &(lane, addr, size, kind)) in ops.iter().enumerate() {
+            let by = site(lane as u64, i as u32);
+            races.access(
+                lane,
+                by,
+                at(addr, size, kind),
+                kind == AccessKind::Rmw,
+                |m, other| {
+                    found.push((i, m, other.pc));
+                },
+            );
+        }
+        found
+    }
+
+    use AccessKind::{Read, Rmw, Write};
+
+    fn two() -> Races {
+        let mut races = Races::default();
+        assert_eq!(races.begin(Cpu(0), None), 0);
+        assert_eq!(races.begin(Cpu(1), None), 1);
+        races
+    }
+
+    #[test]
+    fn an_interleaved_increment_is_lost_and_a_race() {
+        let ops = [
+            (0, 64, 8, Read),
+            (1, 64, 8, Read),
+            (1, 64, 8, Write),
+            (0, 64, 8, Write),
+        ];
+        let race = |kind| Met::Race(kind);
+        let expected = [
+            (2, race(Read), 0),
+            (3, race(Read), 1),
+            (3, race(Write), 2),
+            (3, Met::Lost, 2),
+        ];
+        let mut found = met(&mut two(), &ops);
+        // The load of a store that was made is used up.
+        found.retain(|f| *f != (3, race(Read), 1));
+        let expected: Vec<_> = expected
+            .into_iter()
+            .filter(|f| *f != (3, race(Read), 1))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn other_bytes_of_a_word_are_other_memory() {
+        assert_eq!(met(&mut two(), &[(0, 64, 4, Write), (1, 68, 4, Write)]), []);
+        let across = met(&mut two(), &[(0, 64, 8, Write), (1, 70, 4, Write)]);
+        assert_eq!(across, [(1, Met::Race(Write), 0)]);
+    }
+
+    #[test]
+    fn locks_order_and_atomics_order() {
+        let mut races = two();
+        races.acquire(0, 8);
+        assert_eq!(met(&mut races, &[(0, 64, 8, Write)]), []);
+        races.release(0, 8);
+        races.acquire(1, 8);
+        assert_eq!(met(&mut races, &[(1, 64, 8, Write)]), []);
+
+        let ops = [
+            (0, 64, 8, Write),
+            (0, 128, 8, Rmw),
+            (1, 128, 8, Rmw),
+            (1, 64, 8, Read),
+        ];
+        assert_eq!(met(&mut two(), &ops), []);
+        let early = [
+            (0, 64, 8, Write),
+            (1, 128, 8, Rmw),
+            (0, 128, 8, Rmw),
+            (1, 64, 8, Read),
+        ];
+        assert_eq!(met(&mut two(), &early), [(3, Met::Race(Write), 0)]);
+    }
+
+    #[test]
+    fn what_ended_on_a_cpu_comes_first_there_and_nowhere_else() {
+        let mut races = Races::default();
+        let a = races.begin(Cpu(0), None);
+        met(&mut races, &[(a, 64, 8, Write)]);
+        races.end(a, Cpu(0), TaskId(0));
+        let b = races.begin(Cpu(0), None);
+        assert_eq!(a, b, "the lane is used again");
+        let c = races.begin(Cpu(1), None);
+        assert_eq!(
+            met(&mut races, &[(c, 64, 8, Read)]),
+            [(0, Met::Race(Write), 0)]
+        );
+        races.paused();
+        let d = races.begin(Cpu(1), None);
+        assert_eq!(met(&mut races, &[(d, 64, 8, Read)]), []);
+    }
+}
