@@ -202,7 +202,7 @@ impl Report<'_> {
     fn event_json(&self, event: &Event) -> Option<Value> {
         Some(match &event.what {
             What::ProgramEnd { name, return_value } => json!({
-                "event": "return", "program": name, "cpu": event.cpu.0, "at_ns": event.at,
+                "event": "return", "program": **name, "cpu": event.cpu.0, "at_ns": event.at,
                 "return_value": return_value,
             }),
             What::CallbackEnd {
@@ -211,7 +211,7 @@ impl Report<'_> {
                 element,
                 return_value,
             } => json!({
-                "event": "callback", "kind": kind.name(), "function": name,
+                "event": "callback", "kind": kind.name(), "function": **name,
                 "map": self.map_name(element.map), "key": self.key(element.map, &element.key),
                 "cpu": event.cpu.0, "context": event.level.name(), "at_ns": event.at,
                 "return_value": return_value,

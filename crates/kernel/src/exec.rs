@@ -126,7 +126,7 @@ impl Kernel {
         let Some(mut run) = self.runs[index].take() else {
             return Ok(());
         };
-        let mode = if self.chooser.explores() {
+        let mode = if self.st.explores {
             Mode::Explore
         } else {
             Mode::Plain
@@ -171,12 +171,14 @@ impl Kernel {
         let mut view = View {
             st: &mut self.st,
             base,
+            called: false,
         };
         let (act, budget) = (&mut run.act, budget.min(fuel));
         let stop = match &mut self.recorder {
             None => bpfsim_vm::run(image, act, &mut self.mem, &mut view, budget, mode),
             Some(r) => r.run(image, act, &mut self.mem, &mut view, budget, mode, run.next),
         };
+        let called = view.called;
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
         if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
             let value = self.mem.read_u64(access.addr).unwrap_or(0);
@@ -202,7 +204,10 @@ impl Kernel {
                 self.st.cur.prog = ProgId(run.act.prog);
                 run.next = Next::Start(Starts::Program);
             }
-            Stop::Access(access) => run.next = Next::Access(access),
+            Stop::Access(access) => {
+                self.offer.again = !called && matches!(run.next, Next::Access(_));
+                run.next = Next::Access(access);
+            }
             Stop::Call(call) => {
                 run.next = Next::Call {
                     call,
@@ -545,7 +550,7 @@ impl Kernel {
             self.st.tasks[task.at()].state = TaskState::Dead;
         }
         let thread = &mut self.cpus[cpu.at()].thread;
-        let returns = |s: &mut crate::run::Syscall| s.task == task && s.phase == Phase::Return;
+        let returns = |s: &mut Box<crate::run::Syscall>| s.task == task && s.phase == Phase::Return;
         if let Some(s) = thread.syscall.take_if(returns) {
             self.results[s.job] = s.out;
             if self.window.job == Some(s.job) {
@@ -579,7 +584,7 @@ impl Kernel {
             }
             what => {
                 let (kind, element) = async_kind(what);
-                let name = meta.function(run.act.pc.saturating_sub(1)).to_string();
+                let name = meta.function(run.act.pc.saturating_sub(1)).clone();
                 self.st.event(What::CallbackEnd {
                     kind,
                     name,

@@ -297,7 +297,7 @@ impl Kernel {
             .maps
             .iter()
             .enumerate()
-            .map(|(i, m)| (MapId(i as u32), &m.spec))
+            .map(|(i, m)| (MapId(i as u32), &*m.spec))
     }
 
     /// A map's shape.
@@ -410,7 +410,7 @@ impl Kernel {
         let now = self.st.now();
         let clock = &mut self.st.cpus[cpu.at()].clock;
         *clock = (*clock).max(now);
-        let mut call = Syscall {
+        let mut call = Box::new(Syscall {
             id,
             task,
             op,
@@ -420,7 +420,7 @@ impl Kernel {
             r1: 0,
             bh_off,
             out: None,
-        };
+        });
         if let Err(errno) = self.check_op(&call.op) {
             (call.phase, call.out) = (Phase::Return, Some(SysResult::Failed(errno)));
         }
@@ -465,7 +465,7 @@ impl Kernel {
         let meta = &self.st.progs[prog.at()];
         let line = self.code[prog.at()].lines.at(insn as usize);
         Place {
-            program: meta.name.clone(),
+            program: meta.name.to_string(),
             function: meta.function(insn).to_string(),
             insn,
             line: line.map(|l| (l.file.to_string(), l.line, l.text.to_string())),

@@ -78,7 +78,7 @@ pub use snapshot::{ForeignSnapshot, KernelSnapshot};
 pub use syscall::{Goal, Paused, SysOp, SysResult};
 pub use task::{TaskKind, TaskSpec};
 pub use touch::Touch;
-pub use trace::{AsyncKind, Element, Event, Level, Trace, What};
+pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 pub use verify::{Profile, Resolved, veristat_fixup};
 
 /// True when bpfsim runs the kfunc of this name.

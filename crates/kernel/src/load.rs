@@ -246,7 +246,7 @@ impl Kernel {
             lines: program.lines.clone(),
         });
         self.st.progs.push(ProgMeta {
-            name: program.name.clone(),
+            name: program.name.as_str().into(),
             prog_type: program.spec.prog_type,
             attach_type: program
                 .spec
@@ -260,7 +260,7 @@ impl Kernel {
             funcs: program
                 .funcs
                 .iter()
-                .map(|f| (f.start_insn as u32, f.name.clone()))
+                .map(|f| (f.start_insn as u32, f.name.as_str().into()))
                 .collect(),
         });
         self.st.refs.add_prog(used_maps(program, maps));

@@ -93,7 +93,7 @@ impl State {
         let evicted = lru
             && timers.iter().any(|&t| {
                 let value = self.timers.get(t).map(|t| t.slot().value);
-                value.is_some_and(|v| self.maps[map.at()].key_of(mem, v) == key)
+                value.is_some_and(|v| *self.maps[map.at()].key_of(mem, v) == *key)
             });
         // A preallocated element is freed with its bucket locked, an LRU map's victim with the
         // lists locked.

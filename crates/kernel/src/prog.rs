@@ -2,6 +2,7 @@
 
 use crate::ids::{MapId, ProgId};
 use crate::packet::{FieldsCtx, Packet};
+use crate::trace::Name;
 use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_btf::Btf;
 use bpfsim_vm::Image;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 /// What the rest of the kernel knows of a loaded program.
 #[derive(Clone)]
 pub(crate) struct ProgMeta {
-    pub name: String,
+    pub name: Name,
     pub prog_type: ProgType,
     pub attach_type: AttachType,
     /// The types of its object.
@@ -20,14 +21,14 @@ pub(crate) struct ProgMeta {
     /// Entry of the function that a thrown exception goes to.
     pub exception: Option<u32>,
     /// Entry and name of each function, by entry.
-    pub funcs: Vec<(u32, String)>,
+    pub funcs: Vec<(u32, Name)>,
 }
 
 impl ProgMeta {
     /// Name of the function that holds an instruction.
-    pub fn function(&self, insn: u32) -> &str {
+    pub fn function(&self, insn: u32) -> &Name {
         let found = self.funcs.iter().rev().find(|(entry, _)| *entry <= insn);
-        found.map_or(self.name.as_str(), |(_, name)| name)
+        found.map_or(&self.name, |(_, name)| name)
     }
 }
 

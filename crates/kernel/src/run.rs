@@ -75,7 +75,7 @@ pub(crate) struct CpuRuns {
     /// Tasks that left the CPU inside of the kernel: asleep or preempted.
     pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
-    pub queue: std::collections::VecDeque<Syscall>,
+    pub queue: std::collections::VecDeque<Box<Syscall>>,
 }
 
 /// A task inside of the kernel; empty for a kworker and for a CPU in user mode.
@@ -83,7 +83,7 @@ pub(crate) struct CpuRuns {
 #[educe(Clone)]
 pub(crate) struct Thread {
     /// The system call that it is in.
-    pub syscall: Option<Syscall>,
+    pub syscall: Option<Box<Syscall>>,
     /// Task work taken off its task's list and not run yet, last to run first, and the task.
     pub sweep: Vec<Handle>,
     pub sweeping: Option<TaskId>,

@@ -23,7 +23,14 @@ pub(crate) struct Offered {
     pub what: Vec<At>,
     pub waiting: Vec<Waiting>,
     /// The wait that would be given up first, where all else waits too: when, and by whom.
-    give_up: Option<(u64, Choice, At)>,
+    give_up: Option<Box<(u64, Choice, At)>>,
+    /// What was picked last.
+    picked: usize,
+    /// That has accessed memory and nothing else: other choices are what they were, if they are
+    /// `steady`.
+    pub again: bool,
+    /// No choice comes, goes or changes because time passes or memory is written.
+    steady: bool,
 }
 
 impl Offered {
@@ -42,12 +49,14 @@ impl Kernel {
     /// Takes one step. With `until`, the clock may move as far as that. False when there is
     /// nothing to do.
     pub(crate) fn step(&mut self, until: Option<u64>) -> Result<bool, Failure> {
-        self.collect(until);
+        if !self.offer_again() {
+            self.collect(until);
+        }
         let n = self.offer.choices.len();
         if n == 0 {
             return Ok(false);
         }
-        let explores = self.chooser.explores();
+        let explores = self.st.explores;
         let picked = match n {
             1 => 0,
             _ if explores => {
@@ -62,6 +71,7 @@ impl Kernel {
             }
             _ => Usual::pick(&self.offer.choices),
         };
+        self.offer.picked = picked;
         let budget = if explores {
             self.config.fuel
         } else {
@@ -91,6 +101,34 @@ impl Kernel {
         performed.map(|()| true)
     }
 
+    /// Offers what was offered before, where only the execution that was picked has gone on.
+    fn offer_again(&mut self) -> bool {
+        if !(std::mem::take(&mut self.offer.again) && self.offer.steady) {
+            return false;
+        }
+        let picked = self.offer.picked;
+        let Some(choice) = self.offer.choices.get_mut(picked) else {
+            return false;
+        };
+        let cpu = choice.cpu.at();
+        let top = self.cpus[cpu].stack.last();
+        let Some(run) = top.and_then(|&top| self.runs[top].as_ref()) else {
+            return false;
+        };
+        (choice.next, choice.at) = (run.next, self.st.cpus[cpu].clock);
+        true
+    }
+
+    /// Nothing that could happen depends on time.
+    fn is_steady(&self, offer: &Offered) -> bool {
+        let timeless = |c: &crate::state::CpuState| c.timers.iter().all(|t| t.is_empty());
+        self.st.explores
+            && self.config.preemption == Preemption::None
+            && offer.waiting.is_empty()
+            && self.st.cpus.iter().all(timeless)
+            && self.cpus.iter().all(|c| c.parked.is_empty())
+    }
+
     /// Fills `self.offer` with all that can happen next.
     fn collect(&mut self, until: Option<u64>) {
         let mut offer = std::mem::take(&mut self.offer);
@@ -115,10 +153,13 @@ impl Kernel {
             self.offer_cpu(&mut offer, Cpu(c as u32), limit);
         }
         // A spinning CPU lets time pass, whatever the limit.
-        if let (true, Some((_, choice, what))) = (offer.choices.is_empty(), offer.give_up) {
-            offer.choices.push(choice);
-            offer.what.push(what);
+        if offer.choices.is_empty()
+            && let Some(give_up) = offer.give_up.take()
+        {
+            offer.choices.push(give_up.1);
+            offer.what.push(give_up.2);
         }
+        offer.steady = self.is_steady(&offer);
         self.offer = offer;
     }
 
@@ -197,8 +238,8 @@ impl Kernel {
                     };
                     if at <= limit {
                         offer.add(id, cpu, run.next, at, Do::GiveUp(at));
-                    } else if offer.give_up.is_none_or(|(first, ..)| at < first) {
-                        offer.give_up = Some((at, choice, (cpu, Do::GiveUp(at))));
+                    } else if offer.give_up.as_ref().is_none_or(|g| at < g.0) {
+                        offer.give_up = Some(Box::new((at, choice, (cpu, Do::GiveUp(at)))));
                     }
                 }
             }

@@ -104,6 +104,7 @@ impl Kernel {
         self.restore_maps(&snapshot.maps);
         self.st.trace.restore(&snapshot.trace);
         with_rest!(copy!(snapshot.rest, self));
+        self.offer.again = false;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::refs::Refs;
 use crate::shared::Shared;
 use crate::task::Task;
 use crate::touch::Touch;
-use crate::trace::{AsyncKind, Element, Event, Level, Trace, What};
+use crate::trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_btf::fields::FieldKind;
@@ -271,10 +271,10 @@ impl State {
         }
     }
 
-    pub fn function(&self, callback: Callback) -> String {
+    pub fn function(&self, callback: Callback) -> Name {
         self.progs[callback.prog.at()]
             .function(callback.entry)
-            .to_string()
+            .clone()
     }
 
     pub fn armed(&mut self, mem: &GuestMem, kind: AsyncKind, map: MapId, value: u64, due: u64) {

@@ -208,6 +208,7 @@ pub enum Paused {
 impl Kernel {
     /// Lets the simulation go on until the goal is reached or user space has its turn.
     pub fn run(&mut self, goal: Goal) -> Result<Paused, Failure> {
+        self.offer.again = false;
         let mut until = match goal {
             Goal::Until(t) => Some(t),
             _ => None,
@@ -276,6 +277,7 @@ impl Kernel {
             return Ok(Ok(SysResult::Failed(errno)));
         }
         self.begin_window();
+        self.offer.again = false;
         // The task's CPU must be its own.
         while !self.cpus[0].stack.is_empty() {
             if !self.step(None)? {

@@ -3,7 +3,10 @@
 use crate::ids::{Cpu, CtxId, MapId, mix};
 use bpfsim_vm::{Access, AccessKind};
 use smallvec::SmallVec;
+use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The kind of context that executes, by what may interrupt what (lowest first).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -52,13 +55,61 @@ impl AsyncKind {
     }
 }
 
+/// The name of a program or of a function in it; clones are one text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Name {
+        Name(name.into())
+    }
+}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        *self.0 == *other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl PartialEq<String> for Name {
+    fn eq(&self, other: &String) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
 /// A map element.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Element {
     /// Its map.
     pub map: MapId,
     /// Its key, as it was when the event happened.
-    pub key: Vec<u8>,
+    pub key: SmallVec<[u8; 16]>,
 }
 
 /// One thing that happened.
@@ -67,12 +118,12 @@ pub enum What {
     /// A program began.
     ProgramStart {
         /// Its name.
-        name: String,
+        name: Name,
     },
     /// A program returned.
     ProgramEnd {
         /// Its name.
-        name: String,
+        name: Name,
         /// R0.
         return_value: u32,
     },
@@ -81,7 +132,7 @@ pub enum What {
         /// Which kind.
         kind: AsyncKind,
         /// Name of the function.
-        name: String,
+        name: Name,
         /// The element that holds the timer, work or task work.
         element: Element,
     },
@@ -90,7 +141,7 @@ pub enum What {
         /// Which kind.
         kind: AsyncKind,
         /// Name of the function.
-        name: String,
+        name: Name,
         /// The element.
         element: Element,
         /// R0.

@@ -12,6 +12,8 @@ pub(crate) struct View<'a> {
     /// What the CPU's clock would have been at the activation's first instruction, had it run
     /// without a break: an instruction takes a nanosecond.
     pub base: u64,
+    /// Something was called.
+    pub called: bool,
 }
 
 impl View<'_> {
@@ -27,6 +29,7 @@ impl View<'_> {
 
 impl Host for View<'_> {
     fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
+        self.called = true;
         self.st.cpu().clock = self.base + insns;
         let a = Args { call, r: *args };
         let watched = mem.is_checked() || self.st.watch.races_on;

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::field::Fields;
 use crate::ids::MapId;
+use crate::shared::Shared;
 use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::{Btf, TypeId};
@@ -113,7 +114,7 @@ impl Inner {
             value_size: map.spec.value_size,
             max_entries: map.spec.max_entries,
             flags: map.spec.flags,
-            fields: map.fields.clone(),
+            fields: (*map.fields).clone(),
         })
     }
 
@@ -130,7 +131,7 @@ impl Inner {
             && self.key_size == spec.key_size
             && self.value_size == spec.value_size
             && self.flags == spec.flags
-            && self.fields == map.fields
+            && self.fields == *map.fields
             && (!counts || self.max_entries == spec.max_entries)
     }
 
@@ -446,9 +447,9 @@ impl Map {
             .alloc(Area::Object, super::MAP_OBJECT_SIZE, super::MAP_OBJECT_SIZE)
             .map_err(|_| Errno::ENOMEM)?;
         Ok(Map {
-            spec,
+            spec: Shared::new(spec),
             addr,
-            fields,
+            fields: Shared::new(fields),
             uref: 1,
             frozen,
             inner,

@@ -39,9 +39,11 @@ pub(crate) use sys::Waits;
 pub use sys::{BatchCmd, BatchOut};
 
 use crate::field::Fields;
+use crate::shared::Shared;
 use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::GuestMem;
+use smallvec::SmallVec;
 
 /// `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST` and `BPF_F_LOCK`, as [`Kernel`](crate::Kernel)'s map
 /// operations take them.
@@ -59,11 +61,11 @@ pub mod update {
 /// A map.
 #[derive(Clone)]
 pub(crate) struct Map {
-    pub spec: MapSpec,
+    pub spec: Shared<MapSpec>,
     /// Guest address of what programs see as `struct bpf_map`.
     pub addr: u64,
     /// Special fields of the value.
-    pub fields: Fields,
+    pub fields: Shared<Fields>,
     /// User references (`map->usercnt`): file descriptors and pins.
     pub uref: u32,
     /// `BPF_MAP_FREEZE` was done.
@@ -249,14 +251,13 @@ impl Map {
     }
 
     /// The key bytes that belong to a value now.
-    pub fn key_of(&self, mem: &GuestMem, value_addr: u64) -> Vec<u8> {
+    pub fn key_of(&self, mem: &GuestMem, value_addr: u64) -> SmallVec<[u8; 16]> {
         match &self.storage {
-            Storage::Array(a) => a.index_of(value_addr).to_le_bytes().to_vec(),
+            Storage::Array(a) => SmallVec::from_slice(&a.index_of(value_addr).to_le_bytes()),
             _ => {
                 let at = self.key_addr(value_addr);
-                at.and_then(|a| mem.slice(a, self.spec.key_size as u64))
-                    .unwrap_or(&[])
-                    .to_vec()
+                let key = at.and_then(|a| mem.slice(a, self.spec.key_size as u64));
+                SmallVec::from_slice(key.unwrap_or(&[]))
             }
         }
     }
