@@ -404,7 +404,7 @@ impl Kernel {
                 kind,
                 element: element.unwrap_or(Element {
                     map: Default::default(),
-                    key: Vec::new(),
+                    key: Default::default(),
                 }),
                 due,
                 dropped: false,

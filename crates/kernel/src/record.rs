@@ -221,7 +221,10 @@ impl Recorder {
             Some(map) => {
                 let size = view.st.maps[map.at()].spec.key_size as u64;
                 let key = mem.slice(args[1], size).unwrap_or(&[]).to_vec();
-                Some(Element { map, key })
+                Some(Element {
+                    map,
+                    key: key.into(),
+                })
             }
             None => slot().map(|(element, _)| element),
         };
@@ -282,7 +285,7 @@ impl Recorder {
             let did = Did::Changed {
                 element: Element {
                     map: key.0,
-                    key: key.1.clone(),
+                    key: key.1.clone().into(),
                 },
                 old: old.get(key).cloned(),
                 new: new.get(key).cloned(),
@@ -319,7 +322,8 @@ fn values(st: &State, mem: &GuestMem) -> Values {
         for value in map.values() {
             let key = (MapId(i as u32), map.key_of(mem, value));
             let bytes = mem.slice(value, size as u64).unwrap_or(&[]);
-            all.entry(key).or_insert_with(|| bytes.to_vec());
+            all.entry((key.0, key.1.to_vec()))
+                .or_insert_with(|| bytes.to_vec());
         }
     }
     all
@@ -380,7 +384,7 @@ pub struct ProgLines<'a> {
     /// Its name.
     pub name: &'a str,
     /// Entry and name of each function, by entry.
-    pub funcs: &'a [(u32, String)],
+    pub funcs: &'a [(u32, crate::trace::Name)],
     /// C lines.
     pub lines: &'a bpfsim_loader::Lines,
     image: &'a Image,
