@@ -37,12 +37,13 @@ mod user;
 pub use bpfsim_abi::{Errno, KernelVersion};
 pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
+pub use bpfsim_explore::timeline;
 pub use bpfsim_explore::{Failed, Found, Outcome, ReplayError, ReplayString, Seed, Strategy};
 pub use bpfsim_kernel::{
     AsyncKind, BOOTED, Blocked, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
     FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported,
-    Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Rejection, Report, Standing,
-    SysOp, SysResult, Trace, Wait, Warning, What, update,
+    Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Record, Rejection, Report,
+    Standing, SysOp, SysResult, Trace, Wait, Warning, What, update,
 };
 pub use cache::Cache;
 pub use check::{

@@ -5,10 +5,10 @@ use crate::machine::Origin;
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
 use crate::{Cache, EbpfLoader, Program, Result};
-use bpfsim_explore::Seed;
+use bpfsim_explore::{Seed, timeline::Timeline};
 use bpfsim_kernel::{
-    Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, SysOp, SysResult,
-    Trace, Warning, What, mix,
+    Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, Record, SysOp,
+    SysResult, Trace, Warning, What, mix,
 };
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
@@ -95,7 +95,9 @@ impl Sim {
         bytes: &[u8],
         load: impl FnOnce(&mut Kernel) -> Result<Parts>,
     ) -> Result<Parts> {
-        self.origin.load(&self.kernel, loader, bytes, load)
+        let parts = self.origin.load(&self.kernel, loader, bytes, load);
+        self.kernel_mut().record_loaded();
+        parts
     }
 
     pub(crate) fn users(&self) -> RefMut<'_, Users> {
@@ -190,6 +192,17 @@ impl Sim {
     /// Writes to a task's user memory, mapping what is not mapped yet.
     pub fn write_user(&self, task: Task, addr: u64, bytes: &[u8]) {
         self.kernel_mut().write_user(task.0, addr, bytes);
+    }
+
+    /// From here on the run is recorded, for [`Sim::timeline`]. It takes no
+    /// other course, but more time.
+    pub fn record(&self, record: Record) {
+        self.kernel_mut().record(record);
+    }
+
+    /// What happened, for people; with all that [`Sim::record`] kept, where that was asked for.
+    pub fn timeline(&self, title: &str, failure: Option<&str>) -> Timeline {
+        Timeline::new(&self.kernel(), title, failure)
     }
 
     /// What happened so far.

@@ -3,7 +3,8 @@
 use crate::scenario::{Ended, Scenario};
 use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
-use bpfsim::{Config, Ebpf, Event, ProgramInput, Seed, Sim, Trace, What};
+use bpfsim::timeline::{Detail, Timeline};
+use bpfsim::{Config, Ebpf, Event, ProgramInput, Record, Seed, Sim, What};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -34,6 +35,22 @@ pub struct Args {
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
+    /// Write the timeline as a page for browsers, with every visible operation and its C line.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the timeline as a Chrome trace, which Perfetto reads too.
+    #[arg(long, value_name = "FILE")]
+    perfetto: Option<PathBuf>,
+}
+
+impl Args {
+    /// What the files that are wanted take.
+    fn record(&self) -> Record {
+        Record {
+            moments: self.html.is_some() || self.perfetto.is_some(),
+            ..Record::default()
+        }
+    }
 }
 
 /// `10s`, `5ms`, `100us`, `7ns`.
@@ -73,6 +90,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         None => vec![0; 64],
     };
     let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
+    sim.record(args.record());
     let mut bpf = Ebpf::load(&sim, &bytes)
         .map_err(|e| Stop::unusable(format!("{}: {e}", args.object.display())))?;
     let name = match &args.prog {
@@ -103,6 +121,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         after,
         failure: ran.err().map(|e| e.to_string()),
     };
+    report.files(args)?;
     if args.json {
         report.json();
     } else {
@@ -121,7 +140,9 @@ fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Resul
     let text = text.map_err(|_| Stop::unusable(format!("{}: not UTF-8", path.display())))?;
     let scenario = Scenario::parse(&path.display().to_string(), &text).map_err(Stop::unusable)?;
     let config = scenario.config(config).map_err(Stop::unusable)?;
-    let (sim, bpf, problem) = match scenario.run(object, config, Seed(args.seed)) {
+    let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
+    sim.record(args.record());
+    let (sim, bpf, problem) = match scenario.run_on(sim, object) {
         Ok((sim, bpf)) => (sim, bpf, None),
         Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
         Err(Ended::Failed(message, sim, bpf)) => (sim, bpf, Some(message)),
@@ -135,6 +156,7 @@ fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Resul
         after,
         failure: problem,
     };
+    report.files(args)?;
     if args.json {
         report.json();
     } else {
@@ -163,9 +185,6 @@ struct Report<'a> {
     after: Vec<Shown>,
     failure: Option<String>,
 }
-
-/// Most lines of a timeline on a terminal.
-const MAX_LINES: usize = 200;
 
 impl Report<'_> {
     fn json(&self) {
@@ -232,10 +251,7 @@ impl Report<'_> {
     }
 
     fn text(&self, object: &str, programs: usize) {
-        let order = match self.seed {
-            0 => "the usual order".to_string(),
-            seed => format!("the order of seed {seed}"),
-        };
+        let order = self.order();
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         show::line(&format!(
             "{object}: {}, {}; {order}",
@@ -244,7 +260,10 @@ impl Report<'_> {
         ));
         let trace = self.sim.trace();
         self.maps_text("maps before", &self.before);
-        self.timeline(&trace);
+        show::heading("timeline");
+        for line in self.timeline(object).text(Detail::Events).lines() {
+            show::line(line);
+        }
         let printed = self.sim.printk();
         if !printed.is_empty() {
             show::heading("printk");
@@ -285,66 +304,35 @@ impl Report<'_> {
         }
     }
 
-    fn timeline(&self, trace: &Trace) {
-        show::heading("timeline");
-        show::line("            time  cpu  context  what");
-        let start = bpfsim::BOOTED;
-        for event in trace.events().iter().take(MAX_LINES) {
-            let what = self.what(event, start);
-            let time = show::time(event.at.saturating_sub(start));
-            show::line(&format!(
-                "  {time:>14}  {:>3}  {:<7}  {what}",
-                event.cpu.0,
-                event.level.name()
-            ));
-        }
-        if trace.events().len() > MAX_LINES {
-            show::line(&format!(
-                "  ... {} more events",
-                trace.events().len() - MAX_LINES
-            ));
+    fn timeline(&self, object: &str) -> Timeline {
+        let title = format!("{object}, {}", self.order());
+        self.sim.timeline(&title, self.failure.as_deref())
+    }
+
+    fn order(&self) -> String {
+        match self.seed {
+            0 => "the usual order".to_string(),
+            seed => format!("the order of seed {seed}"),
         }
     }
 
-    fn what(&self, event: &Event, start: u64) -> String {
-        let element = |e: &bpfsim::Element| {
-            format!(
-                "{}[{}]",
-                self.map_name(e.map),
-                show::unnamed(&self.key(e.map, &e.key))
-            )
-        };
-        match &event.what {
-            What::ProgramStart { name } => format!("{name} begins"),
-            What::ProgramEnd { name, return_value } => format!("{name} returns {return_value}"),
-            What::CallbackStart {
-                kind,
-                name,
-                element: e,
-            } => {
-                format!("{name} begins: {} of {}", kind.name(), element(e))
-            }
-            What::CallbackEnd {
-                name, return_value, ..
-            } => format!("{name} returns {return_value}"),
-            What::Armed {
-                kind: bpfsim::AsyncKind::Timer,
-                element: e,
-                due,
-            } => {
-                format!(
-                    "timer of {} armed for {}",
-                    element(e),
-                    show::time(due.saturating_sub(start))
-                )
-            }
-            What::Armed {
-                kind, element: e, ..
-            } => format!("{} of {} queued", kind.name(), element(e)),
-            What::Disarmed { kind, element: e } => {
-                format!("{} of {} cancelled", kind.name(), element(e))
-            }
-            What::Printk { text } => format!("printk: {text}"),
+    /// Writes the files that were asked for.
+    fn files(&self, args: &Args) -> Result<(), Stop> {
+        if args.html.is_none() && args.perfetto.is_none() {
+            return Ok(());
         }
+        let name = args
+            .object
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let timeline = self.timeline(&name);
+        let write = |path: &Option<PathBuf>, text: fn(&Timeline) -> String| match path {
+            Some(path) => std::fs::write(path, text(&timeline))
+                .map_err(|e| Stop::unusable(format!("{}: {e}", path.display()))),
+            None => Ok(()),
+        };
+        write(&args.html, Timeline::html)?;
+        write(&args.perfetto, Timeline::perfetto)
     }
 }

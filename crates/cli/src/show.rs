@@ -5,9 +5,11 @@
     reason = "this is where a command speaks"
 )]
 
+use bpfsim::timeline::{self, parts, through_btf};
+pub use bpfsim::timeline::{compact, unnamed};
 use bpfsim::{Ebpf, Map, MapBtf, MapSpec};
+use bpfsim_btf::Type;
 use bpfsim_btf::fields::parse_fields;
-use bpfsim_btf::{Btf, Type, TypeId};
 use serde_json::Value;
 use std::io::Write;
 
@@ -46,26 +48,12 @@ pub fn map(map: &Map) -> Shown {
 impl Shown {
     /// A key of this map.
     pub fn key(&self, bytes: &[u8]) -> Value {
-        self.typed(|b| b.key, bytes)
+        timeline::typed(&self.spec, true, bytes)
     }
 
     /// A value of this map.
     pub fn value(&self, bytes: &[u8]) -> Value {
-        self.typed(|b| b.value, bytes)
-    }
-
-    fn typed(&self, ty: impl Fn(&MapBtf) -> TypeId, bytes: &[u8]) -> Value {
-        let btf = self.spec.btf.as_ref();
-        let typed = btf
-            .filter(|b| ty(b) != TypeId::VOID)
-            .map(|b| through_btf(&b.btf, ty(b), bytes));
-        match (typed, <[u8; 4]>::try_from(bytes)) {
-            (Some(value), _) => value,
-            (None, Ok(word)) => Value::from(u32::from_le_bytes(word)),
-            (None, Err(_)) => {
-                Value::from(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>())
-            }
-        }
+        timeline::typed(&self.spec, false, bytes)
     }
 
     /// As lines of text. Of an array, elements that are all zero are only counted; of a section
@@ -164,45 +152,6 @@ pub fn global(bpf: &Ebpf, name: &str) -> Result<Value, bpfsim::Error> {
     Ok(through_btf(&btf, ty, &bpf.global_bytes(name)?))
 }
 
-fn through_btf(btf: &Btf, ty: TypeId, bytes: &[u8]) -> Value {
-    let value = bpfsim_btf::display::value(btf, ty, bytes).ok();
-    value
-        .and_then(|v| serde_json::to_value(v).ok())
-        .unwrap_or(Value::Null)
-}
-
-/// The items of an array, more than two equal ones in a row as one with their number.
-fn parts(items: &[Value], show: fn(&Value) -> String) -> Vec<String> {
-    let runs = items.chunk_by(|a, b| a == b);
-    let shown = runs.flat_map(|run| match run {
-        [item, _, _, ..] => vec![format!("{} x {}", run.len(), show(item))],
-        _ => run.iter().map(show).collect(),
-    });
-    shown.collect()
-}
-
-/// A value on one line, as in C initialisers.
-pub fn compact(value: &Value) -> String {
-    match value {
-        Value::String(s) => s.clone(),
-        Value::Array(items) => format!("{{{}}}", parts(items, compact).join(", ")),
-        Value::Object(members) => {
-            let parts = members.iter().map(|(k, v)| format!("{k}: {}", compact(v)));
-            format!("{{{}}}", parts.collect::<Vec<_>>().join(", "))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A key on one line, members without their names.
-pub fn unnamed(value: &Value) -> String {
-    match value {
-        Value::Object(members) => unnamed(&Value::Array(members.values().cloned().collect())),
-        Value::Array(items) => format!("{{{}}}", parts(items, unnamed).join(", ")),
-        other => compact(other),
-    }
-}
-
 /// A struct or an array of structs as a line, or where that is long a line for each part.
 fn pretty(head: &str, value: &Value) -> Vec<String> {
     const WIDTH: usize = 110;
@@ -230,15 +179,6 @@ fn pretty(head: &str, value: &Value) -> Vec<String> {
                 .collect()
         }
         _ => vec![line],
-    }
-}
-
-/// Nanoseconds, in the unit that reads best.
-pub fn time(ns: u64) -> String {
-    match ns {
-        0..1_000_000 => format!("{}.{:03} us", ns / 1_000, ns % 1_000),
-        1_000_000..1_000_000_000 => format!("{}.{:06} ms", ns / 1_000_000, ns % 1_000_000),
-        _ => format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000),
     }
 }
 

@@ -26,6 +26,7 @@ mod runner;
 mod schedule;
 mod shrink;
 mod strategy;
+pub mod timeline;
 mod walk;
 
 pub use bounded::Bounded;

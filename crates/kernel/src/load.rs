@@ -122,7 +122,6 @@ impl Kernel {
             }
         }
         self.fill_maps(object, &maps, &ids)?;
-        self.record_loaded();
         Ok(Loaded { maps, programs })
     }
 

@@ -51,8 +51,8 @@ pub enum Did {
         addr: u64,
         /// Bytes.
         size: u8,
-        /// The element, and where in its value; `None` outside of map values.
-        element: Option<(Element, u32)>,
+        /// The element, and where in its value, or nothing for its key; `None` outside of elements.
+        element: Option<(Element, Option<u32>)>,
         /// The bytes before, as a little-endian number.
         before: u64,
         /// And after.
@@ -197,7 +197,9 @@ impl Recorder {
             kind,
             addr,
             size,
-            element: element_around(view.st, mem, addr),
+            element: element_around(view.st, mem, addr)
+                .map(|(e, at)| (e, Some(at)))
+                .or_else(|| key_around(view.st, mem, addr).map(|e| (e, None))),
             before: number(mem, addr, size),
             after: 0,
         };
@@ -304,6 +306,21 @@ fn element_around(st: &State, mem: &GuestMem, addr: u64) -> Option<(Element, u32
     })
 }
 
+/// The element whose key an address lies in.
+fn key_around(st: &State, mem: &GuestMem, addr: u64) -> Option<Element> {
+    let maps = (0..st.maps.len()).map(|i| MapId(i as u32));
+    maps.into_iter().find_map(|id| {
+        let map = &st.maps[id.at()];
+        let holds = |&value: &u64| {
+            let key = map.key_addr(value);
+            key.is_some_and(|key| addr.wrapping_sub(key) < map.spec.key_size as u64)
+        };
+        let few = map.len() as usize <= MOST_ELEMENTS;
+        let value = few.then(|| map.values().into_iter().find(holds))??;
+        Some(st.element(mem, id, value))
+    })
+}
+
 fn number(mem: &GuestMem, addr: u64, size: u8) -> u64 {
     let mut word = [0; 8];
     let bytes = mem.slice(addr, size.min(8) as u64).unwrap_or(&[]);
@@ -360,10 +377,11 @@ impl Kernel {
         }
     }
 
-    /// Programs are there whose data nobody changed.
-    pub(crate) fn record_loaded(&mut self) {
+    /// What maps hold now counts as unchanged: they were loaded with it.
+    pub fn record_loaded(&mut self) {
         if let Some(recorder) = &mut self.recorder {
             recorder.values = values(&self.st, &self.mem);
+            recorder.events = self.st.trace.events().len();
         }
     }
 

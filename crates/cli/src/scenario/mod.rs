@@ -179,9 +179,13 @@ impl Scenario {
 
     /// Runs the scenario on an object in one order.
     pub fn run(&self, object: &[u8], config: Config, seed: Seed) -> Result<(Sim, Ebpf), Ended> {
-        let unusable = |e: Error| Ended::Wrong(e.to_string());
-        let sim = Sim::with(config, seed).map_err(unusable)?;
-        let mut bpf = Ebpf::load(&sim, object).map_err(unusable)?;
+        let sim = Sim::with(config, seed).map_err(|e| Ended::Wrong(e.to_string()))?;
+        self.run_on(sim, object)
+    }
+
+    /// Runs the scenario on an object and a machine.
+    pub fn run_on(&self, sim: Sim, object: &[u8]) -> Result<(Sim, Ebpf), Ended> {
+        let mut bpf = Ebpf::load(&sim, object).map_err(|e| Ended::Wrong(e.to_string()))?;
         match self.steps(&sim, &mut bpf) {
             Ok(()) => Ok((sim, bpf)),
             Err(problem) if problem.wrong => Err(Ended::Wrong(self.message(&problem))),
