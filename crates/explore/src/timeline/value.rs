@@ -156,11 +156,11 @@ fn path(btf: &Btf, ty: TypeId, offset: u32, size: u32, depth: usize) -> String {
         Ok((_, Type::Struct(s))) => {
             let holds = |m: &bpfsim_btf::Member<'_>| {
                 let (at, len) = (m.bit_offset / 8, btf.size_of(m.ty).unwrap_or(0));
-                at <= offset && (offset - at) < len as u32
+                at <= offset && (offset - at) < len
             };
             match s.members.iter().find(holds) {
                 // All of it, or more than one member.
-                Some(m) if btf.size_of(m.ty).is_ok_and(|len| size <= len as u32) => {
+                Some(m) if btf.size_of(m.ty).is_ok_and(|len| size <= len) => {
                     let inner = path(btf, m.ty, offset - m.bit_offset / 8, size, depth + 1);
                     match m.name {
                         "" => inner,
@@ -170,7 +170,7 @@ fn path(btf: &Btf, ty: TypeId, offset: u32, size: u32, depth: usize) -> String {
                 _ => rest(),
             }
         }
-        Ok((_, Type::Array(a))) => match btf.size_of(a.elem).unwrap_or(0) as u32 {
+        Ok((_, Type::Array(a))) => match btf.size_of(a.elem).unwrap_or(0) {
             0 => rest(),
             len => {
                 let inner = path(btf, a.elem, offset % len, size, depth + 1);
