@@ -323,6 +323,7 @@ pub static KFUNCS: &[(&str, Status, Status)] = &[
 
 /// Map types: which, verifies, runs.
 pub static MAP_TYPES: &[(MapType, Status, Status)] = &[
+    (MapType::StructOps, No, Done),
     (MapType::Array, No, Done),
     (MapType::Hash, No, Done),
     (MapType::LruHash, No, Done),

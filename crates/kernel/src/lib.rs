@@ -68,7 +68,7 @@ pub use helper::runs as runs_helper;
 pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
-pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, update};
+pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, StructOpsMember, update};
 pub use prepare::{OnUnsupported, Policy, Prepared, Rejection, Standing};
 pub use prog::{ProgramInput, ProgramOutput};
 pub use record::{Did, Moment, ProgCounts, ProgLines, Record};

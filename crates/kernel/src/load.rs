@@ -4,14 +4,17 @@ use crate::helper;
 use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
 use crate::kfunc;
-use crate::map::MapSpec;
+use crate::map::{MapBtf, MapSpec};
 use crate::prepare::{Prepared, Rejection, Standing};
 use crate::prog::{ProgCode, ProgMeta, code_address};
 use crate::verify::{is_frozen, map_spec};
 use bpfsim_abi::{AttachType, Errno, Func, MapType};
+use bpfsim_btf::TypeId;
 use bpfsim_btf::core::{CoreError, POISON_CALL};
 use bpfsim_isa::{CallKind, Insn, Op, decode_all, uapi};
-use bpfsim_loader::{ExternKind, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue};
+use bpfsim_loader::{
+    ExternKind, KernStructOps, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue,
+};
 use bpfsim_vm::{Image, LowerError};
 use std::sync::Arc;
 
@@ -104,13 +107,18 @@ impl Kernel {
                 what: format!("kernel variables: {e}"),
                 program: None,
             })?;
+        let kern_ops = object.kern_struct_ops(&self.layouts.btf)?;
         let mut maps = Vec::with_capacity(object.maps.len());
-        for def in &object.maps {
-            maps.push(if def.autocreate {
-                Some(self.create_map(object, def)?)
-            } else {
-                None
-            });
+        for (index, def) in object.maps.iter().enumerate() {
+            maps.push(
+                if let Some(ops) = kern_ops.iter().find(|ops| ops.map == index) {
+                    Some(self.create_struct_ops(def, ops)?)
+                } else if def.autocreate {
+                    Some(self.create_map(object, def)?)
+                } else {
+                    None
+                },
+            );
         }
         let mut programs = Vec::new();
         let mut ids = vec![None; object.programs.len()];
@@ -121,8 +129,50 @@ impl Kernel {
                 ids[index] = Some(id);
             }
         }
+        self.fill_struct_ops(&kern_ops, &maps, &ids);
         self.fill_maps(object, &maps, &ids)?;
         Ok(Loaded { maps, programs })
+    }
+
+    /// A struct_ops map, in the kernel's terms.
+    fn create_struct_ops(&mut self, def: &MapDef, ops: &KernStructOps) -> Result<MapId, LoadError> {
+        let types = MapBtf {
+            btf: Arc::clone(&self.layouts.btf),
+            key: TypeId::VOID,
+            value: ops.value_type,
+        };
+        let size = ops.value.len() as u32;
+        let spec = MapSpec {
+            name: def.name.clone(),
+            flags: def.map_flags,
+            btf: Some(types),
+            ..MapSpec::new(MapType::StructOps, def.key_size, size, def.max_entries)
+        };
+        self.make_map(spec, false).map_err(|errno| LoadError::Map {
+            map: def.name.clone(),
+            errno,
+        })
+    }
+
+    /// Puts structs and their programs where attaching takes them from, and notes which member each
+    /// program is for.
+    fn fill_struct_ops(
+        &mut self,
+        all: &[KernStructOps],
+        maps: &[Option<MapId>],
+        programs: &[Option<ProgId>],
+    ) {
+        for ops in all {
+            let Some(map) = maps[ops.map] else { continue };
+            let mut progs = Vec::new();
+            for member in &ops.progs {
+                if let Some(prog) = programs[member.program] {
+                    progs.push((member.offset, prog));
+                    self.st.progs[prog.at()].struct_ops = Some((ops.type_id, member.member));
+                }
+            }
+            self.struct_ops_fill(map, &ops.value, &progs);
+        }
     }
 
     fn create_map(&mut self, object: &Object, def: &MapDef) -> Result<MapId, LoadError> {
@@ -252,6 +302,7 @@ impl Kernel {
                 .attach_type
                 .unwrap_or(AttachType::CgroupInetIngress),
             btf: object.btf.clone(),
+            struct_ops: None,
             arena: used_maps(program, maps).find(|m| self.st.maps[m.at()].arena().is_some()),
             exception: program
                 .exception_cb

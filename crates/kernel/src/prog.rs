@@ -4,7 +4,7 @@ use crate::ids::{MapId, ProgId};
 use crate::packet::{FieldsCtx, Packet};
 use crate::trace::Name;
 use bpfsim_abi::{AttachType, ProgType};
-use bpfsim_btf::Btf;
+use bpfsim_btf::{Btf, TypeId};
 use bpfsim_vm::Image;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub(crate) struct ProgMeta {
     pub attach_type: AttachType,
     /// The types of its object.
     pub btf: Option<Arc<Btf>>,
+    /// Of a struct_ops program the kernel's struct, and the number of the member.
+    pub struct_ops: Option<(TypeId, u32)>,
     /// The arena that it uses.
     pub arena: Option<MapId>,
     /// Entry of the function that a thrown exception goes to.

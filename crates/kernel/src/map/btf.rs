@@ -22,6 +22,9 @@ pub(crate) fn value_fields(spec: &MapSpec) -> Result<Vec<Field>, Errno> {
     let Some(types) = spec.btf.as_ref().filter(|t| t.value != TypeId::VOID) else {
         return Ok(Vec::new());
     };
+    if spec.map_type == MapType::StructOps {
+        return Ok(Vec::new());
+    }
     let btf = &types.btf;
     let key = (types.key != TypeId::VOID).then_some(types.key);
     match key {

@@ -1,8 +1,19 @@
 //! `BPF_MAP_CREATE`: what a map may be, in the order in which Linux finds fault with it.
 
 use super::{
-    Map, Storage, arena::Arena, array::Array, bloom::Bloom, btf, fd_array::FdArray, hash::Hash,
-    local::Local, lpm::Lpm, queue::Queue, ringbuf::Ringbuf, stack_trace::StackTrace,
+    Map, Storage,
+    arena::Arena,
+    array::Array,
+    bloom::Bloom,
+    btf,
+    fd_array::FdArray,
+    hash::Hash,
+    local::Local,
+    lpm::Lpm,
+    queue::Queue,
+    ringbuf::Ringbuf,
+    stack_trace::StackTrace,
+    struct_ops::{self, StructOps},
 };
 use crate::field::Fields;
 use crate::ids::MapId;
@@ -66,7 +77,7 @@ impl MapSpec {
         }
     }
 
-    fn flags(&self) -> MapFlags {
+    pub(super) fn flags(&self) -> MapFlags {
         MapFlags::from_bits_retain(self.flags)
     }
 
@@ -258,8 +269,8 @@ fn check(spec: &MapSpec) -> Result<(), Errno> {
         T::Devmap | T::DevmapHash | T::Xskmap | T::Sockmap | T::Sockhash | T::Cpumap => {
             check_redirect(spec)
         }
-        // A structure's own maps are made by `bpf_struct_ops` only.
-        T::Unspec | T::StructOps => Err(Errno::EINVAL),
+        T::StructOps => struct_ops::check(spec),
+        T::Unspec => Err(Errno::EINVAL),
     }
 }
 
@@ -486,6 +497,7 @@ impl Storage {
             | T::CgroupStorage
             | T::PercpuCgroupStorage => Storage::Local(Local::create(spec, cpus)),
             T::Arena => Storage::Arena(Arena::create(spec)),
+            T::StructOps => Storage::StructOps(Box::new(StructOps::create(spec)?)),
             _ => match FdArray::create(mem, spec) {
                 Some(array) => Storage::FdArray(array?),
                 None => return Err(Errno::EOPNOTSUPP),

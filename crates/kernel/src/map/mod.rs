@@ -26,6 +26,7 @@ mod perf;
 mod queue;
 mod ringbuf;
 mod stack_trace;
+mod struct_ops;
 mod sys;
 mod table;
 mod user;
@@ -35,6 +36,7 @@ pub(crate) use btf::{has_types, value_fields};
 pub use create::{MapBtf, MapSpec};
 pub(crate) use ops::{Cx, Freed, MapOps, Op};
 pub(crate) use ringbuf::{Peek, Ringbuf};
+pub use struct_ops::StructOpsMember;
 pub(crate) use sys::Waits;
 pub use sys::{BatchCmd, BatchOut};
 
@@ -91,6 +93,7 @@ pub(crate) enum Storage {
     StackTrace(stack_trace::StackTrace),
     Local(local::Local),
     Arena(arena::Arena),
+    StructOps(Box<struct_ops::StructOps>),
 }
 
 impl Storage {
@@ -106,6 +109,7 @@ impl Storage {
             Storage::StackTrace(s) => s,
             Storage::Local(s) => s,
             Storage::Arena(s) => s,
+            Storage::StructOps(s) => s.as_ref(),
         }
     }
 
@@ -121,6 +125,7 @@ impl Storage {
             Storage::StackTrace(s) => s,
             Storage::Local(s) => s,
             Storage::Arena(s) => s,
+            Storage::StructOps(s) => s.as_mut(),
         }
     }
 }
@@ -294,6 +299,24 @@ impl Map {
                 a.write(mem, at, bytes)
             }
             _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The struct_ops map that this is.
+    pub(super) fn struct_ops(&self) -> Option<&struct_ops::StructOps> {
+        match &self.storage {
+            Storage::StructOps(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    fn struct_ops_mut(&mut self) -> Option<&mut struct_ops::StructOps> {
+        match &mut self.storage {
+            Storage::StructOps(s) => {
+                self.dirty = true;
+                Some(s)
+            }
+            _ => None,
         }
     }
 

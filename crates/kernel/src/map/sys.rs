@@ -299,6 +299,13 @@ impl State {
                     Err(errno) => return (Err(errno), Waits::new()),
                 }
             }
+            T::StructOps => {
+                let ops = self.maps[map.at()].struct_ops();
+                if let Err(errno) = ops.map_or(Ok(()), |ops| ops.check_programs(self, value)) {
+                    return (Err(errno), Waits::new());
+                }
+                None
+            }
             _ => None,
         };
         let value = handle.as_ref().map_or(value, |h| h);
