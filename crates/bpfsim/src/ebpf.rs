@@ -355,6 +355,7 @@ impl ProgramMut<'_> {
         let job = self.sim.kernel_mut().start_test_run(self.id, input);
         match self.sim.finish_job(job)? {
             SysResult::Output(out) => Ok(out),
+            SysResult::Unsupported(what) => Err(Error::Unsupported { what }),
             other => Err(Error::TestRun {
                 errno: other.done().err().unwrap_or(Errno::EINVAL),
             }),

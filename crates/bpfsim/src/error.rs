@@ -51,6 +51,16 @@ pub enum Error {
         /// What it answers.
         errno: Errno,
     },
+    /// Something of the emulated world could not be made, as Linux would refuse it.
+    #[error("{what} `{name}`: {errno:?}")]
+    World {
+        /// Kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What the system call answers.
+        errno: Errno,
+    },
     /// A program could not be run.
     #[error("BPF_PROG_TEST_RUN: {errno:?}")]
     TestRun {

@@ -1,6 +1,6 @@
 //! Tasks of the emulated machine.
 
-use crate::{Result, Sim};
+use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
 use bpfsim_kernel::{Cpu, TaskId, TaskKind, TaskSpec};
 use std::time::Duration;
@@ -17,11 +17,7 @@ pub struct TaskBuilder<'a> {
 
 impl<'a> TaskBuilder<'a> {
     pub(crate) fn new(sim: &'a Sim, name: &str) -> TaskBuilder<'a> {
-        let spec = TaskSpec {
-            name: name.to_string(),
-            cpu: Cpu(0),
-            kind: TaskKind::User,
-        };
+        let spec = TaskSpec::new(name, Cpu(0), TaskKind::User);
         TaskBuilder { sim, spec }
     }
 
@@ -54,7 +50,12 @@ impl<'a> TaskBuilder<'a> {
 
     fn make(mut self, kind: TaskKind) -> Result<Task> {
         self.spec.kind = kind;
-        Ok(Task(self.sim.kernel_mut().make_task(&self.spec)?))
+        let made = self.sim.kernel_mut().make_task(&self.spec);
+        made.map(Task).map_err(|errno| Error::World {
+            what: "task",
+            name: self.spec.name,
+            errno,
+        })
     }
 }
 

@@ -21,8 +21,12 @@ fn try_all(bytes: &[u8], loader: &EbpfLoader, seed: u64) -> Result<(), bpfsim::E
     let mut bpf = loader.load(&sim, bytes)?;
     let names: Vec<_> = bpf.programs().map(|p| p.name().to_string()).collect();
     for name in names {
-        bpf.program_mut(&name)?
-            .test_run(ProgramInput::packet(&[0; 64]))?;
+        let mut program = bpf.program_mut(&name)?;
+        let input = match program.takes_packet() {
+            true => ProgramInput::packet(&[0; 64]),
+            false => ProgramInput::empty(),
+        };
+        program.test_run(input)?;
         sim.run_for(millis(5))?;
     }
     for map in bpf.maps() {

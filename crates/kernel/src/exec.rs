@@ -4,8 +4,8 @@ use crate::asynch::{Callback, Slot};
 use crate::choose::{Next, Starts};
 use crate::failure::{Failure, FailureKind, LeftOver};
 use crate::ids::{Cpu, CtxId, ProgId, TaskId};
-use crate::kernel::{Kernel, buffer_of};
-use crate::prog::{ProgCtx, ProgramOutput};
+use crate::kernel::Kernel;
+use crate::prog::ProgCtx;
 use crate::race::NO_LANE;
 use crate::run::{Phase, Run, Running, What as Do};
 use crate::state::{Cur, Softirq};
@@ -494,10 +494,8 @@ impl Kernel {
             };
             return self.push_syscall(cpu, cur);
         };
-        let (prog, input) = (
-            *prog,
-            std::mem::replace(input, crate::prog::ProgramInput::empty()),
-        );
+        let (prog, input) = (*prog, std::mem::take(input));
+        let kept = s.ctx.take();
         if self
             .cpus
             .iter()
@@ -506,10 +504,17 @@ impl Kernel {
             self.st.objects.grace_period();
         }
         let stack = self.take_stack()?;
-        let made = self.make_ctx(prog, &input);
-        let (r1, ctx) = made.map_err(|e| self.out_of_memory(e))?;
+        let (r1, ctx) = match kept {
+            Some((r1, mut ctx)) => {
+                self.renew_ctx(&mut ctx, &input);
+                (r1, ctx)
+            }
+            None => {
+                let made = self.make_ctx(prog, &input, cpu);
+                made.map_err(|e| self.out_of_memory(e))?
+            }
+        };
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
-            s.r1 = r1;
             s.op = SysOp::TestRun { prog, input };
         }
         let cur = Cur {
@@ -524,7 +529,7 @@ impl Kernel {
         };
         let name = self.st.progs[prog.at()].name.clone();
         self.event(&cur, What::ProgramStart { name });
-        self.push(cpu, cur, 0, [r1, 0, 0, 0, 0], stack, Running::Program);
+        self.push(cpu, cur, 0, [r1, 0, 0, 0, 0], stack, Running::Program(r1));
         Ok(())
     }
 
@@ -578,7 +583,7 @@ impl Kernel {
         let return_value = r0 as u32;
         let meta = &self.st.progs[self.st.cur.prog.at()];
         match &run.what {
-            Running::Program => {
+            Running::Program(_) => {
                 let name = meta.name.clone();
                 self.st.event(What::ProgramEnd { name, return_value });
             }
@@ -607,7 +612,10 @@ impl Kernel {
                 self.st.task_work_ended(*work);
                 Ok(())
             }
-            Running::Program => self.program_ended(cpu, &run, return_value),
+            Running::Program(r1) => {
+                let r1 = *r1;
+                self.program_ended(cpu, &mut run, r1, return_value)
+            }
             Running::Syscall => Ok(()),
         };
         self.spare_runs.push(run);
@@ -616,48 +624,38 @@ impl Kernel {
 
     /// One run of a system call's program is over: soft interrupts are let in, then it runs again
     /// or returns.
-    fn program_ended(&mut self, cpu: Cpu, run: &Run, return_value: u32) -> Result<(), Failure> {
-        let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
+    fn program_ended(
+        &mut self,
+        cpu: Cpu,
+        run: &mut Run,
+        r1: u64,
+        return_value: u32,
+    ) -> Result<(), Failure> {
+        let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
             return Ok(());
-        };
-        let r1 = s.r1;
-        let none = crate::prog::ProgramInput::empty();
-        let input = match &s.op {
-            SysOp::TestRun { input, .. } => input,
-            _ => &none,
         };
         for (_, at) in &run.cur.storage {
             self.st.obj_drop(&mut self.mem, *at);
         }
         self.st.seq_out.extend_from_slice(&run.cur.seq);
-        let packet = run.cur.ctx.packet();
-        let data = packet.and_then(|p| self.mem.slice(p.data, p.len()));
-        let data_out = data.unwrap_or(&[]).to_vec();
-        let ctx_out = match &run.cur.ctx {
-            ProgCtx::Fields(ctx) => ctx.raw.clone(),
-            ProgCtx::Memory => {
-                let bytes = self.mem.slice(r1, input.ctx.len() as u64);
-                bytes.unwrap_or(&[]).to_vec()
-            }
-        };
-        let insns = run.act.insns;
-        let buffer = buffer_of(r1, &run.cur.ctx, input);
-        s.out = Some(SysResult::Output(ProgramOutput {
-            return_value,
-            data_out,
-            ctx_out,
-            insns,
-        }));
+        let seq = std::mem::take(&mut run.cur.seq);
+        let mut ctx = std::mem::replace(&mut run.cur.ctx, ProgCtx::Memory);
+        self.note_redirect(&mut ctx, return_value);
         s.left -= 1;
-        s.phase = if s.left > 0 {
-            Phase::Enter
-        } else {
-            Phase::Return
-        };
-        if let Some((at, len)) = buffer {
-            self.buffers.give(at, len);
+        if s.left > 0 {
+            s.phase = Phase::Enter;
+            s.ctx = Some((r1, ctx));
+        } else if let SysOp::TestRun { prog, input } = &s.op {
+            s.phase = Phase::Return;
+            let mut out = self.finish_ctx(*prog, input, r1, ctx, return_value, run.act.insns);
+            if let (SysResult::Output(out), false) = (&mut out, seq.is_empty()) {
+                out.data_out = seq;
+            }
+            s.out = Some(out);
         }
-        if s.bh_off
+        let bh_off = s.bh_off;
+        self.cpus[cpu.at()].thread.syscall = Some(s);
+        if bh_off
             && self
                 .st
                 .timer_next(cpu)
@@ -679,7 +677,7 @@ fn async_kind(what: &Running) -> (AsyncKind, Element) {
         Running::Timer(_, e) => (AsyncKind::Timer, e.clone()),
         Running::Work(_, e) => (AsyncKind::Wq, e.clone()),
         Running::TaskWork(_, e) => (AsyncKind::TaskWork, e.clone()),
-        Running::Program | Running::Syscall => unreachable!("no callback"),
+        Running::Program(_) | Running::Syscall => unreachable!("no callback"),
     }
 }
 

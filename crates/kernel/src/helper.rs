@@ -1,14 +1,17 @@
 //! Helpers, by number. Each is a few lines over [`State`]; what needs more has its own module.
 
+mod cgroup;
 pub(crate) mod dynptr;
 mod iterate;
 pub(crate) mod memory;
 mod misc;
 mod packet;
+mod sock;
 mod stack;
 mod tail;
 mod text;
 
+pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
 pub(crate) use iterate::{Iteration, begin_rb_add, resume};
 
 use crate::asynch::{Callback, Slot};
@@ -144,30 +147,6 @@ const HELPERS: &[Helper] = &[
     row(Func::ProbeWriteUser, false, memory::probe_write_user),
     row(Func::CopyFromUser, false, memory::copy_from_user),
     row(Func::CopyFromUserTask, false, memory::copy_from_user_task),
-    row(Func::SkbLoadBytes, false, packet::load_bytes),
-    row(Func::SkbStoreBytes, false, packet::skb_store_bytes),
-    row(Func::SkbChangeHead, false, packet::skb_change_head),
-    row(Func::GetHashRecalc, false, packet::get_hash_recalc),
-    row(Func::SkbPullData, false, packet::skb_pull_data),
-    row(Func::XdpLoadBytes, false, packet::load_bytes),
-    row(Func::XdpStoreBytes, false, packet::store_bytes),
-    row(Func::XdpGetBuffLen, false, packet::xdp_get_buff_len),
-    row(Func::XdpAdjustHead, false, packet::xdp_adjust_head),
-    row(Func::XdpAdjustTail, false, packet::xdp_adjust_tail),
-    row(Func::XdpAdjustMeta, false, packet::xdp_adjust_meta),
-    row(Func::Redirect, false, packet::redirect),
-    row(Func::CsumDiff, false, packet::csum_diff),
-    row(Func::CsumUpdate, false, packet::csum_update),
-    row(Func::L3CsumReplace, false, packet::l3_csum_replace),
-    row(Func::L4CsumReplace, false, packet::l4_csum_replace),
-    // There are no sockets yet, so that a look-up finds none.
-    row(Func::SkLookupTcp, false, |_, _, _| Ok(Flow::Done(0))),
-    row(Func::SkLookupUdp, false, |_, _, _| Ok(Flow::Done(0))),
-    row(Func::SkcLookupTcp, false, |_, _, _| Ok(Flow::Done(0))),
-    row(Func::SkRelease, false, |_, _, _| Ok(Flow::Done(0))),
-    row(Func::SkFullsock, false, |_, _, _| Ok(Flow::Done(0))),
-    row(Func::TcpSock, false, |_, _, _| Ok(Flow::Done(0))),
-    row(Func::GetListenerSock, false, |_, _, _| Ok(Flow::Done(0))),
     row(Func::TailCall, true, tail::tail_call),
     row(Func::Loop, false, iterate::bpf_loop),
     row(Func::UserRingbufDrain, true, iterate::user_ringbuf_drain),
@@ -182,7 +161,10 @@ const HELPERS: &[Helper] = &[
     }),
     row(Func::GetNumaNodeId, false, |_, _, _| Ok(Flow::Done(0))),
     row(Func::GetCurrentPidTgid, false, current_pid_tgid),
-    row(Func::GetCurrentUidGid, false, |_, _, _| Ok(Flow::Done(0))),
+    row(Func::GetCurrentUidGid, false, |st, _, _| {
+        let t = &st.tasks[st.cur.task.at()];
+        Ok(Flow::Done((t.gid as u64) << 32 | t.uid as u64))
+    }),
     row(Func::GetCurrentComm, false, current_comm),
     row(Func::GetCurrentTask, false, current_task),
     row(Func::GetCurrentTaskBtf, false, current_task),
@@ -218,6 +200,9 @@ const GROUPS: &[&[Helper]] = &[
     dynptr::HELPERS,
     misc::HELPERS,
     stack::HELPERS,
+    packet::HELPERS,
+    sock::HELPERS,
+    cgroup::HELPERS,
 ];
 
 /// Row of each helper number.

@@ -31,6 +31,10 @@ index! {
     ProgId, "prog";
     /// A task, by its place in the simulation; its pid is another number.
     TaskId, "task";
+    /// A socket.
+    SockId, "sock";
+    /// A cgroup, by its place in the simulation; its id is another number.
+    CgroupId, "cgroup";
 }
 
 /// Identity of one execution of a program or callback, the same in every order of execution:

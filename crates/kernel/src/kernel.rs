@@ -5,18 +5,18 @@ use crate::choose::{Chooser, Usual};
 use crate::failure::{Detectors, Failure, Place};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::map::{Map, MapSpec};
-use crate::packet::{ETH_HLEN, FieldsCtx, Packet};
-use crate::prog::{ProgCode, ProgCtx, ProgramInput, ProgramOutput};
+use crate::prog::{ProgCode, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
 use crate::shared::Shared;
 use crate::state::{CpuState, Cur, State};
 use crate::syscall::{Goal, Paused, SysOp, SysResult};
 use crate::task::{Task, TaskState, UserMem};
+use crate::testrun::{Buffers, repeats, runs_bh_off};
 use crate::trace::Trace;
 use crate::types::Layouts;
-use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
-use bpfsim_abi::{Errno, ProgType};
+use crate::world::World;
+use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_vm::{Area, GuestMem, MemError};
 use std::rc::Rc;
@@ -126,19 +126,9 @@ pub(crate) struct Window {
     pub job: Option<usize>,
 }
 
-/// Packet and context buffers, used again by later runs.
-#[derive(Default, educe::Educe)]
-#[educe(Clone)]
-pub(crate) struct Buffers {
-    free: Vec<(u64, u64)>,
-}
-
 /// Virtual time at which a simulation begins, in ns since boot: never 0, which programs take for
 /// "not set".
 pub const BOOTED: u64 = 1_000_000_000;
-
-/// Room before and after a packet (`XDP_PACKET_HEADROOM`, and what `skb_put` may take).
-const HEADROOM: u64 = 256;
 
 impl Kernel {
     /// A kernel with nothing loaded, on the usual order.
@@ -174,6 +164,7 @@ impl Kernel {
             records: false,
             touched: Vec::new(),
             seed: config.seed,
+            world: Shared::new(World::default()),
             cur: Box::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),
         };
@@ -202,6 +193,7 @@ impl Kernel {
         };
         kernel.st.kernel_btf = Some(std::sync::Arc::clone(&kernel.layouts.btf));
         kernel.lay_out_objects();
+        kernel.make_world()?;
         for c in 0..cpus {
             kernel.add_task(10 + c, &format!("kworker/{c}:1"), Cpu(c), true)?;
         }
@@ -235,12 +227,16 @@ impl Kernel {
         cpu: Cpu,
         kthread: bool,
     ) -> Result<TaskId, MemError> {
-        let addr = self.mem.alloc(Area::Object, self.layouts.task_size, 64)?;
+        let addr = self.mem.alloc(Area::Object, self.layouts.task_room(), 64)?;
         let id = TaskId(self.st.tasks.len() as u32);
         self.st.tasks.push(Shared::new(Task {
             pid,
             tgid: pid,
             comm: comm.to_string(),
+            uid: 0,
+            gid: 0,
+            parent: None,
+            cgroup: World::ROOT,
             cpu,
             addr,
             kthread,
@@ -255,8 +251,7 @@ impl Kernel {
             id: CtxId::USER.child(1 << 20 | id.0),
             made: 0,
         }));
-        self.layouts
-            .fill_task(&mut self.mem, &self.st.tasks[id.at()]);
+        self.fill_task(id);
         Ok(id)
     }
 
@@ -284,11 +279,6 @@ impl Kernel {
     /// Everything that happened so far.
     pub fn trace(&self) -> &Trace {
         &self.st.trace
-    }
-
-    /// True when a program's input is a packet.
-    pub fn takes_packet(&self, prog: ProgId) -> bool {
-        packet_kind(self.st.progs[prog.at()].prog_type).is_some()
     }
 
     /// The maps, in order of creation.
@@ -401,8 +391,13 @@ impl Kernel {
         t.made += 1;
         let (bh_off, left) = match &op {
             SysOp::TestRun { prog, input } => {
-                let bh_off = runs_bh_off(self.st.progs[prog.at()].prog_type);
-                (bh_off, if bh_off { input.repeat.max(1) } else { 1 })
+                let prog_type = self.st.progs[prog.at()].prog_type;
+                let left = if repeats(prog_type) {
+                    input.repeat.max(1)
+                } else {
+                    1
+                };
+                (runs_bh_off(prog_type), left)
             }
             _ => (false, 1),
         };
@@ -417,12 +412,12 @@ impl Kernel {
             phase: Phase::Enter,
             job,
             left,
-            r1: 0,
+            ctx: None,
             bh_off,
             out: None,
         });
-        if let Err(errno) = self.check_op(&call.op) {
-            (call.phase, call.out) = (Phase::Return, Some(SysResult::Failed(errno)));
+        if let Err(refused) = self.check_op(&call.op) {
+            (call.phase, call.out) = (Phase::Return, Some(refused.into()));
         }
         self.cpus[cpu.at()].queue.push_back(call);
         Job(job)
@@ -471,130 +466,4 @@ impl Kernel {
             line: line.map(|l| (l.file.to_string(), l.line, l.text.to_string())),
         }
     }
-
-    /// What R1 is for a program of this type, given this input, and what it means. Packets are
-    /// prepared as `BPF_PROG_TEST_RUN` prepares them.
-    pub(crate) fn make_ctx(
-        &mut self,
-        prog: ProgId,
-        input: &ProgramInput,
-    ) -> Result<(u64, ProgCtx), MemError> {
-        let meta = &self.st.progs[prog.at()];
-        let (prog_type, attach_type) = (meta.prog_type, meta.attach_type);
-        let CtxShape::Fields(rule) = ctx::shape(prog_type, attach_type) else {
-            let len = (input.ctx.len() as u64).max(CTX_BYTES);
-            let at = self.buffers.take(&mut self.mem, len)?;
-            if let Some(bytes) = self.mem.slice_mut(at, len) {
-                bytes.fill(0);
-                bytes[..input.ctx.len()].copy_from_slice(&input.ctx);
-            }
-            self.mem.expose(at, len);
-            return Ok((at, ProgCtx::Memory));
-        };
-        let mut ctx = FieldsCtx::new(rule, &input.ctx);
-        if let Some(kind) = packet_kind(prog_type) {
-            let len = input.data.len() as u64;
-            let head = self.buffers.take(&mut self.mem, len + 2 * HEADROOM)?;
-            let (data, end) = (head + HEADROOM, head + HEADROOM + len);
-            if let Some(bytes) = self.mem.slice_mut(data, len) {
-                bytes.copy_from_slice(&input.data);
-            }
-            let skip = if kind == PacketKind::L3 {
-                ETH_HLEN.min(len)
-            } else {
-                0
-            };
-            let data = data + skip;
-            self.mem.expose(data, len - skip);
-            ctx.show(Packet {
-                mac: head + HEADROOM,
-                head,
-                meta: data,
-                data,
-                end,
-                tail: end + HEADROOM,
-            });
-            ctx.set(CtxSlot::SkbProtocol, ether_type(&input.data));
-            for slot in [CtxSlot::SkbIfindex, CtxSlot::XdpIngressIfindex] {
-                ctx.set(slot, LOOPBACK);
-            }
-        }
-        Ok((crate::packet::CTX_WINDOW, ProgCtx::Fields(Box::new(ctx))))
-    }
-}
-
-/// Index of the loopback device, which test packets come from.
-const LOOPBACK: u32 = 1;
-
-/// `eth_type_trans`: the protocol of a frame, in network order as programs see it.
-fn ether_type(frame: &[u8]) -> u32 {
-    const ETH_P_802_3_MIN: u16 = 0x600;
-    const ETH_P_802_2: u16 = 4;
-    let kind = frame
-        .get(12..14)
-        .map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
-    u16::from_be(if kind >= ETH_P_802_3_MIN {
-        kind
-    } else {
-        ETH_P_802_2
-    })
-    .into()
-}
-
-/// Least size of a context in guest memory: that of the largest that programs read without
-/// having been given one (`struct bpf_perf_event_data`, `struct pt_regs`).
-const CTX_BYTES: u64 = 256;
-
-impl Buffers {
-    /// A buffer of at least `len` bytes.
-    fn take(&mut self, mem: &mut GuestMem, len: u64) -> Result<u64, MemError> {
-        if let Some(i) = self.free.iter().rposition(|&(_, size)| size >= len) {
-            return Ok(self.free.remove(i).0);
-        }
-        mem.alloc(Area::Packet, len, 64)
-    }
-
-    pub(crate) fn give(&mut self, at: u64, len: u64) {
-        self.free.push((at, len));
-    }
-}
-
-/// Buffer that `make_ctx` took for this context.
-pub(crate) fn buffer_of(r1: u64, ctx: &ProgCtx, input: &ProgramInput) -> Option<(u64, u64)> {
-    match (ctx, ctx.packet()) {
-        (_, Some(p)) => Some((p.head, p.tail - p.head)),
-        (ProgCtx::Memory, None) => Some((r1, (input.ctx.len() as u64).max(CTX_BYTES))),
-        (ProgCtx::Fields(_), None) => None,
-    }
-}
-
-/// Where a test run's packet begins for the program.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PacketKind {
-    /// With its Ethernet header.
-    L2,
-    /// After it.
-    L3,
-}
-
-/// The packet of program types that have one.
-pub(crate) fn packet_kind(prog_type: ProgType) -> Option<PacketKind> {
-    Some(match prog_type {
-        ProgType::Xdp | ProgType::SchedCls | ProgType::SchedAct | ProgType::FlowDissector => {
-            PacketKind::L2
-        }
-        ProgType::SocketFilter
-        | ProgType::CgroupSkb
-        | ProgType::LwtIn
-        | ProgType::LwtOut
-        | ProgType::LwtXmit
-        | ProgType::LwtSeg6local
-        | ProgType::SkSkb => PacketKind::L3,
-        _ => return None,
-    })
-}
-
-/// Whether `BPF_PROG_TEST_RUN` runs this type with soft interrupts off (`bpf_test_run`).
-fn runs_bh_off(prog_type: ProgType) -> bool {
-    packet_kind(prog_type).is_some()
 }

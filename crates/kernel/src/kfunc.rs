@@ -9,7 +9,7 @@ mod object;
 mod string;
 mod task_iter;
 
-use crate::helper::{Args, Body, ret};
+use crate::helper::{Args, Body, cgroup_kfuncs, ret};
 use crate::state::State;
 use bpfsim_abi::Errno;
 use bpfsim_btf::fields::FieldKind;
@@ -87,6 +87,11 @@ const KFUNCS: &[Kfunc] = &[
         st.task_release(task);
         Ok(Flow::Done(0))
     }),
+    row("bpf_cgroup_acquire", false, cgroup_kfuncs::acquire),
+    row("bpf_cgroup_release", false, cgroup_kfuncs::release),
+    row("bpf_cgroup_ancestor", false, cgroup_kfuncs::ancestor),
+    row("bpf_cgroup_from_id", false, cgroup_kfuncs::from_id),
+    row("bpf_task_under_cgroup", false, cgroup_kfuncs::task_under),
 ];
 
 /// All rows.

@@ -12,6 +12,7 @@
 //! - `sched`: what can happen next; `exec`: making it happen; `run`: executions in flight;
 //! - `syscall`, `task`: what user space does; `refs`: who keeps maps and programs;
 //! - `wait`: who waits for whom; `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
+//! - `testrun`: what `BPF_PROG_TEST_RUN` takes and gives; `world`: devices, sockets, cgroups;
 //! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
 //! - `asynch`: timers, work queues and task work; `map`: the map types;
 //! - `choose`, `touch`, `trace`, `failure`: orders, what steps touch, what happened, how it can end;
@@ -53,24 +54,27 @@ mod snapshot;
 mod state;
 mod syscall;
 mod task;
+mod testrun;
 mod touch;
 mod trace;
 mod types;
 mod verify;
 mod view;
 mod wait;
+mod world;
 
 pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 pub use failure::{
     Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,
 };
 pub use helper::runs as runs_helper;
-pub use ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
+pub use ids::{CgroupId, Cpu, CtxId, MapId, ProgId, SockId, TaskId, mix};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, StructOpsMember, update};
+pub use packet::{Redirect, RedirectKind};
 pub use prepare::{OnUnsupported, Policy, Prepared, Rejection, Standing};
-pub use prog::{ProgramInput, ProgramOutput};
+pub use prog::{Arg, ProgramInput, ProgramOutput};
 pub use record::{Did, Moment, ProgCounts, ProgLines, Record};
 pub use refs::MapFd;
 pub use run::Job;
@@ -80,6 +84,7 @@ pub use task::{TaskKind, TaskSpec};
 pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 pub use verify::{Profile, Resolved, veristat_fixup};
+pub use world::{NetdevSpec, SockSpec, SockState};
 
 /// True when bpfsim runs the kfunc of this name.
 pub fn runs_kfunc(name: &str) -> bool {

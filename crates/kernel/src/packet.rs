@@ -1,5 +1,6 @@
 //! Packets, and the contexts that programs see fields of.
 
+use crate::ids::{MapId, SockId};
 use bpfsim_abi::ctx::{CtxRule, CtxSlot};
 use bpfsim_vm::{BASE, GuestMem};
 
@@ -7,15 +8,53 @@ use bpfsim_vm::{BASE, GuestMem};
 /// every access comes to [`FieldsCtx::load`].
 pub(crate) const CTX_WINDOW: u64 = BASE + (1 << 40);
 
+/// Where a packet was sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Redirect {
+    /// How.
+    pub how: RedirectKind,
+    /// Index of the device; of `bpf_redirect_map` the entry of the map.
+    pub to: u32,
+    /// The flags that the helper was given.
+    pub flags: u64,
+    /// The packet as it was sent.
+    pub data: Vec<u8>,
+}
+
+/// What sent a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedirectKind {
+    /// `bpf_redirect`
+    Redirect,
+    /// `bpf_clone_redirect`: the program goes on with the packet.
+    Clone,
+    /// `bpf_redirect_peer`
+    Peer,
+    /// `bpf_redirect_neigh`
+    Neigh,
+    /// `bpf_redirect_map` of this map.
+    Map(MapId),
+}
+
 /// A context whose fields are not where programs see them, such as `struct __sk_buff`.
 #[derive(Clone)]
 pub(crate) struct FieldsCtx {
-    rule: &'static CtxRule,
+    pub rule: &'static CtxRule,
     /// Fields as user space sees them.
     pub raw: Vec<u8>,
     /// Fields that are pointers, whatever their width in C.
     pub pointers: Vec<(CtxSlot, u64)>,
     pub packet: Option<Packet>,
+    /// Memory beside it, address and length: a flow dissector's keys.
+    pub beside: Option<(u64, u64)>,
+    /// The socket that a hook without a field for it is about.
+    pub sock: Option<SockId>,
+    /// What `bpf_sk_assign` chose.
+    pub selected: Option<SockId>,
+    /// Where the packet goes if the program returns that it is to be redirected.
+    pub target: Option<Redirect>,
+    /// Where packets were sent.
+    pub redirects: Vec<Redirect>,
 }
 
 /// A packet in guest memory: `head <= data <= end <= tail`.
@@ -36,11 +75,48 @@ pub(crate) struct Packet {
 /// `ETH_HLEN`
 pub(crate) const ETH_HLEN: u64 = 14;
 
-/// The fields that show a packet, by context: start, end, metadata.
-const SHOWS: [[CtxSlot; 3]; 2] = [
-    [CtxSlot::SkbData, CtxSlot::SkbDataEnd, CtxSlot::SkbDataMeta],
-    [CtxSlot::XdpData, CtxSlot::XdpDataEnd, CtxSlot::XdpDataMeta],
+/// The fields that show a packet, by context: start, end, metadata, length.
+const SHOWS: [(CtxSlot, CtxSlot, Option<CtxSlot>, Option<CtxSlot>); 5] = [
+    (
+        CtxSlot::SkbData,
+        CtxSlot::SkbDataEnd,
+        Some(CtxSlot::SkbDataMeta),
+        Some(CtxSlot::SkbLen),
+    ),
+    (
+        CtxSlot::XdpData,
+        CtxSlot::XdpDataEnd,
+        Some(CtxSlot::XdpDataMeta),
+        None,
+    ),
+    (
+        CtxSlot::SkMsgData,
+        CtxSlot::SkMsgDataEnd,
+        None,
+        Some(CtxSlot::SkMsgSize),
+    ),
+    (
+        CtxSlot::SkReuseportData,
+        CtxSlot::SkReuseportDataEnd,
+        None,
+        Some(CtxSlot::SkReuseportLen),
+    ),
+    (
+        CtxSlot::SockoptOptval,
+        CtxSlot::SockoptOptvalEnd,
+        None,
+        None,
+    ),
 ];
+
+/// Fields of four bytes whose values Linux keeps in two.
+const HALVES: [CtxSlot; 3] = [
+    CtxSlot::SkbQueueMapping,
+    CtxSlot::SkbTcIndex,
+    CtxSlot::SkbTcClassid,
+];
+/// `NO_QUEUE_MAPPING`
+const NO_QUEUE_MAPPING: u32 = 0xffff;
 
 impl FieldsCtx {
     pub fn new(rule: &'static CtxRule, given: &[u8]) -> FieldsCtx {
@@ -52,6 +128,39 @@ impl FieldsCtx {
             raw,
             pointers: Vec::new(),
             packet: None,
+            beside: None,
+            sock: None,
+            selected: None,
+            target: None,
+            redirects: Vec::new(),
+        }
+    }
+
+    /// A field's value as user space sees it; 0 for one that the context has not.
+    pub fn get(&self, slot: CtxSlot) -> u64 {
+        let Some(field) = self.rule.layout.field(slot) else {
+            return 0;
+        };
+        let bytes = &self.raw[field.offset as usize..][..field.width as usize];
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    }
+
+    /// Sets a field's bytes, if the context has it: an address, or several elements.
+    pub fn put(&mut self, slot: CtxSlot, value: &[u8]) {
+        if let Some(f) = self.rule.layout.field(slot) {
+            let (from, end) = (f.offset as usize, f.end() as usize);
+            let n = value.len().min(end - from);
+            self.raw[from..from + n].copy_from_slice(&value[..n]);
+        }
+    }
+
+    /// Has a field show a pointer, if the context has it; 0 is none.
+    pub fn point(&mut self, slot: CtxSlot, to: u64) {
+        if self.rule.layout.field(slot).is_some() {
+            self.pointers.retain(|(s, _)| *s != slot);
+            self.pointers.push((slot, to));
         }
     }
 
@@ -71,14 +180,19 @@ impl FieldsCtx {
     /// Gives the program this packet.
     pub fn show(&mut self, packet: Packet) {
         self.packet = Some(packet);
-        let addresses = [packet.data, packet.end, packet.meta];
-        for shows in SHOWS {
-            if self.rule.layout.field(shows[0]).is_some() {
-                self.pointers.retain(|(slot, _)| !shows.contains(slot));
-                self.pointers.extend(shows.into_iter().zip(addresses));
-            }
+        let layout = self.rule.layout;
+        let shown = SHOWS.iter().find(|s| layout.field(s.0).is_some());
+        let Some(&(data, end, meta, len)) = shown else {
+            return;
+        };
+        self.point(data, packet.data);
+        self.point(end, packet.end);
+        if let Some(meta) = meta {
+            self.point(meta, packet.meta);
         }
-        self.set(CtxSlot::SkbLen, (packet.end - packet.data) as u32);
+        if let Some(len) = len {
+            self.set(len, packet.len() as u32);
+        }
     }
 
     /// Loads a field or a part of one; `None` for what Linux's `is_valid_access` refuses.
@@ -97,7 +211,14 @@ impl FieldsCtx {
     /// Stores to a field; `None` for what Linux's `is_valid_access` refuses.
     pub fn store(&mut self, addr: u64, size: u32, value: u64) -> Option<()> {
         let off = u32::try_from(addr.checked_sub(CTX_WINDOW)?).ok()?;
-        self.rule.check(off, size, true)?;
+        let field = self.rule.check(off, size, true)?.field?;
+        if field.slot == CtxSlot::SkbQueueMapping && value as u32 >= NO_QUEUE_MAPPING {
+            return Some(());
+        }
+        let value = match HALVES.contains(&field.slot) {
+            true => value & 0xffff,
+            false => value,
+        };
         let bytes = self.raw.get_mut(off as usize..(off + size) as usize)?;
         bytes.copy_from_slice(&value.to_le_bytes()[..size as usize]);
         Some(())

@@ -1,8 +1,9 @@
 //! Programs, what they are given, and what R1 means to them.
 
-use crate::ids::{MapId, ProgId};
-use crate::packet::{FieldsCtx, Packet};
-use crate::trace::Name;
+use crate::ids::{CgroupId, MapId, ProgId, SockId, TaskId};
+use crate::packet::{FieldsCtx, Packet, Redirect};
+use crate::trace::{Level, Name};
+use bpfsim_abi::ctx::PT_REGS_NAMES;
 use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_vm::Image;
@@ -57,25 +58,57 @@ pub(crate) fn code_of(addr: u64) -> Option<(ProgId, u32)> {
     (off < 1 << 29).then_some((ProgId((off >> 20) as u32), off as u32 & 0xf_ffff))
 }
 
-/// What a program is run with (`BPF_PROG_TEST_RUN`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a program is run with: what `BPF_PROG_TEST_RUN` takes, and for programs of types that it
+/// does not run what their hook would give them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramInput {
-    /// Packet bytes, for programs that take packets.
+    /// Packet bytes, for programs that take packets; of a socket option its value.
     pub data: Vec<u8>,
-    /// Context bytes, for programs whose context user space can give.
+    /// Context bytes (`ctx_in`): the structure that programs of the type see, `struct pt_regs`, a
+    /// tracepoint's record. Empty is none.
     pub ctx: Vec<u8>,
-    /// How often, at least once.
+    /// How often; 0 and 1 are once.
     pub repeat: u32,
+    /// `BPF_F_TEST_RUN_ON_CPU` (1), `BPF_F_TEST_XDP_LIVE_FRAMES` (2),
+    /// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE` (4).
+    pub flags: u32,
+    /// For `BPF_F_TEST_RUN_ON_CPU`.
+    pub cpu: u32,
+    /// For live frames.
+    pub batch_size: u32,
+    /// Most bytes of the packet to give back (`data_size_out`): `ENOSPC` if there are more.
+    pub data_size_out: Option<u32>,
+    /// Most bytes of the context to give back (`ctx_size_out`).
+    pub ctx_size_out: Option<u32>,
+    /// Arguments of a function, tracepoint or operation (fentry, lsm, tp_btf, struct_ops).
+    pub args: Vec<Arg>,
+    /// The socket that a hook of sockets is about.
+    pub sock: Option<SockId>,
+    /// What kind of context it runs in, where that is not what its hook says.
+    pub level: Option<Level>,
+}
+
+/// An argument of a program that takes those of a kernel function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// A number, or a pointer as a number.
+    Value(u64),
+    /// A task's `struct task_struct`.
+    Task(TaskId),
+    /// A socket's `struct sock`.
+    Sock(SockId),
+    /// A cgroup's `struct cgroup`.
+    Cgroup(CgroupId),
+    /// A map's `struct bpf_map`.
+    Map(MapId),
+    /// A pointer to kernel memory that holds these bytes.
+    Bytes(Vec<u8>),
 }
 
 impl ProgramInput {
     /// No packet and no context.
     pub fn empty() -> ProgramInput {
-        ProgramInput {
-            data: Vec::new(),
-            ctx: Vec::new(),
-            repeat: 1,
-        }
+        ProgramInput::default()
     }
 
     /// A packet, from its Ethernet header on.
@@ -94,6 +127,45 @@ impl ProgramInput {
         }
     }
 
+    /// Arguments of a kernel function, tracepoint, LSM hook or operation.
+    pub fn args(args: impl IntoIterator<Item = Arg>) -> ProgramInput {
+        ProgramInput {
+            args: args.into_iter().collect(),
+            ..Self::empty()
+        }
+    }
+
+    /// The registers at the entry of a function with these arguments (`struct pt_regs` of x86-64),
+    /// for kprobes and uprobes.
+    pub fn call(args: &[u64]) -> ProgramInput {
+        const ORDER: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
+        let regs = ORDER.iter().zip(args).map(|(&reg, &value)| (reg, value));
+        ProgramInput::context(&pt_regs(regs))
+    }
+
+    /// The registers when a function returns this, for kretprobes and uretprobes.
+    pub fn returned(value: u64) -> ProgramInput {
+        ProgramInput::context(&pt_regs([("ax", value)].into_iter()))
+    }
+
+    /// With a context beside the packet (`ctx_in`).
+    #[must_use]
+    pub fn with_ctx(self, ctx: &[u8]) -> ProgramInput {
+        ProgramInput {
+            ctx: ctx.to_vec(),
+            ..self
+        }
+    }
+
+    /// With the socket that the hook is about.
+    #[must_use]
+    pub fn with_sock(self, sock: SockId) -> ProgramInput {
+        ProgramInput {
+            sock: Some(sock),
+            ..self
+        }
+    }
+
     /// Runs `n` times.
     #[must_use]
     pub fn repeat(self, n: u32) -> ProgramInput {
@@ -101,15 +173,29 @@ impl ProgramInput {
     }
 }
 
+/// `struct pt_regs` of x86-64 with these registers set, in C's names.
+fn pt_regs<'a>(set: impl Iterator<Item = (&'a str, u64)>) -> Vec<u8> {
+    let mut words = [0u64; PT_REGS_NAMES.len()];
+    for (reg, value) in set {
+        if let Some(at) = PT_REGS_NAMES.iter().position(|&n| n == reg) {
+            words[at] = value;
+        }
+    }
+    words.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
 /// What a program left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramOutput {
     /// R0 of the last run.
     pub return_value: u32,
-    /// The packet as the program left it.
+    /// The packet as the program left it, as `BPF_PROG_TEST_RUN` gives it back; of a flow
+    /// dissector its `struct bpf_flow_keys`, of an iterator what it wrote.
     pub data_out: Vec<u8>,
     /// The context as the program left it.
     pub ctx_out: Vec<u8>,
+    /// Where packets were sent, in order.
+    pub redirects: Vec<Redirect>,
     /// Instructions executed, callbacks not counted.
     pub insns: u64,
 }
@@ -121,6 +207,8 @@ pub(crate) enum ProgCtx {
     Memory,
     /// Fields that are not where the program sees them, and perhaps a packet.
     Fields(Box<FieldsCtx>),
+    /// Arguments of 8 bytes each in guest memory.
+    Args,
 }
 
 impl ProgCtx {
@@ -128,7 +216,7 @@ impl ProgCtx {
     pub fn load(&self, addr: u64, size: u32) -> Option<u64> {
         match self {
             ProgCtx::Fields(ctx) => ctx.load(addr, size),
-            ProgCtx::Memory => None,
+            ProgCtx::Memory | ProgCtx::Args => None,
         }
     }
 
@@ -136,7 +224,7 @@ impl ProgCtx {
     pub fn store(&mut self, addr: u64, size: u32, value: u64) -> Option<()> {
         match self {
             ProgCtx::Fields(ctx) => ctx.store(addr, size, value),
-            ProgCtx::Memory => None,
+            ProgCtx::Memory | ProgCtx::Args => None,
         }
     }
 
@@ -144,7 +232,7 @@ impl ProgCtx {
     pub fn packet(&self) -> Option<Packet> {
         match self {
             ProgCtx::Fields(ctx) => ctx.packet,
-            ProgCtx::Memory => None,
+            ProgCtx::Memory | ProgCtx::Args => None,
         }
     }
 }

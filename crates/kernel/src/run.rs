@@ -3,6 +3,7 @@
 use crate::asynch::Handle;
 use crate::choose::Next;
 use crate::ids::{Cpu, CtxId, TaskId};
+use crate::prog::ProgCtx;
 use crate::state::Cur;
 use crate::syscall::{SysOp, SysResult};
 use crate::trace::Element;
@@ -25,8 +26,8 @@ pub(crate) struct Run {
 /// What a run is.
 #[derive(Clone)]
 pub(crate) enum Running {
-    /// The program of the CPU's system call.
-    Program,
+    /// The program of the CPU's system call, with the context that it was given.
+    Program(u64),
     /// The CPU's system call, which runs no program.
     Syscall,
     /// A callback, of the object in the element.
@@ -47,8 +48,8 @@ pub(crate) struct Syscall {
     pub job: usize,
     /// Runs of its program that are left.
     pub left: u32,
-    /// The context that the program is given.
-    pub r1: u64,
+    /// The context that the program is given, between two runs.
+    pub ctx: Option<(u64, ProgCtx)>,
     /// The program runs with soft interrupts off.
     pub bh_off: bool,
     pub out: Option<SysResult>,

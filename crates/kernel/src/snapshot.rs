@@ -8,13 +8,14 @@
 //! The chooser is no part of it: who goes back decides what is chosen from there.
 
 use crate::ids::TaskId;
-use crate::kernel::{Buffers, Config, Kernel, Window};
+use crate::kernel::{Config, Kernel, Window};
 use crate::map::Map;
 use crate::prog::ProgCode;
 use crate::run::{CpuRuns, Run};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::syscall::SysResult;
+use crate::testrun::Buffers;
 use crate::trace::TraceMark;
 use std::collections::VecDeque;
 use std::rc::Rc;

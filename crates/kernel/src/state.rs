@@ -16,6 +16,7 @@ use crate::shared::Shared;
 use crate::task::Task;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
+use crate::world::World;
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_btf::fields::FieldKind;
@@ -42,6 +43,8 @@ pub(crate) struct State {
     pub map_locks: Vec<MapLock>,
     /// Tasks whose lists of task work are not empty.
     pub tasks_with_work: u32,
+    /// Network devices, sockets and cgroups.
+    pub world: Shared<World>,
     /// What others could see half done is done in pieces.
     pub explores: bool,
     /// Someone wants to know what steps touch.

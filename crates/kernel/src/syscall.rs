@@ -9,6 +9,7 @@ use crate::prog::{ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{Job, Phase, Run};
 use crate::state::State;
+use crate::testrun::Refused;
 use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
 
@@ -101,6 +102,17 @@ pub enum SysResult {
     Done,
     /// It failed.
     Failed(Errno),
+    /// bpfsim cannot do this.
+    Unsupported(&'static str),
+}
+
+impl From<Refused> for SysResult {
+    fn from(refused: Refused) -> SysResult {
+        match refused {
+            Refused::Errno(errno) => SysResult::Failed(errno),
+            Refused::Unsupported(what) => SysResult::Unsupported(what),
+        }
+    }
 }
 
 impl SysResult {
@@ -112,6 +124,7 @@ impl SysResult {
     pub fn done(self) -> Result<(), Errno> {
         match self {
             SysResult::Failed(errno) => Err(errno),
+            SysResult::Unsupported(_) => Err(Errno::EOPNOTSUPP),
             _ => Ok(()),
         }
     }
@@ -273,8 +286,8 @@ impl Kernel {
     /// Makes a system call of the main task at once, before anything else that is due. `Err` is
     /// a call that has begun and must wait: let the simulation go on until it has returned.
     pub fn begin_now(&mut self, op: &SysOp) -> Result<Result<SysResult, Job>, Failure> {
-        if let Err(errno) = self.check_op(op) {
-            return Ok(Ok(SysResult::Failed(errno)));
+        if let Err(refused) = self.check_op(op) {
+            return Ok(Ok(refused.into()));
         }
         self.begin_window();
         self.offer.again = false;
@@ -359,9 +372,9 @@ impl Kernel {
     }
 
     /// Checks what makes a call fail before it begins.
-    pub(crate) fn check_op(&self, op: &SysOp) -> Result<(), Errno> {
+    pub(crate) fn check_op(&self, op: &SysOp) -> Result<(), Refused> {
         match op {
-            SysOp::TestRun { prog, .. } if !self.st.prog_fd_open(*prog) => Err(Errno::EBADF),
+            SysOp::TestRun { prog, input } => self.check_test_run(*prog, input),
             _ => Ok(()),
         }
     }

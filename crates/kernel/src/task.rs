@@ -1,12 +1,12 @@
 //! Tasks: who `current` is, what they do in user mode, and the memory that user pointers mean.
 
 use crate::asynch::Handle;
-use crate::ids::{Cpu, CtxId, TaskId};
+use crate::ids::{CgroupId, Cpu, CtxId, TaskId};
 use crate::kernel::Kernel;
 use crate::shared::Shared;
 use crate::state::State;
+use crate::types::Shown;
 use bpfsim_abi::Errno;
-use bpfsim_vm::MemError;
 use std::collections::BTreeMap;
 
 const PAGE: u64 = 4096;
@@ -17,6 +17,11 @@ pub(crate) struct Task {
     pub pid: u32,
     pub tgid: u32,
     pub comm: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Who made it; none for the first ones.
+    pub parent: Option<TaskId>,
+    pub cgroup: CgroupId,
     pub cpu: Cpu,
     /// Guest address of its `struct task_struct`.
     pub addr: u64,
@@ -80,6 +85,35 @@ pub struct TaskSpec {
     pub cpu: Cpu,
     /// What it does.
     pub kind: TaskKind,
+    /// `pid`; the next free one where there is none.
+    pub pid: Option<u32>,
+    /// `tgid`, for a thread of another task; its own pid where there is none.
+    pub tgid: Option<u32>,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Who made it; the test's own task where there is none.
+    pub parent: Option<TaskId>,
+    /// Its cgroup; the parent's where there is none.
+    pub cgroup: Option<CgroupId>,
+}
+
+impl TaskSpec {
+    /// A task of root's in the test's cgroup.
+    pub fn new(name: &str, cpu: Cpu, kind: TaskKind) -> TaskSpec {
+        TaskSpec {
+            name: name.to_string(),
+            cpu,
+            kind,
+            pid: None,
+            tgid: None,
+            uid: 0,
+            gid: 0,
+            parent: None,
+            cgroup: None,
+        }
+    }
 }
 
 /// User memory of one task: pages that were written or mapped; all else faults.
@@ -206,19 +240,68 @@ impl State {
 }
 
 impl Kernel {
-    /// Makes a task.
-    pub fn make_task(&mut self, spec: &TaskSpec) -> Result<TaskId, MemError> {
-        let n = self.st.tasks.len() as u32;
+    /// Makes a task. `EEXIST` for a pid that is taken, `ESRCH` for a `tgid` that no task has,
+    /// `ENODEV` for a cgroup that was removed.
+    pub fn make_task(&mut self, spec: &TaskSpec) -> Result<TaskId, Errno> {
+        let next = 1000 + self.st.tasks.len() as u32;
+        let pid = spec.pid.unwrap_or(next);
+        let taken = |pid: u32| {
+            let mut tasks = self.st.tasks.iter();
+            tasks.any(|t| t.pid == pid && t.state != TaskState::Reaped)
+        };
+        if pid == 0 || taken(pid) {
+            return Err(Errno::EEXIST);
+        }
+        if spec.tgid.is_some_and(|tgid| tgid != pid && !taken(tgid)) {
+            return Err(Errno::ESRCH);
+        }
+        let parent = spec.parent.unwrap_or(self.main_task());
+        let above = self.st.tasks.get(parent.at()).ok_or(Errno::ESRCH)?;
+        let cgroup = spec.cgroup.unwrap_or(above.cgroup);
+        if !self
+            .st
+            .world
+            .cgroups
+            .get(cgroup.at())
+            .is_some_and(|c| c.online)
+        {
+            return Err(Errno::ENODEV);
+        }
         let cpu = self.clamp(spec.cpu);
         let kthread = spec.kind == TaskKind::Kthread;
-        let task = self.add_task(1000 + n, &spec.name, cpu, kthread)?;
-        self.st.tasks[task.at()].burns = spec.kind == TaskKind::User;
-        self.st.tasks[task.at()].state = match spec.kind {
+        let task = self.add_task(pid, &spec.name, cpu, kthread);
+        let task = task.map_err(|_| Errno::ENOMEM)?;
+        let t = &mut *self.st.tasks[task.at()];
+        t.burns = spec.kind == TaskKind::User;
+        t.state = match spec.kind {
             TaskKind::User | TaskKind::Kthread => TaskState::Running,
             TaskKind::Sleeping => TaskState::Sleeping,
             TaskKind::Stopped => TaskState::Stopped,
         };
+        t.tgid = spec.tgid.unwrap_or(pid);
+        (t.uid, t.gid) = (spec.uid, spec.gid);
+        (t.parent, t.cgroup) = (Some(parent), cgroup);
+        self.fill_task(task);
         Ok(task)
+    }
+
+    /// Writes what programs read of a `struct task_struct` and of what it points to.
+    pub(crate) fn fill_task(&mut self, task: TaskId) {
+        let t = &self.st.tasks[task.at()];
+        let address = |task: Option<TaskId>| {
+            let t = task.and_then(|t| self.st.tasks.get(t.at()));
+            t.map(|t| t.addr)
+        };
+        let mut tasks = self.st.tasks.iter();
+        let leader = tasks.find(|l| l.pid == t.tgid).map_or(t.addr, |l| l.addr);
+        let parent = address(t.parent).unwrap_or(t.addr);
+        let cgroup = self.st.world.cgroups.get(t.cgroup.at());
+        let shown = Shown {
+            leader,
+            parent,
+            cgroup: cgroup.map_or(0, |c| c.addr),
+        };
+        self.layouts.fill_task(&mut self.mem, t, &shown);
     }
 
     fn set_state(&mut self, task: TaskId, state: TaskState) -> Result<(), Errno> {

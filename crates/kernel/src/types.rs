@@ -1,7 +1,7 @@
 //! Kernel types that guest memory shows: laid out by the BTF of a 6.18 kernel.
 
 use crate::task::Task;
-use bpfsim_btf::{Btf, Kind, TypeId};
+use bpfsim_btf::{Btf, Kind, Type, TypeId};
 use bpfsim_vm::GuestMem;
 use std::sync::Arc;
 
@@ -11,69 +11,149 @@ pub(crate) struct Layouts {
     pub btf: Arc<Btf>,
     /// Size of `struct task_struct`.
     pub task_size: u64,
-    pid: Option<u32>,
-    tgid: Option<u32>,
-    comm: Option<u32>,
+    cred_size: u64,
+    css_set_size: u64,
+    task: TaskLayout,
 }
 
 impl Layouts {
     pub fn new(btf: Arc<Btf>) -> Layouts {
-        let task = |member| offset(&btf, "task_struct", member);
-        let (pid, tgid, comm) = (task("pid"), task("tgid"), task("comm"));
-        let id = btf.find("task_struct", Kind::Struct);
-        let task_size = id.and_then(|id| btf.size_of(id).ok()).unwrap_or(64) as u64;
-        Layouts {
+        let mut layouts = Layouts {
             btf,
-            task_size,
-            pid,
-            tgid,
-            comm,
-        }
+            task_size: 0,
+            cred_size: 0,
+            css_set_size: 0,
+            task: TaskLayout::default(),
+        };
+        let task = |member| layouts.member("task_struct", member);
+        let cred = |member| layouts.member("cred", member);
+        layouts.task = TaskLayout {
+            pid: task("pid"),
+            tgid: task("tgid"),
+            comm: task("comm"),
+            flags: task("flags"),
+            real_parent: task("real_parent"),
+            parent: task("parent"),
+            group_leader: task("group_leader"),
+            real_cred: task("real_cred"),
+            cred: task("cred"),
+            cgroups: task("cgroups"),
+            uid: cred("uid"),
+            gid: cred("gid"),
+            euid: cred("euid"),
+            egid: cred("egid"),
+            dfl_cgrp: layouts.member("css_set", "dfl_cgrp"),
+        };
+        layouts.task_size = layouts.size_of("task_struct");
+        layouts.cred_size = layouts.size_of("cred");
+        layouts.css_set_size = layouts.size_of("css_set");
+        layouts
     }
 
-    /// Size of a struct of the kernel, at least 8.
-    pub fn size_of(&self, name: &str) -> u32 {
+    /// Size of a struct; 8 for one that there is not.
+    pub fn size_of(&self, name: &str) -> u64 {
         let id = self.btf.find(name, Kind::Struct);
-        let size = id.and_then(|id| self.btf.size_of(id).ok());
-        size.unwrap_or(0).max(8)
+        id.and_then(|id| self.btf.size_of(id).ok()).unwrap_or(8) as u64
     }
 
-    /// Offset in bytes of a member of a struct of the kernel.
-    pub fn member(&self, name: &str, member: &str) -> Option<u32> {
-        offset(&self.btf, name, member)
-    }
-
-    /// Writes a task's `struct task_struct`.
-    pub fn fill_task(&self, mem: &mut GuestMem, task: &Task) {
-        for (at, value) in [(self.pid, task.pid), (self.tgid, task.tgid)] {
-            if let Some(at) = at {
-                mem.write_u32(task.addr + at as u64, value);
-            }
+    /// Offset in bytes of a member of a struct, by its path (`__sk_common.skc_family`), those of
+    /// unnamed members included.
+    pub fn member(&self, name: &str, path: &str) -> Option<u64> {
+        let mut id = self.btf.find(name, Kind::Struct)?;
+        let mut at = 0;
+        for part in path.split('.') {
+            let (offset, ty) = member(&self.btf, id, part, 0)?;
+            (at, id) = (at + offset as u64, ty);
         }
-        let comm = self
-            .comm
-            .and_then(|at| mem.slice_mut(task.addr + at as u64, 16));
-        if let Some(to) = comm {
+        Some(at)
+    }
+
+    /// Writes a task's `struct task_struct`, `struct cred` and `struct css_set`.
+    pub fn fill_task(&self, mem: &mut GuestMem, task: &Task, shown: &Shown) {
+        let at = |member: Option<u64>| member.map(|at| task.addr + at);
+        let t = &self.task;
+        let (cred, css_set) = (task.addr + self.task_size, task.addr + self.cred_at());
+        for (to, value) in [
+            (at(t.pid), task.pid),
+            (at(t.tgid), task.tgid),
+            (at(t.flags), if task.kthread { PF_KTHREAD } else { 0 }),
+            (t.uid.map(|off| cred + off), task.uid),
+            (t.gid.map(|off| cred + off), task.gid),
+            (t.euid.map(|off| cred + off), task.uid),
+            (t.egid.map(|off| cred + off), task.gid),
+        ] {
+            to.and_then(|to| mem.write_u32(to, value));
+        }
+        for (to, value) in [
+            (at(t.real_parent), shown.parent),
+            (at(t.parent), shown.parent),
+            (at(t.group_leader), shown.leader),
+            (at(t.real_cred), cred),
+            (at(t.cred), cred),
+            (at(t.cgroups), css_set),
+            (t.dfl_cgrp.map(|off| css_set + off), shown.cgroup),
+        ] {
+            to.and_then(|to| mem.write_u64(to, value));
+        }
+        if let Some(to) = at(t.comm).and_then(|to| mem.slice_mut(to, 16)) {
             let n = task.comm.len().min(15);
             to.fill(0);
             to[..n].copy_from_slice(&task.comm.as_bytes()[..n]);
         }
     }
+
+    /// Bytes of a task with its credentials and its set of cgroups behind it.
+    pub fn task_room(&self) -> u64 {
+        self.cred_at() + self.css_set_size
+    }
+
+    fn cred_at(&self) -> u64 {
+        (self.task_size + self.cred_size).next_multiple_of(8)
+    }
 }
 
-/// Offset in bytes of a member of a struct, also of a struct or union without a name in it.
-fn offset(btf: &Btf, name: &str, member: &str) -> Option<u32> {
-    find_member(btf, btf.find(name, Kind::Struct)?, member)
+/// `PF_KTHREAD`
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// Addresses that a task shows.
+pub(crate) struct Shown {
+    pub leader: u64,
+    pub parent: u64,
+    pub cgroup: u64,
 }
 
-fn find_member(btf: &Btf, id: TypeId, member: &str) -> Option<u32> {
-    let composite = btf.ty(id)?.composite()?;
-    composite.members.iter().find_map(|m| {
-        let inside = match m.name {
-            "" => find_member(btf, btf.skip_mods_and_typedefs(m.ty).ok()?, member)?,
-            name if name == member => 0,
-            _ => return None,
-        };
-        Some(m.bit_offset / 8 + inside)
+/// Where a task's structures have their members.
+#[derive(Clone, Debug, Default)]
+struct TaskLayout {
+    pid: Option<u64>,
+    tgid: Option<u64>,
+    comm: Option<u64>,
+    flags: Option<u64>,
+    real_parent: Option<u64>,
+    parent: Option<u64>,
+    group_leader: Option<u64>,
+    real_cred: Option<u64>,
+    cred: Option<u64>,
+    cgroups: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    euid: Option<u64>,
+    egid: Option<u64>,
+    dfl_cgrp: Option<u64>,
+}
+
+/// Offset in bytes of a member, and its type; looks into unnamed members too.
+fn member(btf: &Btf, id: TypeId, name: &str, depth: u32) -> Option<(u32, TypeId)> {
+    let (Type::Struct(s) | Type::Union(s)) = btf.resolve(id).ok()?.1 else {
+        return None;
+    };
+    let within = |m: &bpfsim_btf::Member| {
+        let unnamed = m.name.is_empty() && depth < 8;
+        let (off, ty) = unnamed.then(|| member(btf, m.ty, name, depth + 1))??;
+        Some((m.bit_offset / 8 + off, ty))
+    };
+    s.members.iter().find_map(|m| match m.name == name {
+        true => Some((m.bit_offset / 8, m.ty)),
+        false => within(&m),
     })
 }

@@ -66,7 +66,8 @@ impl Host for View<'_> {
             };
             return Some((0..size as u64).filter_map(byte).sum());
         }
-        self.st.cur.ctx.load(addr, size)
+        let found = self.st.cur.ctx.load(addr, size);
+        found.or_else(|| self.st.world.load_sock(addr, size))
     }
 
     fn store(&mut self, addr: u64, size: u32, value: u64, mem: &mut GuestMem) -> Option<()> {

@@ -11,5 +11,6 @@ pub mod linux;
 pub mod map_ops;
 pub mod programs;
 pub mod recording;
+pub mod test_runs;
 #[cfg(feature = "verdicts")]
 pub mod verdicts;

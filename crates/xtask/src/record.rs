@@ -14,6 +14,7 @@ use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::sequences::LinuxMachine;
 use bpfsim_testing::linux::{Linux, stay_on_cpu};
 use bpfsim_testing::recording::{RecordedProgram, Recording};
+use bpfsim_testing::test_runs::{self, Case, PROGRAMS};
 
 /// Runs of each program where the arguments do not say.
 const RUNS: u32 = 20;
@@ -57,6 +58,9 @@ pub fn main(args: &[String]) -> Result<(), String> {
     if wanted.is_empty() || wanted.iter().any(|w| "async_sequences.json".contains(w)) {
         record_sequences(&linux)?;
     }
+    if wanted.is_empty() || wanted.iter().any(|w| "test_run.cases.json".contains(w)) {
+        record_test_runs(&linux, &facts)?;
+    }
     Ok(())
 }
 
@@ -77,6 +81,26 @@ fn record_loads(linux: &Linux, facts: &KernelFacts, path: &Path) -> Result<(), S
     };
     let json = serde_json::to_string_pretty(&all).map_err(|e| at(&e))?;
     std::fs::write(path, json + "\n").map_err(|e| at(&e))
+}
+
+/// What Linux answers to inputs of `BPF_PROG_TEST_RUN`, right and wrong ones.
+fn record_test_runs(linux: &Linux, facts: &KernelFacts) -> Result<(), String> {
+    let folder = crate::fixtures::fixtures_dir();
+    let object = object(&folder.join("test_run.bpf.o"), "test_run")?;
+    let mut cases: Vec<Case> = Vec::new();
+    for program in PROGRAMS {
+        for nth in 0..test_runs::RECORDED {
+            let mut case = test_runs::case(program, nth);
+            case.answer = linux.test_run_case(facts, &object, &case)?;
+            cases.push(case);
+        }
+    }
+    let lines: Result<Vec<_>, _> = cases.iter().map(serde_json::to_string).collect();
+    let lines = lines.map_err(|e| e.to_string())?;
+    println!("test_run: {} cases", cases.len());
+    let path = folder.join("test_run.cases.json");
+    std::fs::write(&path, format!("[\n{}\n]\n", lines.join(",\n")))
+        .map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// What Linux answers to the first random sequences of asynchronous calls.

@@ -362,7 +362,8 @@ impl Step {
         Ok(ProgramInput {
             data,
             ctx,
-            repeat: self.repeat.unwrap_or(1),
+            repeat: self.repeat.unwrap_or(0),
+            ..ProgramInput::empty()
         })
     }
 }

@@ -1,14 +1,54 @@
 //! Helpers on packets.
 
-use super::{Arg, Args, ret};
-use crate::packet::{ETH_HLEN, Packet};
+use super::{Arg, Args, Helper, ret, row};
+use crate::packet::{ETH_HLEN, Packet, Redirect, RedirectKind};
 use crate::prog::ProgCtx;
 use crate::state::State;
-use bpfsim_abi::Errno;
+use bpfsim_abi::ctx::CtxSlot;
+use bpfsim_abi::{Errno, Func, MapType};
 use bpfsim_vm::{Flow, GuestMem};
 
 /// `sizeof(struct xdp_frame)`: room at the head of a buffer that stays the kernel's.
 const XDP_FRAME: u64 = 40;
+
+/// The rows of the table of helpers that this module adds.
+pub(crate) const HELPERS: &[Helper] = &[
+    row(Func::SkbLoadBytes, false, load_bytes),
+    row(Func::SkbLoadBytesRelative, false, load_bytes_relative),
+    row(Func::SkbStoreBytes, false, skb_store_bytes),
+    row(Func::SkbChangeHead, false, skb_change_head),
+    row(Func::SkbChangeTail, false, skb_change_tail),
+    row(Func::SkbChangeType, false, skb_change_type),
+    row(Func::GetHashRecalc, false, get_hash_recalc),
+    row(Func::SetHashInvalid, false, |st, _, a| set_hash(st, a, 0)),
+    row(Func::SetHash, false, |st, _, a| {
+        set_hash(st, a, a.r[1] as u32)
+    }),
+    row(Func::SkbPullData, false, skb_pull_data),
+    row(Func::XdpLoadBytes, false, load_bytes),
+    row(Func::XdpStoreBytes, false, store_bytes),
+    row(Func::XdpGetBuffLen, false, xdp_get_buff_len),
+    row(Func::XdpAdjustHead, false, xdp_adjust_head),
+    row(Func::XdpAdjustTail, false, xdp_adjust_tail),
+    row(Func::XdpAdjustMeta, false, xdp_adjust_meta),
+    row(Func::Redirect, false, redirect),
+    row(Func::RedirectPeer, false, redirect_peer),
+    row(Func::RedirectNeigh, false, redirect_neigh),
+    row(Func::RedirectMap, true, redirect_map),
+    row(Func::CloneRedirect, false, clone_redirect),
+    row(Func::CsumDiff, false, csum_diff),
+    row(Func::CsumUpdate, false, csum_update),
+    row(Func::L3CsumReplace, false, l3_csum_replace),
+    row(Func::L4CsumReplace, false, l4_csum_replace),
+    row(Func::GetRouteRealm, false, |st, _, a| {
+        packet(st, a)?;
+        done(Ok(0))
+    }),
+    row(Func::GetCgroupClassid, false, |st, _, a| {
+        packet(st, a)?;
+        done(Ok(0))
+    }),
+];
 
 fn done(result: Result<u64, Errno>) -> Arg<Flow> {
     Ok(Flow::Done(ret(result)))
@@ -31,7 +71,7 @@ fn show(st: &mut State, packet: Packet) {
 }
 
 /// `bpf_skb_load_bytes`, `bpf_xdp_load_bytes`
-pub(super) fn load_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn load_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let len = a.r[3] as u32 as u64;
     let from = p
@@ -52,7 +92,7 @@ pub(super) fn load_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Fl
 }
 
 /// `bpf_skb_store_bytes`
-pub(super) fn skb_store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn skb_store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     const FLAGS: u64 = 1 | 2; // BPF_F_RECOMPUTE_CSUM, BPF_F_INVALIDATE_HASH
     if a.r[4] & !FLAGS != 0 {
         return done(Err(Errno::EINVAL));
@@ -61,7 +101,7 @@ pub(super) fn skb_store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 }
 
 /// `bpf_xdp_store_bytes`
-pub(super) fn store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let bytes = a.bytes(mem, 3, a.r[3] as u32 as u64)?;
     let at = p.at(a.r[1] as u32 as u64, bytes.len() as u64);
@@ -74,12 +114,12 @@ pub(super) fn store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<F
 }
 
 /// `bpf_xdp_get_buff_len`
-pub(super) fn xdp_get_buff_len(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn xdp_get_buff_len(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     Ok(Flow::Done(packet(st, a)?.len()))
 }
 
 /// `bpf_skb_pull_data`: packets here are linear; only what is not there fails.
-pub(super) fn skb_pull_data(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn skb_pull_data(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     done(if a.r[1] as u32 as u64 > p.len() {
         Err(Errno::ENOMEM)
@@ -89,7 +129,7 @@ pub(super) fn skb_pull_data(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<F
 }
 
 /// `bpf_xdp_adjust_head`: metadata moves along.
-pub(super) fn xdp_adjust_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn xdp_adjust_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let delta = a.r[1] as i32 as i64;
     let meta_len = p.data - p.meta;
@@ -116,7 +156,7 @@ pub(super) fn xdp_adjust_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 }
 
 /// `bpf_xdp_adjust_tail`: what it grows by is zero.
-pub(super) fn xdp_adjust_tail(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn xdp_adjust_tail(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let end = p.end.wrapping_add_signed(a.r[1] as i32 as i64);
     if end > p.tail || end < p.data + ETH_HLEN {
@@ -132,7 +172,7 @@ pub(super) fn xdp_adjust_tail(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 }
 
 /// `bpf_xdp_adjust_meta`
-pub(super) fn xdp_adjust_meta(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn xdp_adjust_meta(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let meta = p.meta.wrapping_add_signed(a.r[1] as i32 as i64);
     let len = p.data.wrapping_sub(meta);
@@ -147,23 +187,188 @@ pub(super) fn xdp_adjust_meta(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg
 }
 
 /// `bpf_redirect`: the action that the program returns to have it done.
-pub(super) fn redirect(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    const XDP_ABORTED: u64 = 0;
-    const XDP_REDIRECT: u64 = 4;
-    const TC_ACT_SHOT: u64 = 2;
-    const TC_ACT_REDIRECT: u64 = 7;
+fn redirect(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     const F_INGRESS: u64 = 1;
-    let xdp = matches!(&st.cur.ctx, ProgCtx::Fields(ctx) if ctx.is_xdp());
-    Ok(Flow::Done(match xdp {
-        true if a.r[1] != 0 => XDP_ABORTED,
-        true => XDP_REDIRECT,
-        false if a.r[1] & !F_INGRESS != 0 => TC_ACT_SHOT,
-        false => TC_ACT_REDIRECT,
-    }))
+    let xdp = is_xdp(st);
+    let known = if xdp { 0 } else { F_INGRESS };
+    if a.r[1] & !known != 0 {
+        return Ok(Flow::Done(if xdp { XDP_ABORTED } else { TC_ACT_SHOT }));
+    }
+    aim(st, RedirectKind::Redirect, a.r[0], a.r[1])
+}
+
+const XDP_ABORTED: u64 = 0;
+const XDP_REDIRECT: u64 = 4;
+const TC_ACT_SHOT: u64 = 2;
+const TC_ACT_REDIRECT: u64 = 7;
+
+fn is_xdp(st: &State) -> bool {
+    matches!(&st.cur.ctx, ProgCtx::Fields(ctx) if ctx.is_xdp())
+}
+
+/// Notes where the packet goes if the program returns what this gives.
+fn aim(st: &mut State, how: RedirectKind, to: u64, flags: u64) -> Arg<Flow> {
+    let action = if is_xdp(st) {
+        XDP_REDIRECT
+    } else {
+        TC_ACT_REDIRECT
+    };
+    if let ProgCtx::Fields(ctx) = &mut st.cur.ctx {
+        ctx.target = Some(Redirect {
+            how,
+            to: to as u32,
+            flags,
+            data: Vec::new(),
+        });
+    }
+    Ok(Flow::Done(action))
+}
+
+/// `bpf_redirect_peer`
+fn redirect_peer(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    if a.r[1] != 0 {
+        return Ok(Flow::Done(TC_ACT_SHOT));
+    }
+    aim(st, RedirectKind::Peer, a.r[0], 0)
+}
+
+/// `bpf_redirect_neigh(ifindex, params, plen, flags)`
+fn redirect_neigh(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    /// `sizeof(struct bpf_redir_neigh)`
+    const PARAMS: u64 = 20;
+    let plen = a.r[2] as u32 as u64;
+    if plen != 0 && plen < PARAMS || a.r[3] != 0 {
+        return Ok(Flow::Done(TC_ACT_SHOT));
+    }
+    aim(st, RedirectKind::Neigh, a.r[0], 0)
+}
+
+/// `bpf_redirect_map(map, key, flags)`: without an entry, the action in the flags.
+fn redirect_map(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    const ACTIONS: u64 = 3;
+    const BROADCAST: u64 = 8;
+    const EXCLUDE_INGRESS: u64 = 16;
+    let map = a.map(st, 1)?;
+    let devices = matches!(
+        st.maps[map.at()].spec.map_type,
+        MapType::Devmap | MapType::DevmapHash
+    );
+    let more = if devices {
+        BROADCAST | EXCLUDE_INGRESS
+    } else {
+        0
+    };
+    let flags = a.r[2];
+    if flags & !(ACTIONS | more) != 0 {
+        return Ok(Flow::Done(XDP_ABORTED));
+    }
+    let key = (a.r[1] as u32).to_le_bytes();
+    let (m, mut op) = st.map_op(mem, map);
+    let found = m.lookup(&mut op, &key).is_some();
+    if !found && flags & BROADCAST == 0 {
+        return Ok(Flow::Done(flags & ACTIONS));
+    }
+    aim(st, RedirectKind::Map(map), a.r[1], flags)
+}
+
+/// `bpf_clone_redirect(skb, ifindex, flags)`: a copy is sent, and the program goes on.
+fn clone_redirect(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    const F_INGRESS: u64 = 1;
+    let p = packet(st, a)?;
+    let (to, flags) = (a.r[1] as u32, a.r[2]);
+    if flags & !F_INGRESS != 0 || st.world.netdev(to).is_none() {
+        return done(Err(Errno::EINVAL));
+    }
+    let data = a.memory(mem, p.data, p.len())?.into_vec();
+    if let ProgCtx::Fields(ctx) = &mut st.cur.ctx {
+        ctx.redirects.push(Redirect {
+            how: RedirectKind::Clone,
+            to,
+            flags,
+            data,
+        });
+    }
+    done(Ok(0))
+}
+
+/// `bpf_skb_change_tail(skb, len, flags)`: what it grows by is zero.
+fn skb_change_tail(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let p = packet(st, a)?;
+    let len = a.r[1] as u32 as u64;
+    // The headers up to the network header stay.
+    let least = if p.data == p.mac { ETH_HLEN } else { 0 };
+    if a.r[2] != 0 || len > SKB_MAX_LEN || len < least {
+        return done(Err(Errno::EINVAL));
+    }
+    let end = p.data + len;
+    if end > p.tail {
+        return done(Err(Errno::ENOMEM));
+    }
+    if let Some(grown) = mem.slice_mut(p.end, end.saturating_sub(p.end)) {
+        grown.fill(0);
+    }
+    show(st, Packet { end, ..p });
+    done(Ok(0))
+}
+
+/// `BPF_SKB_MAX_LEN`
+const SKB_MAX_LEN: u64 = 65536;
+
+/// `bpf_skb_change_type(skb, type)`: between the types that mean that it was received.
+fn skb_change_type(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    /// `PACKET_OTHERHOST`: `skb_pkt_type_ok`
+    const OTHERHOST: u32 = 3;
+    packet(st, a)?;
+    let ProgCtx::Fields(ctx) = &mut st.cur.ctx else {
+        return a.bad(1);
+    };
+    let (from, to) = (ctx.get(CtxSlot::SkbPktType) as u32, a.r[1] as u32);
+    if from > OTHERHOST || to > OTHERHOST {
+        return done(Err(Errno::EINVAL));
+    }
+    ctx.set(CtxSlot::SkbPktType, to);
+    done(Ok(0))
+}
+
+/// `bpf_skb_load_bytes_relative(skb, offset, to, len, start_header)`
+fn load_bytes_relative(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    const HDR_START_MAC: u64 = 0;
+    const HDR_START_NET: u64 = 1;
+    let p = packet(st, a)?;
+    let (offset, len) = (a.r[1] as u32 as u64, a.r[3] as u32 as u64);
+    let start = match a.r[4] {
+        HDR_START_MAC => Some(p.mac),
+        HDR_START_NET => Some((p.mac + ETH_HLEN).min(p.end)),
+        _ => None,
+    };
+    let from = start
+        .map(|s| s + offset)
+        .filter(|f| offset <= 0xffff && f.checked_add(len).is_some_and(|end| end <= p.end));
+    let bytes = from.and_then(|at| mem.slice(at, len)).map(<[u8]>::to_vec);
+    let Some(to) = mem.slice_mut(a.r[2], len) else {
+        return a.bad(3);
+    };
+    match bytes {
+        Some(bytes) => to.copy_from_slice(&bytes),
+        None => {
+            to.fill(0);
+            return done(Err(Errno::EFAULT));
+        }
+    }
+    done(Ok(0))
+}
+
+/// `bpf_set_hash`, `bpf_set_hash_invalid`
+fn set_hash(st: &mut State, a: &Args, hash: u32) -> Arg<Flow> {
+    packet(st, a)?;
+    if let ProgCtx::Fields(ctx) = &mut st.cur.ctx {
+        ctx.set(CtxSlot::SkbHash, hash);
+    }
+    done(Ok(0))
 }
 
 /// `bpf_csum_diff`
-pub(super) fn csum_diff(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn csum_diff(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let (from_len, to_len) = (a.r[1] as u32 as u64, a.r[3] as u32 as u64);
     let seed = a.r[4] as u32;
     if !from_len.is_multiple_of(4) || !to_len.is_multiple_of(4) {
@@ -209,10 +414,11 @@ fn fold(sum: u32) -> u16 {
 }
 
 /// `bpf_skb_change_head`: zeroed room for a new header.
-pub(super) fn skb_change_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn skb_change_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let len = a.r[1] as u32 as u64;
-    if a.r[2] != 0 {
+    let new_len = (p.len() as u32).wrapping_add(len as u32) as u64;
+    if a.r[2] != 0 || new_len > SKB_MAX_LEN || new_len < p.len() {
         return done(Err(Errno::EINVAL));
     }
     if len > p.data - p.head {
@@ -236,7 +442,7 @@ pub(super) fn skb_change_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 }
 
 /// `bpf_get_hash_recalc`: of a flow the same number each time; Linux's depends on a secret.
-pub(super) fn get_hash_recalc(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn get_hash_recalc(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let header = mem.slice(p.mac, (p.end - p.mac).min(54)).unwrap_or(&[]);
     let hash = header.chunks(8).fold(1, |hash, c| {
@@ -246,7 +452,7 @@ pub(super) fn get_hash_recalc(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 }
 
 /// `bpf_csum_update`: there is no checksum of the whole packet here.
-pub(super) fn csum_update(_: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
+fn csum_update(_: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
     done(Err(Errno::EOPNOTSUPP))
 }
 
@@ -258,7 +464,7 @@ const F_MARK_ENFORCE: u64 = 0x40;
 const F_IPV6: u64 = 0x80;
 
 /// `bpf_l3_csum_replace`
-pub(super) fn l3_csum_replace(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn l3_csum_replace(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     if a.r[4] & !F_FIELD != 0 {
         return done(Err(Errno::EINVAL));
     }
@@ -266,7 +472,7 @@ pub(super) fn l3_csum_replace(st: &mut State, mem: &mut GuestMem, a: &Args) -> A
 }
 
 /// `bpf_l4_csum_replace`
-pub(super) fn l4_csum_replace(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn l4_csum_replace(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let known = F_FIELD | F_PSEUDO_HDR | F_MARK_MANGLED_0 | F_MARK_ENFORCE | F_IPV6;
     if a.r[4] & !known != 0 {
         return done(Err(Errno::EINVAL));

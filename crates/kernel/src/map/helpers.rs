@@ -204,7 +204,7 @@ fn storage_get(st: &mut State, mem: &mut GuestMem, a: &Args, is: MapType) -> Arg
     if flags & !CREATE != 0 || owner == 0 {
         return Ok(Flow::Done(0));
     }
-    let owner = owner.to_le_bytes();
+    let owner = st.world.sock_identity(owner).to_le_bytes();
     let (m, mut op) = st.map_op(mem, map);
     if let Some(value) = m.lookup(&mut op, &owner) {
         return Ok(Flow::Done(value));
@@ -233,6 +233,7 @@ fn storage_delete(st: &mut State, mem: &mut GuestMem, a: &Args, is: MapType) -> 
     if a.r[1] == 0 {
         return done(Err(Errno::EINVAL));
     }
-    let (result, _) = st.map_delete(mem, map, &a.r[1].to_le_bytes());
+    let owner = st.world.sock_identity(a.r[1]).to_le_bytes();
+    let (result, _) = st.map_delete(mem, map, &owner);
     done(result.map(|()| 0))
 }

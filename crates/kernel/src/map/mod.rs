@@ -395,6 +395,14 @@ impl Map {
         self.dirty = true;
     }
 
+    /// The handle in a slot of an array of descriptors.
+    pub fn handle(&self, index: u32) -> Option<u64> {
+        match &self.storage {
+            Storage::FdArray(array) => array.get(index),
+            _ => None,
+        }
+    }
+
     /// The ring buffer that this map is.
     pub fn ringbuf(&mut self) -> Option<&mut Ringbuf> {
         self.dirty = true;

@@ -178,14 +178,14 @@ impl Objects {
 impl Kernel {
     /// Learns from the kernel's types how large its objects are.
     pub(crate) fn lay_out_objects(&mut self) {
-        let at = |member| self.layouts.member("vm_area_struct", member).unwrap_or(0);
+        let at = |member| self.layouts.member("vm_area_struct", member).unwrap_or(0) as u32;
         let vma = VmaLayout {
-            size: self.layouts.size_of("vm_area_struct"),
+            size: self.layouts.size_of("vm_area_struct") as u32,
             start: at("vm_start"),
             end: at("vm_end"),
             flags: at("vm_flags"),
         };
-        self.st.objects.cpumask_size = self.layouts.size_of("bpf_cpumask");
+        self.st.objects.cpumask_size = self.layouts.size_of("bpf_cpumask") as u32;
         self.st.objects.vma = vma;
     }
 }

@@ -8,6 +8,7 @@ use bpfsim_loader::Object;
 use super::object::{KernelFacts, ObjectError};
 use super::{Input, Linux};
 use crate::recording::{Outcome, RecordedProgram, entries, to_hex};
+use crate::test_runs::{Answer, Case};
 
 impl Linux {
     /// Loads one program alone, runs it once, waits and reads the maps.
@@ -60,5 +61,27 @@ impl Linux {
             data_out: program.data_in.as_ref().map(|_| to_hex(&ran.data_out)),
             maps: found,
         })
+    }
+
+    /// Loads the program of a case alone, runs it, and reads what it noted.
+    ///
+    /// # Errors
+    /// What did not work, in words; that the run itself is refused is no error.
+    pub fn test_run_case(
+        &self,
+        facts: &KernelFacts,
+        object: &Object,
+        case: &Case,
+    ) -> Result<Answer, String> {
+        let name = case.program.as_str();
+        let loaded = self.load_object(facts, object, &[name]);
+        let loaded = loaded.map_err(|e| e.to_string())?;
+        let program = loaded.program(name).ok_or(format!("no program {name}"))?;
+        let mut answer = program.answer(case);
+        if answer.errno == 0 {
+            let noted = loaded.map(".bss").ok_or("no .bss")?;
+            answer.seen = noted.lookup(&[0; 4]).map_err(|e| e.to_string())?;
+        }
+        Ok(answer)
     }
 }

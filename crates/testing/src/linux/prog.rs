@@ -9,6 +9,7 @@ use bpfsim_isa::Insn;
 
 use super::map::kernel_name;
 use super::sys::{self, ProgParts, TestData};
+use crate::test_runs::{Answer, Case};
 
 /// Enough for what verifier logs are read for; a longer one is cut at its start.
 const LOG_BYTES: usize = 1 << 24;
@@ -236,6 +237,52 @@ impl Prog {
             ctx_out,
             duration: attr.duration,
         })
+    }
+
+    /// Runs it as a case says; gives errno, or return value, packet and context.
+    pub fn answer(&self, case: &Case) -> Answer {
+        let has_packet = !matches!(
+            case.program.as_str(),
+            "on_lookup" | "on_tracepoint" | "on_call"
+        );
+        let has_ctx = !matches!(case.program.as_str(), "on_tracepoint" | "on_call");
+        let room = |asked: Option<u32>, given: usize, has: bool| match (has, asked) {
+            (false, _) => 0,
+            (true, Some(n)) => n as usize,
+            (true, None) => given + 8192,
+        };
+        let mut data_out = vec![0; room(case.data_size_out, case.data.len(), has_packet)];
+        // Without a context in, one out would count as a context of zeros.
+        let wants_ctx = has_ctx && !case.ctx.is_empty();
+        let mut ctx_out = vec![0; room(case.ctx_size_out, case.ctx.len(), wants_ctx)];
+        let mut ctx_in = case.ctx.clone();
+        let mut attr = sys::TestRun::default();
+        attr.prog_fd = self.fd();
+        attr.repeat = case.repeat;
+        attr.flags = case.flags;
+        attr.cpu = case.cpu;
+        attr.batch_size = case.batch_size;
+        let data = TestData {
+            data_in: &case.data,
+            data_out: &mut data_out,
+            ctx_in: &mut ctx_in,
+            ctx_out: &mut ctx_out,
+        };
+        if let Err(errno) = sys::test_run(&mut attr, data) {
+            return Answer {
+                errno: u32::from(errno.0),
+                ..Answer::default()
+            };
+        }
+        data_out.truncate(attr.data_size_out as usize);
+        ctx_out.truncate(attr.ctx_size_out as usize);
+        Answer {
+            errno: 0,
+            retval: attr.retval,
+            data: data_out,
+            ctx: if has_ctx { ctx_out } else { ctx_in },
+            seen: Vec::new(),
+        }
     }
 
     /// What the kernel knows of it.

@@ -125,7 +125,7 @@ pub(super) struct TestRun {
     ctx_out: u64,
     pub flags: u32,
     pub cpu: u32,
-    batch_size: u32,
+    pub batch_size: u32,
     zero: u32,
 }
 
