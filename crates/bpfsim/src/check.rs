@@ -2,9 +2,10 @@
 
 use crate::regressions::{FOLDER, Kept};
 use crate::settings::Settings;
-use crate::{Config, Error, Result, Sim};
+use crate::{Config, Error, Machine, Result, Sim};
 use bpfsim_explore::{
-    Failed, Found, Outcome, Replay, ReplayError, ReplayString, Run, Seed, Strategy, WORKER,
+    Failed, Found, Model, Outcome, Progress, ReplayError, ReplayString, Run, Seed, Strategy,
+    WORKER, Worker,
 };
 use bpfsim_kernel::{Chooser, Usual};
 use parking_lot::Mutex;
@@ -247,12 +248,21 @@ impl Runner {
 
     /// Explores a test, and says what came of it. Keeps no failing orders and runs no kept ones.
     pub fn run(&self, test: impl Fn(&Sim) -> Result<()> + Sync) -> Outcome {
+        self.explore(|sim| test(sim).map_err(|e| e.failed()), &mut |_| {})
+    }
+
+    /// [`Runner::run`] for tests that say themselves how they failed, with word of the progress.
+    pub fn explore(
+        &self,
+        test: impl Fn(&Sim) -> std::result::Result<(), Failed> + Sync,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Outcome {
         let mut runner = self.inner.clone();
         if let Ok(settings) = &self.settings {
             settings.apply(&mut runner);
         }
         quiet_workers();
-        runner.explore(&|config: &Config, chooser: Box<dyn Chooser>| run(&test, config, chooser))
+        runner.explore_with(&Tested(test), progress)
     }
 
     /// Explores a test: kept failing orders first. Fails when the test does in any order, and when
@@ -287,6 +297,12 @@ impl Runner {
         Ok(())
     }
 
+    /// What is wrong with the `BPFSIM_*` variables, if something is. [`Runner::check`] says so
+    /// itself; the others take none of them up then.
+    pub fn check_settings(&self) -> std::result::Result<(), String> {
+        self.settings.as_ref().map(|_| ()).map_err(String::clone)
+    }
+
     /// Runs a test in a known order on this runner's machine.
     pub fn replay(&self, test: impl Fn(&Sim) -> Result<()>, order: &str) -> TestResult {
         replay_on(&test, order, Some(&self.inner.config))
@@ -299,18 +315,11 @@ impl Runner {
             return Ok(());
         };
         let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
-        let (run, record) = one(test, &replay.config, chooser(&replay));
+        let (run, record) = one(test, &replay.config, replay.chooser());
         match record.strayed {
             true => Ok(()),
             false => judge(run, record, replay.config, strategy),
         }
-    }
-}
-
-fn chooser(replay: &ReplayString) -> Box<dyn Chooser> {
-    match &replay.schedule {
-        Some(schedule) => Box::new(Replay::new(schedule.clone())),
-        None => Box::new(Usual),
     }
 }
 
@@ -325,14 +334,10 @@ fn replay_on(
         replay.check_config(config).map_err(unable)?;
     }
     let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
-    let (run, record) = one(test, &replay.config, chooser(&replay));
-    if run.objects != replay.objects {
-        let (was, is) = (replay.objects, run.objects);
-        return Err(unable(ReplayError::Object { was, is }));
-    }
-    if record.strayed {
-        return Err(unable(ReplayError::Strayed));
-    }
+    let (run, record) = one(test, &replay.config, replay.chooser());
+    replay
+        .check_run(run.objects, record.strayed)
+        .map_err(unable)?;
     judge(run, record, replay.config, strategy)
 }
 
@@ -348,7 +353,10 @@ fn one(
     chooser: Box<dyn Chooser>,
 ) -> (Run, bpfsim_explore::Record) {
     let (recorder, record) = bpfsim_explore::Recorder::new(chooser);
-    let run = run(test, config, Box::new(recorder));
+    let run = match Sim::with_chooser(config.clone(), Box::new(recorder)) {
+        Ok(sim) => run(&|sim: &Sim| test(sim).map_err(|e| e.failed()), &sim),
+        Err(error) => unable(&error),
+    };
     let record = record.borrow().clone();
     (run, record)
 }
@@ -386,20 +394,48 @@ fn judge(
     })
 }
 
-/// Runs a test once. The user's assertions may panic: that too is a failure of this order.
-fn run(test: &impl Fn(&Sim) -> Result<()>, config: &Config, chooser: Box<dyn Chooser>) -> Run {
-    let sim = match Sim::with_chooser(config.clone(), chooser) {
-        Ok(sim) => sim,
-        Err(error) => {
-            return Run {
-                result: Err(failed(&error)),
-                trace: 0,
-                objects: 0,
+/// A test, as the explorer sees it.
+struct Tested<F>(F);
+
+impl<F: Fn(&Sim) -> std::result::Result<(), Failed> + Sync> Model for Tested<F> {
+    fn worker(&self) -> Worker<'_> {
+        // A machine, and what it was made for but for the seed.
+        let mut own: Option<(Config, Machine)> = None;
+        Box::new(move |config, chooser| {
+            let kind = Config {
+                seed: 0,
+                ..config.clone()
             };
-        }
-    };
-    let result = match catch_unwind(AssertUnwindSafe(|| test(&sim))) {
-        Ok(result) => result.map_err(|e| failed(&e)),
+            let machine = match own.take().filter(|(k, _)| *k == kind) {
+                Some((_, machine)) => machine,
+                None => match Machine::new(config.clone()) {
+                    Ok(machine) => machine,
+                    Err(error) => return unable(&error),
+                },
+            };
+            let run = run(&self.0, machine.begin(config.seed, chooser));
+            // What a panic left undone is not built upon.
+            if run.result.is_ok() {
+                own = Some((kind, machine));
+            }
+            run
+        })
+    }
+}
+
+/// There is no machine to run on.
+fn unable(error: &Error) -> Run {
+    Run {
+        result: Err(error.failed()),
+        trace: 0,
+        objects: 0,
+    }
+}
+
+/// Runs a test once. The user's assertions may panic: that too is a failure of this order.
+fn run(test: &impl Fn(&Sim) -> std::result::Result<(), Failed>, sim: &Sim) -> Run {
+    let result = match catch_unwind(AssertUnwindSafe(|| test(sim))) {
+        Ok(result) => result,
         Err(payload) => Err(panicked(payload.as_ref())),
     };
     Run {
@@ -409,28 +445,29 @@ fn run(test: &impl Fn(&Sim) -> Result<()>, config: &Config, chooser: Box<dyn Cho
     }
 }
 
-/// What kind of failure an error is, and where.
-fn failed(error: &Error) -> Failed {
-    let (kind, place, object) = match error {
-        Error::Failure(f) => {
-            let place = f.place.as_ref().map(|p| match &p.line {
-                Some((file, line, _)) => format!("{file}:{line}"),
-                None => format!("{}, insn {}", p.function, p.insn),
-            });
-            (f.kind.name().to_string(), place, f.kind.object())
+impl Error {
+    /// What kind of failure it is, and where: as explorations tell failures apart.
+    pub fn failed(&self) -> Failed {
+        let (kind, place, object) = match self {
+            Error::Failure(f) => {
+                let place = f.place.as_ref().map(|p| match &p.line {
+                    Some((file, line, _)) => format!("{file}:{line}"),
+                    None => format!("{}, insn {}", p.function, p.insn),
+                });
+                (f.kind.name().to_string(), place, f.kind.object())
+            }
+            Error::Expectation { file, line, .. } => {
+                let place = Some(format!("{file}:{line}"));
+                ("expectation".to_string(), place, None)
+            }
+            other => ("error".to_string(), None, Some(other.to_string())),
+        };
+        Failed {
+            kind,
+            place,
+            object,
+            message: self.to_string(),
         }
-        Error::Expectation { file, line, .. } => (
-            "expectation".to_string(),
-            Some(format!("{file}:{line}")),
-            None,
-        ),
-        other => ("error".to_string(), None, Some(other.to_string())),
-    };
-    Failed {
-        kind,
-        place,
-        object,
-        message: error.to_string(),
     }
 }
 

@@ -38,9 +38,9 @@ pub use bpfsim_abi::{Errno, KernelVersion};
 pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::timeline;
-pub use bpfsim_explore::{Failed, Found, Outcome, ReplayError, ReplayString, Seed, Strategy};
+pub use bpfsim_explore::{Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy};
 pub use bpfsim_kernel::{
-    AsyncKind, BOOTED, Blocked, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
+    AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
     FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported,
     Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Record, Rejection, Report,
     Standing, SysOp, SysResult, Trace, Wait, Warning, What, update,
@@ -54,6 +54,7 @@ pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use machine::Machine;
 pub use map::Map;
+pub use settings::shard as parse_shard;
 pub use sim::Sim;
 pub use task::{Task, TaskBuilder};
 pub use user::{Answer, User};

@@ -68,8 +68,8 @@ fn number(text: &str) -> Result<u64, &'static str> {
     text.parse().map_err(|_| "not a number")
 }
 
-/// `i/n`, i from 1, as (part from 0, parts).
-pub(crate) fn shard(text: &str) -> Result<(u64, u64), &'static str> {
+/// Reads `i/n`, i from 1, as (part from 0, parts).
+pub fn shard(text: &str) -> Result<(u64, u64), &'static str> {
     let wrong = "not of the form i/n with i from 1 to n";
     let (i, n) = text.split_once('/').ok_or(wrong)?;
     let (i, n) = (number(i).map_err(|_| wrong)?, number(n).map_err(|_| wrong)?);

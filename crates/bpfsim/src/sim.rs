@@ -61,7 +61,7 @@ impl Sim {
     }
 
     /// Hash of the objects that were loaded.
-    pub(crate) fn objects(&self) -> u32 {
+    pub fn objects(&self) -> u32 {
         (self.objects.get() >> 32) as u32
     }
 

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod disasm;
+mod explore;
 mod features;
 mod inspect;
 mod run;
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Load an object, run a program of it, and run what it left.
     Run(run::Args),
+    /// Run a scenario in many orders, and find one in which it fails.
+    Explore(explore::Args),
     /// What an object holds: programs, maps, globals, externs, relocations, types.
     Inspect(inspect::Args),
     /// An object's instructions, with C lines.
@@ -66,6 +69,7 @@ impl Stop {
 pub fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Explore(args) => explore::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Disasm(args) => disasm::run(&args),
         Command::Features(args) => features::run(&args),

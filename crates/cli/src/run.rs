@@ -4,10 +4,13 @@ use crate::scenario::{Ended, Scenario};
 use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
 use bpfsim::timeline::{Detail, Timeline};
-use bpfsim::{Config, Ebpf, Event, ProgramInput, Record, Seed, Sim, What};
+use bpfsim::explore;
+use bpfsim::{Config, Ebpf, Event, ProgramInput, Record, ReplayString, Seed, Sim, What};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -29,6 +32,14 @@ pub struct Args {
     /// Steps and expectations, instead of one run: a TOML file (docs/scenarios.md).
     #[arg(long, conflicts_with_all = ["prog", "data_in", "time"])]
     scenario: Option<PathBuf>,
+    /// The order of a failure, as `bpfsim explore` printed it.
+    #[arg(
+        long,
+        value_name = "bs1-...",
+        requires = "scenario",
+        conflicts_with = "seed"
+    )]
+    replay: Option<String>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -134,15 +145,49 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     })
 }
 
+/// An order that is taken, and what is written down of it meanwhile.
+type Taken = (ReplayString, Rc<RefCell<explore::Record>>);
+
+/// A machine that takes the order of a failure, if that was one of a machine like this.
+fn replaying(order: &str, config: Config) -> Result<(Sim, Option<Taken>), Stop> {
+    let order: ReplayString = order.parse().map_err(Stop::unusable)?;
+    let config = Config {
+        seed: order.config.seed,
+        ..config
+    };
+    order.check_config(&config).map_err(Stop::unusable)?;
+    let (recorder, record) = explore::Recorder::new(order.chooser());
+    let sim = Sim::with_chooser(config, Box::new(recorder)).map_err(Stop::unusable)?;
+    Ok((sim, Some((order, record))))
+}
+
+/// The machine that a scenario ran on.
+fn ran_on(ran: &Result<(Sim, Ebpf), Ended>) -> Option<&Sim> {
+    match ran {
+        Ok((sim, _)) | Err(Ended::Failed(_, sim, _)) => Some(sim),
+        Err(Ended::Wrong(_)) => None,
+    }
+}
+
 /// Runs a scenario in one order.
 fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Result<Outcome, Stop> {
-    let text = String::from_utf8(read(path)?);
-    let text = text.map_err(|_| Stop::unusable(format!("{}: not UTF-8", path.display())))?;
-    let scenario = Scenario::parse(&path.display().to_string(), &text).map_err(Stop::unusable)?;
+    let scenario = Scenario::read(path).map_err(Stop::unusable)?;
     let config = scenario.config(config).map_err(Stop::unusable)?;
-    let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
+    let (sim, strays) = match &args.replay {
+        Some(order) => replaying(order, config)?,
+        None => {
+            let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
+            (sim, None)
+        }
+    };
     sim.record(args.record());
-    let (sim, bpf, problem) = match scenario.run_on(sim, object) {
+    let ran = scenario.run_on(sim, object);
+    if let (Some((order, record)), Some(sim)) = (strays, ran_on(&ran)) {
+        let strayed = record.borrow().strayed;
+        let is_it = order.check_run(sim.objects(), strayed);
+        is_it.map_err(Stop::unusable)?;
+    }
+    let (sim, bpf, problem) = match ran {
         Ok((sim, bpf)) => (sim, bpf, None),
         Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
         Err(Ended::Failed(message, sim, bpf)) => (sim, bpf, Some(message)),
@@ -168,7 +213,8 @@ fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Resul
     })
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Stop> {
+/// A file's bytes.
+pub fn read(path: &PathBuf) -> Result<Vec<u8>, Stop> {
     std::fs::read(path).map_err(|e| Stop::unusable(format!("{}: {e}", path.display())))
 }
 

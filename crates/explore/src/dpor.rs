@@ -13,9 +13,8 @@
 //! done (a lock, the last moment at which a timer could fire early): then that is explored first,
 //! too.
 
-use crate::Model;
 use crate::hb::{Effects, Key, Path, Relation, key};
-use crate::runner::{Clock, Runner, Unit, observed};
+use crate::runner::{Clock, Runner, Unit, Worker, observed};
 use crate::schedule::default_pick;
 use bpfsim_kernel::{Choice, Chooser, CtxId, Offer, Step};
 use std::cell::RefCell;
@@ -55,8 +54,20 @@ impl Node {
     }
 }
 
+/// A state near the beginning, behind which one part of a search lies.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prefix {
+    picks: Vec<usize>,
+    sleep: Vec<Asleep>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
+    /// All lies behind this.
+    prefix: Prefix,
+    /// Nothing behind states of this depth: these are noted.
+    cut_at: Option<usize>,
+    leaves: Vec<Prefix>,
     relation: Relation,
     nodes: Vec<Node>,
     path: Path,
@@ -75,7 +86,11 @@ impl Tree {
             return;
         }
         self.finish(window, choices);
+        let at = self.nodes.len();
+        let fixed = self.prefix.picks.get(at).copied();
         let sleep: Vec<Asleep> = match (self.nodes.last(), self.path.events.last()) {
+            _ if fixed.is_some() => Vec::new(),
+            _ if at == self.prefix.picks.len() => self.prefix.sleep.clone(),
             (Some(node), Some(event)) => {
                 let all = node.sleep.iter().chain(&node.done);
                 let stays = all.filter(|s| self.stays_asleep(s, &event.effects));
@@ -85,7 +100,7 @@ impl Tree {
         };
         let mut node = Node {
             keys: choices.iter().map(key).collect(),
-            pick: default_pick(choices, self.last),
+            pick: fixed.unwrap_or_else(|| default_pick(choices, self.last)),
             wanted: 0,
             done: Vec::new(),
             sleep,
@@ -99,7 +114,20 @@ impl Tree {
             node.pick = awake;
         }
         node.wanted = 1 << node.keys[node.pick].0;
+        if let Some(cut_at) = self.cut_at {
+            node.wanted = u64::MAX;
+            if at == cut_at {
+                self.redundant = true;
+                return self.leaf(node.sleep);
+            }
+        }
         self.nodes.push(node);
+    }
+
+    /// Behind this state there is a part of the search.
+    fn leaf(&mut self, sleep: Vec<Asleep>) {
+        let picks = self.nodes.iter().map(|n| n.pick).collect();
+        self.leaves.push(Prefix { picks, sleep });
     }
 
     fn stays_asleep(&self, s: &Asleep, step: &Effects) -> bool {
@@ -157,7 +185,12 @@ impl Tree {
     fn advance(&mut self) -> bool {
         self.strayed |= self.depth < self.nodes.len();
         self.finish(u64::MAX, &[]);
-        while let Some(mut node) = self.nodes.pop() {
+        if self.cut_at.is_some() && !self.redundant {
+            self.leaf(Vec::new());
+        }
+        while self.nodes.len() > self.prefix.picks.len()
+            && let Some(mut node) = self.nodes.pop()
+        {
             self.path.events.truncate(self.nodes.len() + 1);
             let Some(event) = self.path.events.pop() else {
                 continue;
@@ -219,9 +252,11 @@ impl Chooser for Guide {
 pub(crate) struct Search(Rc<RefCell<Tree>>);
 
 impl Search {
-    pub fn new(relation: Relation) -> Search {
+    pub fn new(relation: Relation, prefix: Prefix, cut_at: Option<usize>) -> Search {
         Search(Rc::new(RefCell::new(Tree {
             relation,
+            prefix,
+            cut_at,
             ..Tree::default()
         })))
     }
@@ -251,15 +286,22 @@ impl Search {
     }
 }
 
-/// Explores all of a model.
-pub(crate) fn explore(runner: &Runner, model: &dyn Model, clock: &Clock, unit: &mut Unit) {
-    let search = Search::new(runner.relation);
+/// Explores what lies behind a prefix, with at most so many executions.
+pub(crate) fn explore(
+    runner: &Runner,
+    worker: &mut Worker<'_>,
+    prefix: &Prefix,
+    limit: u64,
+    clock: &Clock,
+    unit: &mut Unit,
+) {
+    let search = Search::new(runner.relation, prefix.clone(), None);
     loop {
-        if unit.counts.executions >= runner.executions || clock.is_over() {
+        if unit.counts.executions >= limit || clock.is_over() {
             unit.complete = false;
             return;
         }
-        let (run, record) = observed(&runner.config, model, search.chooser());
+        let (run, record) = observed(&runner.config, worker, search.chooser());
         let class = search.class();
         unit.counts.redundant += class.is_none() as u64;
         unit.count(&run, &record, true, class);
@@ -273,5 +315,39 @@ pub(crate) fn explore(runner: &Runner, model: &dyn Model, clock: &Clock, unit: &
         if unit.failure.is_some() || !goes_on {
             return;
         }
+    }
+}
+
+/// Parts that a search is cut into, at least, if it is large enough.
+const PARTS: usize = 64;
+/// Deepest cut.
+const DEEPEST: usize = 40;
+
+/// Cuts a search at states of one depth, and says how many executions that took. There, every way
+/// to go on is taken, but for those that sleep sets show to be equivalent.
+pub(crate) fn cut(runner: &Runner, worker: &mut Worker<'_>, clock: &Clock) -> (Vec<Prefix>, u64) {
+    let mut executions = 0;
+    let mut depth = 4;
+    loop {
+        let search = Search::new(runner.relation, Prefix::default(), Some(depth));
+        let whole = loop {
+            observed(&runner.config, worker, search.chooser());
+            executions += 1;
+            if !search.advance() {
+                break true;
+            }
+            if search.strayed() || clock.is_over() {
+                break false;
+            }
+        };
+        let leaves = std::mem::take(&mut search.0.borrow_mut().leaves);
+        if !whole {
+            // What is wrong shows when all is explored as one.
+            return (vec![Prefix::default()], executions);
+        }
+        if leaves.len() >= PARTS || depth >= DEEPEST {
+            return (leaves, executions);
+        }
+        depth += 4;
     }
 }

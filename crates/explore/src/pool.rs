@@ -8,11 +8,12 @@ pub const WORKER: &str = "bpfsim-worker";
 
 /// Runs the units 0 to `n - 1`, on `threads` threads, and hands each result to `merge` in the
 /// order of their numbers. After the first one for which `ends` is true come no more: units behind
-/// it may run, their results are dropped.
-pub(crate) fn in_order<T: Send>(
+/// it may run, their results are dropped. Each thread has what `worker` makes for itself.
+pub(crate) fn in_order<W, T: Send>(
     n: u64,
     threads: usize,
-    unit: impl Fn(u64) -> T + Sync,
+    worker: impl Fn() -> W + Sync,
+    unit: impl Fn(&mut W, u64) -> T + Sync,
     ends: impl Fn(&T) -> bool + Sync,
     mut merge: impl FnMut(T),
 ) {
@@ -23,13 +24,14 @@ pub(crate) fn in_order<T: Send>(
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             let (take, back) = (take.clone(), back.clone());
-            let (unit, ends, last) = (&unit, &ends, &last);
+            let (worker, unit, ends, last) = (&worker, &unit, &ends, &last);
             let work = move || {
+                let mut own = worker();
                 for i in take {
                     if i > last.load(Ordering::Acquire) {
                         continue;
                     }
-                    let result = unit(i);
+                    let result = unit(&mut own, i);
                     if ends(&result) {
                         last.fetch_min(i, Ordering::AcqRel);
                     }
@@ -92,15 +94,22 @@ mod tests {
     fn merged_in_order_up_to_the_first_that_ends() {
         for threads in [1, 2, 7] {
             let mut seen = Vec::new();
-            let unit = |i: u64| {
+            let unit = |_: &mut (), i: u64| {
                 // Later units tend to be ready first.
                 std::thread::sleep(std::time::Duration::from_micros(50 * (100 - i)));
                 i
             };
-            in_order(100, threads, unit, |&i| i % 40 == 39, |i| seen.push(i));
+            in_order(
+                100,
+                threads,
+                || (),
+                unit,
+                |&i| i % 40 == 39,
+                |i| seen.push(i),
+            );
             assert_eq!(seen, (0..40).collect::<Vec<_>>());
             let mut sum = 0;
-            in_order(100, threads, |i| i, |_| false, |i| sum += i);
+            in_order(100, threads, || (), |_, i| i, |_| false, |i| sum += i);
             assert_eq!(sum, 4950);
         }
     }

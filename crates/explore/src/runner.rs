@@ -4,7 +4,7 @@ use crate::bounded::Bounded;
 use crate::outcome::{Counts, Found, Outcome};
 use crate::pool::in_order;
 use crate::strategy::Probe;
-use crate::{Failed, Record, Recorder, Relation, Replay, Schedule, Strategy, Work, dpor, shrink};
+use crate::{Failed, Record, Recorder, Relation, Replay, Schedule, Strategy, dpor, shrink, walk};
 use bpfsim_kernel::{Chooser, Config, Offer, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,15 +13,12 @@ use std::time::{Duration, Instant};
 
 /// What is explored.
 pub trait Model: Sync {
-    /// Runs it once on a machine of this configuration, in the order that the chooser decides.
-    fn run(&self, config: &Config, chooser: Box<dyn Chooser>) -> Run;
+    /// What runs it on one thread.
+    fn worker(&self) -> Worker<'_>;
 }
 
-impl<F: Fn(&Config, Box<dyn Chooser>) -> Run + Sync> Model for F {
-    fn run(&self, config: &Config, chooser: Box<dyn Chooser>) -> Run {
-        self(config, chooser)
-    }
-}
+/// Runs a model once on a machine of this configuration, in the order that the chooser decides.
+pub type Worker<'a> = Box<dyn FnMut(&Config, Box<dyn Chooser>) -> Run + 'a>;
 
 /// One execution that is over.
 #[derive(Debug, Clone)]
@@ -87,6 +84,8 @@ pub struct Progress {
 
 /// Executions of one seed after another that make a unit of work.
 const SEEDS: u64 = 16;
+/// Executions after which a search is cut.
+const TRIAL: u64 = 512;
 
 /// Part of an exploration that one thread does.
 pub(crate) struct Unit {
@@ -104,13 +103,6 @@ impl Runner {
     /// Explores `model`, and says now and then where it has come to.
     pub fn explore_with(&self, model: &dyn Model, progress: &mut dyn FnMut(Progress)) -> Outcome {
         let clock = Clock::new(self.time_limit);
-        let probe = match self.strategy.wants_probe() {
-            true => self.probe(model),
-            false => Probe::default(),
-        };
-        let cut = self.cut(model, &clock);
-        let units = cut.units();
-        let of = self.strategy.is_seeded().then_some(self.executions);
         let mut outcome = Outcome {
             strategy: self.strategy.clone(),
             config: self.config.clone(),
@@ -118,25 +110,35 @@ impl Runner {
             complete: true,
             failure: None,
         };
+        let of = self.strategy.is_seeded().then_some(self.executions);
+        let mut merge = |outcome: &mut Outcome, unit: Unit| {
+            let before = match self.strategy.is_seeded() {
+                true => 0,
+                false => outcome.counts.executions,
+            };
+            outcome.counts.add(unit.counts);
+            outcome.complete &= unit.complete;
+            outcome.failure = unit.failure.map(|found| Found {
+                execution: found.execution + before,
+                ..found
+            });
+            progress(Progress {
+                executions: outcome.counts.executions,
+                traces: outcome.counts.traces.len() as u64,
+                of,
+            });
+        };
+        let Plan { work, begun } = self.plan(model, &clock);
+        if let Some(unit) = begun {
+            merge(&mut outcome, unit);
+        }
         in_order(
-            units,
+            work.units(),
             self.threads,
-            |i| self.unit(model, &cut, i, &probe, &clock),
+            || model.worker(),
+            |worker, i| self.unit(worker, &work, i, &clock),
             |unit| unit.failure.is_some(),
-            |unit| {
-                let before = outcome.counts.executions;
-                outcome.counts.add(unit.counts);
-                outcome.complete &= unit.complete;
-                outcome.failure = unit.failure.map(|found| Found {
-                    execution: found.execution + before,
-                    ..found
-                });
-                progress(Progress {
-                    executions: outcome.counts.executions,
-                    traces: outcome.counts.traces.len() as u64,
-                    of,
-                });
-            },
+            |unit| merge(&mut outcome, unit),
         );
         outcome.complete &= !clock.is_over();
         if let Some(found) = outcome.failure.take() {
@@ -147,7 +149,6 @@ impl Runner {
 
     /// Makes a failing order small, on a thread like those that executions run on.
     fn shrink(&self, model: &dyn Model, found: Found) -> Found {
-        let mut small = None;
         let runner = Runner {
             config: Config {
                 seed: found.seed,
@@ -155,80 +156,167 @@ impl Runner {
             },
             ..self.clone()
         };
-        let unit = |_| shrink::shrink(&runner, model, &found);
-        in_order(1, 1, unit, |_| true, |shrunk| small = Some(shrunk));
-        small.unwrap_or(found)
+        self.on_worker(model, |worker| shrink::shrink(&runner, worker, &found))
+            .unwrap_or(found)
+    }
+
+    /// Does something on a thread like those that executions run on.
+    fn on_worker<T: Send>(
+        &self,
+        model: &dyn Model,
+        f: impl Fn(&mut Worker<'_>) -> T + Sync,
+    ) -> Option<T> {
+        let mut result = None;
+        let unit = |worker: &mut Worker<'_>, _| f(worker);
+        in_order(
+            1,
+            1,
+            || model.worker(),
+            unit,
+            |_| true,
+            |r| result = Some(r),
+        );
+        result
     }
 
     fn probe(&self, model: &dyn Model) -> Probe {
-        let mut probe = Probe::default();
-        let unit = |_| {
+        let work = self.on_worker(model, |worker| {
             let (counter, work) = Counter::new();
-            model.run(&self.config, Box::new(counter));
+            worker(&self.config, Box::new(counter));
             work.take()
-        };
-        in_order(1, 1, unit, |_| true, |work| probe.work = Arc::new(work));
-        probe.steps = probe.work.values().map(|&n| u64::from(n)).sum();
-        probe
-    }
-
-    /// The units of work: a rule that knows neither the number of threads nor time.
-    fn cut(&self, model: &dyn Model, clock: &Clock) -> Cut {
-        match &self.strategy {
-            Strategy::Usual | Strategy::Replay(_) => Cut::Once,
-            Strategy::Random | Strategy::Pct { .. } | Strategy::Walk => Cut::Seeds {
-                first: self.shard.0,
-                stride: self.shard.1.max(1),
-                all: self.executions.div_ceil(SEEDS),
-            },
-            Strategy::Bounded { .. } => Cut::Once,
-            Strategy::Exhaustive => {
-                let _ = (model, clock);
-                Cut::Once
-            }
+        });
+        let work = Arc::new(work.unwrap_or_default());
+        Probe {
+            steps: work.values().map(|&n| u64::from(n)).sum(),
+            work,
         }
     }
 
-    fn unit(&self, model: &dyn Model, cut: &Cut, i: u64, probe: &Probe, clock: &Clock) -> Unit {
-        let mut unit = Unit {
-            counts: Counts::default(),
-            failure: None,
-            complete: true,
-        };
-        match (&self.strategy, cut) {
-            (Strategy::Bounded { preemptions }, _) => {
-                self.bounded(model, *preemptions, clock, &mut unit);
+    /// The units of work: a rule that knows neither the number of threads nor time. A search that
+    /// is small is done at once; a larger one is cut at states near its beginning.
+    fn plan(&self, model: &dyn Model, clock: &Clock) -> Plan {
+        match &self.strategy {
+            Strategy::Usual | Strategy::Replay(_) => Plan::of(Work::Once),
+            strategy if strategy.is_seeded() => Plan::of(Work::Seeds {
+                first: self.shard.0,
+                stride: self.shard.1.max(1),
+                all: self.executions.div_ceil(SEEDS),
+                probe: match strategy.wants_probe() {
+                    true => self.probe(model),
+                    false => Probe::default(),
+                },
+            }),
+            _ => self
+                .on_worker(model, |worker| self.plan_search(worker, clock))
+                .unwrap_or(Plan::of(Work::None)),
+        }
+    }
+
+    fn plan_search(&self, worker: &mut Worker<'_>, clock: &Clock) -> Plan {
+        let limit = self.executions.min(TRIAL);
+        let mut trial = Unit::new();
+        match self.strategy {
+            Strategy::Bounded { preemptions } => {
+                self.bounded(worker, preemptions, limit, clock, &mut trial);
             }
-            (Strategy::Exhaustive, _) => dpor::explore(self, model, clock, &mut unit),
-            (_, Cut::Seeds { first, stride, .. }) => {
+            _ => dpor::explore(
+                self,
+                worker,
+                &dpor::Prefix::default(),
+                limit,
+                clock,
+                &mut trial,
+            ),
+        }
+        let over = trial.complete || trial.failure.is_some() || limit == self.executions;
+        if over || clock.is_over() {
+            // All shards know that there is nothing to share; the first one counts it.
+            if self.shard.0 > 0 && trial.failure.is_none() {
+                trial.counts = Counts::default();
+            }
+            return Plan {
+                work: Work::None,
+                begun: Some(trial),
+            };
+        }
+        if let Strategy::Bounded { .. } = self.strategy {
+            return Plan::of(match self.shard.0 {
+                0 => Work::Once,
+                _ => Work::None,
+            });
+        }
+        let (prefixes, executions) = dpor::cut(self, worker, clock);
+        let left = self.executions - limit;
+        let (part, parts) = (self.shard.0 as usize, self.shard.1.max(1) as usize);
+        let mut begun = Unit::new();
+        if part == 0 {
+            begun.counts.executions = executions;
+        }
+        Plan {
+            work: Work::Prefixes {
+                each: (left / (prefixes.len() as u64).max(1)).max(1),
+                own: prefixes.into_iter().skip(part).step_by(parts).collect(),
+            },
+            begun: Some(begun),
+        }
+    }
+
+    fn unit(&self, worker: &mut Worker<'_>, work: &Work, i: u64, clock: &Clock) -> Unit {
+        let mut unit = Unit::new();
+        match (work, &self.strategy) {
+            (Work::Prefixes { own, each }, _) => {
+                dpor::explore(self, worker, &own[i as usize], *each, clock, &mut unit);
+            }
+            (
+                Work::Seeds {
+                    first,
+                    stride,
+                    probe,
+                    ..
+                },
+                _,
+            ) => {
                 let from = (first + i * stride) * SEEDS;
                 for n in from..(from + SEEDS).min(self.executions) {
-                    let seed = self.seed.wrapping_add(n);
                     let config = Config {
-                        seed,
+                        seed: self.seed.wrapping_add(n),
                         ..self.config.clone()
                     };
-                    let chooser = self.strategy.chooser(seed, probe);
-                    if clock.is_over() || !unit.run(&config, model, chooser) {
+                    let chooser = self.strategy.chooser(config.seed, probe);
+                    if clock.is_over() || !unit.run(&config, worker, chooser) {
                         break;
                     }
                 }
+                if let Some(found) = &mut unit.failure {
+                    found.execution += from;
+                }
+            }
+            (_, Strategy::Bounded { preemptions }) => {
+                self.bounded(worker, *preemptions, self.executions, clock, &mut unit);
             }
             _ => {
-                unit.run(&self.config, model, self.strategy.chooser(self.seed, probe));
+                let chooser = self.strategy.chooser(self.seed, &Probe::default());
+                unit.run(&self.config, worker, chooser);
             }
         }
         unit
     }
 
-    fn bounded(&self, model: &dyn Model, preemptions: u64, clock: &Clock, unit: &mut Unit) {
+    fn bounded(
+        &self,
+        worker: &mut Worker<'_>,
+        preemptions: u64,
+        limit: u64,
+        clock: &Clock,
+        unit: &mut Unit,
+    ) {
         let mut orders = Bounded::new(preemptions);
         while let Some(chooser) = orders.next_order() {
-            if unit.counts.executions >= self.executions || clock.is_over() {
+            if unit.counts.executions >= limit || clock.is_over() {
                 unit.complete = false;
                 break;
             }
-            let goes_on = unit.run(&self.config, model, chooser);
+            let goes_on = unit.run(&self.config, worker, chooser);
             if orders.strayed() {
                 unit.stray();
             }
@@ -240,28 +328,36 @@ impl Runner {
     }
 
     /// Runs one known order.
-    pub(crate) fn replay(&self, model: &dyn Model, schedule: Schedule) -> (Run, Record) {
-        observed(&self.config, model, Box::new(Replay::new(schedule)))
+    pub(crate) fn replay(&self, worker: &mut Worker<'_>, schedule: Schedule) -> (Run, Record) {
+        observed(&self.config, worker, Box::new(Replay::new(schedule)))
     }
 }
 
 /// Runs once, and tells the order that was taken.
 pub(crate) fn observed(
     config: &Config,
-    model: &dyn Model,
+    worker: &mut Worker<'_>,
     chooser: Box<dyn Chooser>,
 ) -> (Run, Record) {
     let (recorder, record) = Recorder::new(chooser);
-    let run = model.run(config, Box::new(recorder));
+    let run = worker(config, Box::new(recorder));
     let record = record.borrow().clone();
     (run, record)
 }
 
 impl Unit {
+    fn new() -> Unit {
+        Unit {
+            counts: Counts::default(),
+            failure: None,
+            complete: true,
+        }
+    }
+
     /// Runs once more. False after a failure.
-    fn run(&mut self, config: &Config, model: &dyn Model, chooser: Box<dyn Chooser>) -> bool {
+    fn run(&mut self, config: &Config, worker: &mut Worker<'_>, chooser: Box<dyn Chooser>) -> bool {
         let explores = chooser.explores();
-        let (run, record) = observed(config, model, chooser);
+        let (run, record) = observed(config, worker, chooser);
         self.count(&run, &record, explores, Some(run.trace));
         if let Some(found) = &mut self.failure {
             found.seed = config.seed;
@@ -307,22 +403,45 @@ impl Unit {
     }
 }
 
+/// What there is to do, beside what was done already to find it out.
+struct Plan {
+    work: Work,
+    begun: Option<Unit>,
+}
+
+impl Plan {
+    fn of(work: Work) -> Plan {
+        Plan { work, begun: None }
+    }
+}
+
 /// How work is cut.
-enum Cut {
+enum Work {
+    None,
     Once,
     /// Units of `SEEDS` seeds each: every `stride`th of `all`.
     Seeds {
         first: u64,
         stride: u64,
         all: u64,
+        probe: Probe,
+    },
+    /// What lies behind each of these, with at most so many executions each.
+    Prefixes {
+        own: Vec<dpor::Prefix>,
+        each: u64,
     },
 }
 
-impl Cut {
+impl Work {
     fn units(&self) -> u64 {
-        match *self {
-            Cut::Once => 1,
-            Cut::Seeds { first, stride, all } => all.saturating_sub(first).div_ceil(stride),
+        match self {
+            Work::None => 0,
+            Work::Once => 1,
+            Work::Seeds {
+                first, stride, all, ..
+            } => all.saturating_sub(*first).div_ceil(*stride),
+            Work::Prefixes { own, .. } => own.len() as u64,
         }
     }
 }
@@ -347,11 +466,11 @@ impl Clock {
 /// Takes the default order and counts each execution's steps.
 struct Counter {
     order: Replay,
-    work: Rc<RefCell<Work>>,
+    work: Rc<RefCell<walk::Work>>,
 }
 
 impl Counter {
-    fn new() -> (Counter, Rc<RefCell<Work>>) {
+    fn new() -> (Counter, Rc<RefCell<walk::Work>>) {
         let work = Rc::default();
         let counter = Counter {
             order: Replay::new(Schedule::default()),

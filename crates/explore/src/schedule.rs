@@ -201,6 +201,29 @@ impl ReplayString {
     }
 }
 
+impl ReplayString {
+    /// What takes the order.
+    pub fn chooser(&self) -> Box<dyn Chooser> {
+        match &self.schedule {
+            Some(schedule) => Box::new(Replay::new(schedule.clone())),
+            None => Box::new(Usual),
+        }
+    }
+
+    /// Checks that what was run was what was meant: these objects, and no choice that there was
+    /// not.
+    pub fn check_run(&self, objects: u32, strayed: bool) -> Result<(), ReplayError> {
+        if self.objects != objects {
+            let (was, is) = (self.objects, objects);
+            return Err(ReplayError::Object { was, is });
+        }
+        match strayed {
+            true => Err(ReplayError::Strayed),
+            false => Ok(()),
+        }
+    }
+}
+
 const PREFIX: &str = "bs1-";
 
 /// Numbers of the configuration, in the format's order, and their defaults.

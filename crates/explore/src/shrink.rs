@@ -3,22 +3,22 @@
 
 use crate::bounded::Bounded;
 use crate::outcome::Found;
-use crate::runner::{Model, Run, Runner, observed};
+use crate::runner::{Run, Runner, Worker, observed};
 use crate::{Record, Schedule};
 
-struct Shrink<'a> {
+struct Shrink<'a, 'w> {
     runner: &'a Runner,
-    model: &'a dyn Model,
+    worker: &'a mut Worker<'w>,
     best: Found,
     left: u64,
 }
 
 /// The smallest order that fails like `found` that is found within the runner's bound of
 /// executions. Deterministic.
-pub(crate) fn shrink(runner: &Runner, model: &dyn Model, found: &Found) -> Found {
+pub(crate) fn shrink(runner: &Runner, worker: &mut Worker<'_>, found: &Found) -> Found {
     let mut shrink = Shrink {
         runner,
-        model,
+        worker,
         best: found.clone(),
         left: runner.shrink,
     };
@@ -39,7 +39,7 @@ fn size(found: &Found) -> (u64, usize, u64) {
     (found.preemptions, departures, found.steps)
 }
 
-impl Shrink<'_> {
+impl Shrink<'_, '_> {
     /// Takes an order over if it fails alike and is smaller.
     fn judge(&mut self, run: Run, record: Record) -> bool {
         let Err(failed) = run.result else {
@@ -71,7 +71,7 @@ impl Shrink<'_> {
                 let mut departures = schedule.departures().to_vec();
                 departures.drain(at..(at + len).min(departures.len()));
                 self.left -= 1;
-                let (run, record) = self.runner.replay(self.model, Schedule::new(departures));
+                let (run, record) = self.runner.replay(self.worker, Schedule::new(departures));
                 if !self.judge(run, record) {
                     at += len;
                 }
@@ -88,7 +88,7 @@ impl Shrink<'_> {
             let mut orders = Bounded::new(bound);
             while let Some(chooser) = orders.next_order().filter(|_| share > 0) {
                 (share, self.left) = (share - 1, self.left - 1);
-                let (run, record) = observed(&self.runner.config, self.model, chooser);
+                let (run, record) = observed(&self.runner.config, self.worker, chooser);
                 if orders.strayed() {
                     return;
                 }

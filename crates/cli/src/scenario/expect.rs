@@ -51,6 +51,7 @@ fn unmet<T>(span: Range<usize>, message: String) -> Result<T, Problem> {
         span,
         message,
         wrong: false,
+        failed: None,
     })
 }
 

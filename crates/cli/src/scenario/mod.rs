@@ -5,11 +5,13 @@ mod expect;
 mod value;
 
 use bpfsim::{
-    Config, Cpu, Ebpf, Error, Job, Map, ProgramInput, Seed, Sim, User as UserTask, update,
+    Config, Cpu, Ebpf, Error, Failed, Job, Map, ProgramInput, Seed, Sim, User as UserTask,
+    update,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 use toml::{Spanned, Value};
 
@@ -126,6 +128,8 @@ struct Problem {
     span: Range<usize>,
     message: String,
     wrong: bool,
+    /// What the simulation says of it.
+    failed: Option<Failed>,
 }
 
 /// Something in the file that cannot be meant.
@@ -134,6 +138,7 @@ fn wrong<T>(span: Range<usize>, message: impl ToString) -> Result<T, Problem> {
         span,
         message: message.to_string(),
         wrong: true,
+        failed: None,
     })
 }
 
@@ -145,6 +150,7 @@ fn failed(span: Range<usize>) -> impl FnOnce(Error) -> Problem {
             span,
             message: error.to_string(),
             wrong,
+            failed: Some(error.failed()).filter(|f| f.kind != "error"),
         }
     }
 }
@@ -177,10 +183,40 @@ impl Scenario {
         Ok(config)
     }
 
+    /// Reads a scenario from its file.
+    pub fn read(path: &Path) -> Result<Scenario, String> {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|e| format!("{}: {e}", path.display()))?;
+        Scenario::parse(&path.display().to_string(), &text)
+    }
+
     /// Runs the scenario on an object in one order.
     pub fn run(&self, object: &[u8], config: Config, seed: Seed) -> Result<(Sim, Ebpf), Ended> {
         let sim = Sim::with(config, seed).map_err(|e| Ended::Wrong(e.to_string()))?;
         self.run_on(sim, object)
+    }
+
+    /// Runs the scenario on an object as a test of an exploration. Failures of the kind
+    /// `scenario` are the scenario's own.
+    pub fn explore(&self, sim: &Sim, object: &[u8]) -> Result<(), Failed> {
+        let failed = |kind: &str, place, message| Failed {
+            kind: kind.to_string(),
+            place,
+            object: None,
+            message,
+        };
+        let loaded = Ebpf::load(sim, object);
+        let mut bpf = loaded.map_err(|e| failed("scenario", None, e.to_string()))?;
+        self.steps(sim, &mut bpf).map_err(|problem| {
+            let message = self.message(&problem);
+            let line = line_of(&self.text, problem.span.start);
+            let place = Some(format!("{}:{line}", self.name));
+            match problem.failed {
+                _ if problem.wrong => failed("scenario", place, message),
+                Some(own) => Failed { message, ..own },
+                None => failed("expectation", place, message),
+            }
+        })
     }
 
     /// Runs the scenario on an object and a machine.
