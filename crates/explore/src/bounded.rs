@@ -5,8 +5,8 @@
 //! polynomially many. A preemption is a step of another execution while the one before could have
 //! gone on.
 
-use crate::schedule::default_pick;
-use bpfsim_kernel::{Chooser, CtxId, Offer, Step};
+use crate::schedule::{Last, default_pick};
+use bpfsim_kernel::{Chooser, Offer, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ struct Way {
     nodes: Vec<Node>,
     at: usize,
     preemptions: u64,
-    last: Option<CtxId>,
+    last: Option<Last>,
     strayed: bool,
     /// Picks that the bound forbade.
     cut: u64,
@@ -93,7 +93,9 @@ impl Chooser for OnTheWay {
             way.strayed |= node.choices != choices;
         } else {
             let pick = default_pick(offer.choices, way.last);
-            let goes_on = Some(offer.choices[pick].id) == way.last;
+            let goes_on = way
+                .last
+                .is_some_and(|last| last.goes_on(&offer.choices[pick]));
             let others = (0..choices).rev().filter(|&i| i != pick);
             let rest: Vec<usize> = match goes_on && way.preemptions >= self.bound {
                 true => Vec::new(),
@@ -116,9 +118,8 @@ impl Chooser for OnTheWay {
 
     fn stepped(&mut self, step: &Step<'_>) {
         let way = &mut *self.way.borrow_mut();
-        let id = step.choices[step.picked].id;
-        let could_go_on = step.choices.iter().any(|c| Some(c.id) == way.last);
-        way.preemptions += (Some(id) != way.last && could_go_on) as u64;
-        way.last = Some(id);
+        let preempted = way.last.is_some_and(|last| last.is_preempted(step));
+        way.preemptions += preempted as u64;
+        way.last = Some(Last::of(step));
     }
 }

@@ -15,8 +15,8 @@
 
 use crate::hb::{Effects, Key, Path, Relation, key};
 use crate::runner::{Clock, Runner, Unit, Worker, observed};
-use crate::schedule::default_pick;
-use bpfsim_kernel::{Choice, Chooser, CtxId, Offer, Step};
+use crate::schedule::{Last, default_pick};
+use bpfsim_kernel::{Choice, Chooser, Offer, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -73,7 +73,7 @@ pub(crate) struct Tree {
     path: Path,
     /// Steps taken in this execution.
     depth: usize,
-    last: Option<CtxId>,
+    last: Option<Last>,
     /// All that could be done was asleep: the rest of this execution is known.
     redundant: bool,
     strayed: bool,
@@ -239,7 +239,7 @@ impl Chooser for Guide {
         if known && tree.depth == tree.path.events.len() {
             tree.path.push(step);
         }
-        tree.last = Some(step.choices[step.picked].id);
+        tree.last = Some(Last::of(step));
         tree.depth += 1;
     }
 

@@ -11,9 +11,11 @@
 //! Executions in which all dependent steps come in the same order are one trace
 //! (Mazurkiewicz): all end in the same state.
 
-use bpfsim_kernel::{Choice, Step, Touch, mix};
+use bpfsim_kernel::{Choice, Chooser, Offer, Step, Touch, mix};
 use bpfsim_vm::AccessKind;
 use smallvec::SmallVec;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// Why two steps of different CPUs may not change places.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -264,5 +266,46 @@ fn raise(clock: &mut SmallVec<[u32; 4]>, cpu: u32, nth: u32) {
 fn join(clock: &mut SmallVec<[u32; 4]>, other: &[u32]) {
     for (cpu, &nth) in other.iter().enumerate() {
         raise(clock, cpu as u32, nth);
+    }
+}
+
+/// Watches the order that another chooser takes, for its class.
+pub(crate) struct Observer {
+    relation: Relation,
+    path: Rc<RefCell<Path>>,
+    inner: Box<dyn Chooser>,
+}
+
+impl Observer {
+    pub fn new(relation: Relation, inner: Box<dyn Chooser>) -> (Observer, Rc<RefCell<Path>>) {
+        let path = Rc::default();
+        let observer = Observer {
+            relation,
+            path: Rc::clone(&path),
+            inner,
+        };
+        (observer, path)
+    }
+}
+
+impl Chooser for Observer {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        self.inner.choose(offer)
+    }
+
+    fn explores(&self) -> bool {
+        self.inner.explores()
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        let mut path = self.path.borrow_mut();
+        path.finish(&self.relation, step.window, step.choices);
+        path.push(step);
+        drop(path);
+        self.inner.stepped(step);
+    }
+
+    fn records(&self) -> bool {
+        true
     }
 }

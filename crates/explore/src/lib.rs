@@ -37,7 +37,9 @@ pub use pct::Pct;
 pub use pool::WORKER;
 pub use random::Random;
 pub use runner::{Model, Progress, Run, Runner, Worker};
-pub use schedule::{Departure, Record, Recorder, Replay, ReplayString, Schedule, default_pick};
+pub use schedule::{
+    Departure, Last, Record, Recorder, Replay, ReplayString, Schedule, default_pick,
+};
 pub use strategy::Strategy;
 pub use walk::{Walk, Work};
 

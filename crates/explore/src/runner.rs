@@ -1,6 +1,7 @@
 //! Explorations: many executions of one test, on as many threads as there are.
 
 use crate::bounded::Bounded;
+use crate::hb::Observer;
 use crate::outcome::{Counts, Found, Outcome};
 use crate::pool::in_order;
 use crate::strategy::Probe;
@@ -53,6 +54,9 @@ pub struct Runner {
     pub shrink: u64,
     /// Which steps may change places, for [`Strategy::Exhaustive`].
     pub relation: Relation,
+    /// Orders that differ only in the places of independent steps count as one trace, whatever the
+    /// strategy.
+    pub classes: bool,
 }
 
 impl Default for Runner {
@@ -67,6 +71,7 @@ impl Default for Runner {
             shard: (0, 1),
             shrink: 2_000,
             relation: Relation::default(),
+            classes: false,
         }
     }
 }
@@ -283,7 +288,7 @@ impl Runner {
                         ..self.config.clone()
                     };
                     let chooser = self.strategy.chooser(config.seed, probe);
-                    if clock.is_over() || !unit.run(&config, worker, chooser) {
+                    if clock.is_over() || !unit.run(self, &config, worker, chooser) {
                         break;
                     }
                 }
@@ -296,7 +301,7 @@ impl Runner {
             }
             _ => {
                 let chooser = self.strategy.chooser(self.seed, &Probe::default());
-                unit.run(&self.config, worker, chooser);
+                unit.run(self, &self.config, worker, chooser);
             }
         }
         unit
@@ -316,7 +321,7 @@ impl Runner {
                 unit.complete = false;
                 break;
             }
-            let goes_on = unit.run(&self.config, worker, chooser);
+            let goes_on = unit.run(self, &self.config, worker, chooser);
             if orders.strayed() {
                 unit.stray();
             }
@@ -355,10 +360,29 @@ impl Unit {
     }
 
     /// Runs once more. False after a failure.
-    fn run(&mut self, config: &Config, worker: &mut Worker<'_>, chooser: Box<dyn Chooser>) -> bool {
+    fn run(
+        &mut self,
+        runner: &Runner,
+        config: &Config,
+        worker: &mut Worker<'_>,
+        chooser: Box<dyn Chooser>,
+    ) -> bool {
         let explores = chooser.explores();
-        let (run, record) = observed(config, worker, chooser);
-        self.count(&run, &record, explores, Some(run.trace));
+        let (run, record, class) = match runner.classes && explores {
+            true => {
+                let (observer, path) = Observer::new(runner.relation, chooser);
+                let (run, record) = observed(config, worker, Box::new(observer));
+                let mut path = path.borrow_mut();
+                path.finish(&runner.relation, u64::MAX, &[]);
+                (run, record, path.class())
+            }
+            false => {
+                let (run, record) = observed(config, worker, chooser);
+                let trace = run.trace;
+                (run, record, trace)
+            }
+        };
+        self.count(&run, &record, explores, Some(class));
         if let Some(found) = &mut self.failure {
             found.seed = config.seed;
         }

@@ -5,7 +5,9 @@
 //! schedule without departures is empty, and one bug's schedule fits into a line.
 
 use crate::ReplayError;
-use bpfsim_kernel::{Choice, Chooser, Config, CtxId, Offer, Preemption, Step, Usual};
+use bpfsim_kernel::{
+    Choice, Chooser, Config, Cpu, CtxId, Next, Offer, Preemption, Starts, Step, Usual,
+};
 use data_encoding::BASE64URL_NOPAD;
 use std::cell::RefCell;
 use std::fmt;
@@ -14,9 +16,46 @@ use std::str::FromStr;
 
 /// What is chosen where nothing else is said: what executed last goes on if it can, otherwise
 /// what would usually come first.
-pub fn default_pick(choices: &[Choice], last: Option<CtxId>) -> usize {
-    let goes_on = choices.iter().position(|c| Some(c.id) == last);
+pub fn default_pick(choices: &[Choice], last: Option<Last>) -> usize {
+    let goes_on = last.and_then(|last| choices.iter().position(|c| last.goes_on(c)));
     goes_on.unwrap_or_else(|| Usual::pick(choices))
+}
+
+/// Who took the last step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Last {
+    cpu: Cpu,
+    id: CtxId,
+    /// The step began something, whose identity is its own.
+    began: bool,
+}
+
+impl Last {
+    /// Of this step.
+    pub fn of(step: &Step<'_>) -> Last {
+        let choice = &step.choices[step.picked];
+        Last {
+            cpu: choice.cpu,
+            id: choice.id,
+            began: matches!(choice.next, Next::Start(_) | Next::Syscall { .. }),
+        }
+    }
+
+    /// True when this choice is what took the last step, going on.
+    pub fn goes_on(&self, choice: &Choice) -> bool {
+        let begins = matches!(
+            choice.next,
+            Next::Start(Starts::Timers | Starts::Work | Starts::TaskWork)
+        );
+        let began = self.began && choice.cpu == self.cpu;
+        !begins && (began || choice.id == self.id)
+    }
+
+    /// True when this step is another's, although the last one could have gone on.
+    pub fn is_preempted(&self, step: &Step<'_>) -> bool {
+        let could = step.choices.iter().any(|c| self.goes_on(c));
+        could && !self.goes_on(&step.choices[step.picked])
+    }
 }
 
 /// An order: its departures from the default.
@@ -58,7 +97,7 @@ impl Schedule {
 pub struct Replay {
     schedule: Schedule,
     at: u32,
-    last: Option<CtxId>,
+    last: Option<Last>,
 }
 
 impl Replay {
@@ -87,7 +126,7 @@ impl Chooser for Replay {
     }
 
     fn stepped(&mut self, step: &Step<'_>) {
-        self.last = Some(step.choices[step.picked].id);
+        self.last = Some(Last::of(step));
     }
 }
 
@@ -109,7 +148,7 @@ pub struct Record {
 /// Writes down what another chooser chooses.
 pub struct Recorder<C: ?Sized> {
     record: Rc<RefCell<Record>>,
-    last: Option<CtxId>,
+    last: Option<Last>,
     inner: Box<C>,
 }
 
@@ -148,12 +187,11 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
     }
 
     fn stepped(&mut self, step: &Step<'_>) {
-        let id = step.choices[step.picked].id;
-        let could_go_on = step.choices.iter().any(|c| Some(c.id) == self.last);
+        let preempted = self.last.is_some_and(|last| last.is_preempted(step));
         let mut record = self.record.borrow_mut();
         record.steps += 1;
-        record.preemptions += (Some(id) != self.last && could_go_on) as u64;
-        self.last = Some(id);
+        record.preemptions += preempted as u64;
+        self.last = Some(Last::of(step));
         drop(record);
         self.inner.stepped(step);
     }

@@ -12,5 +12,6 @@ pub mod map_ops;
 pub mod programs;
 pub mod recording;
 pub mod test_runs;
+pub mod small_orders;
 #[cfg(feature = "verdicts")]
 pub mod verdicts;

@@ -1,0 +1,92 @@
+//! Small random programs for `fixtures/small_orders.bpf.o`: few enough steps that every order of
+//! them can be enumerated.
+
+/// One program: what two or three executions do, and what callbacks do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmallOrders {
+    /// `scripts[i][j]` is (code, argument): the fixture's `scripts`.
+    pub scripts: [[(u8, u8); SCRIPT_LEN]; SCRIPTS],
+    /// CPU and script of each execution that is begun.
+    pub begun: Vec<(u32, u32)>,
+}
+
+/// Scripts.
+pub const SCRIPTS: usize = 8;
+/// Operations of a script.
+pub const SCRIPT_LEN: usize = 4;
+
+/// What scripts do, by how often: the fixture's `enum code`.
+const CODES: &[(u8, u32)] = &[
+    (1, 4),  // increment
+    (2, 3),  // atomic add
+    (3, 3),  // load
+    (4, 2),  // store
+    (5, 3),  // increment under a lock
+    (6, 3),  // timer, at once
+    (7, 3),  // timer, after a while
+    (8, 4),  // cancel
+    (9, 3),  // work
+    (10, 2), // map update
+    (11, 2), // map delete
+    (12, 2), // map look-up
+];
+
+/// Scripts from here on are those of callbacks.
+const CALLBACKS: u8 = 4;
+
+/// The program of a seed.
+pub fn small_orders(seed: u64) -> SmallOrders {
+    let mut rng = Rng(seed);
+    let mut scripts = [[(0, 0); SCRIPT_LEN]; SCRIPTS];
+    for (i, script) in scripts.iter_mut().enumerate() {
+        let callback = i >= CALLBACKS.into();
+        let len = 1 + rng.below(if callback { 1 } else { 2 });
+        for op in script.iter_mut().take(len as usize) {
+            *op = op_of(&mut rng, callback);
+        }
+    }
+    let mut begun = vec![(0, 0), (1, 1)];
+    if rng.below(4) == 0 {
+        begun.push((rng.below(2), 2));
+    }
+    SmallOrders { scripts, begun }
+}
+
+fn op_of(rng: &mut Rng, callback: bool) -> (u8, u8) {
+    let all: u32 = CODES.iter().map(|(_, weight)| weight).sum();
+    let mut at = rng.below(all);
+    let found = CODES.iter().find(|(_, weight)| {
+        let here = at < *weight;
+        at = at.wrapping_sub(*weight);
+        here
+    });
+    let code = found.map_or(1, |(code, _)| *code);
+    match code {
+        // Callbacks arm nothing, or there would be no end.
+        6 | 7 | 9 if callback => (2, 0),
+        // Few elements, so that executions meet there.
+        6..=9 => (code, CALLBACKS + rng.below(2) as u8),
+        _ => (code, rng.below(2) as u8),
+    }
+}
+
+impl SmallOrders {
+    /// As the fixture has them in its `scripts`.
+    pub fn bytes(&self) -> Vec<u8> {
+        let ops = self.scripts.iter().flatten();
+        ops.flat_map(|(code, arg)| [*code, *arg]).collect()
+    }
+}
+
+/// SplitMix64.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (((z ^ (z >> 31)) >> 32) * n as u64 >> 32) as u32
+    }
+}
