@@ -1,0 +1,85 @@
+//! The zoo, explored: each strategy finds each bug and makes it as small as it is known to be, what
+//! is fixed passes in every order, and results do not depend on the number of threads.
+
+use bpfsim::{Config, Outcome, Runner, Strategy};
+use bpfsim_cli::scenario::Scenario;
+use std::path::Path;
+
+const ZOO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/zoo");
+
+struct Animal {
+    name: String,
+    scenario: Scenario,
+    bug: Vec<u8>,
+    fixed: Vec<u8>,
+    /// Fewest preemptions that the bug takes.
+    preemptions: u64,
+}
+
+fn zoo() -> Vec<Animal> {
+    let files = std::fs::read_dir(ZOO).unwrap().map(|e| e.unwrap().file_name());
+    let names = files.filter_map(|f| f.to_str()?.strip_suffix(".zoo.toml").map(str::to_string));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let animal = |name: String| {
+        let known = std::fs::read_to_string(format!("{ZOO}/{name}.zoo.toml")).unwrap();
+        let known: toml::Table = known.parse().unwrap();
+        let object = |dir: &str| std::fs::read(format!("{ZOO}/{dir}{name}.bpf.o")).unwrap();
+        Animal {
+            scenario: Scenario::read(Path::new(&format!("{ZOO}/{name}.scenario.toml"))).unwrap(),
+            bug: object(""),
+            fixed: object("fixed/"),
+            preemptions: known["preemptions"].as_integer().unwrap() as u64,
+            name,
+        }
+    };
+    names.into_iter().map(animal).collect()
+}
+
+impl Animal {
+    fn explore(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
+        let config = self.scenario.config(Config::default()).unwrap();
+        let runner = Runner::new().strategy(strategy).executions(n).config(config);
+        let explored = |sim: &_| self.scenario.explore(sim, object);
+        runner.threads(threads).explore(explored, &mut |_| {})
+    }
+}
+
+#[test]
+fn bugs_are_found_and_made_as_small_as_they_can_be() {
+    for animal in zoo() {
+        for (strategy, n) in [
+            (Strategy::Random, 1_000),
+            (Strategy::Pct { depth: 3 }, 500),
+            (Strategy::Exhaustive, 1_000),
+        ] {
+            let outcome = animal.explore(&animal.bug, strategy.clone(), n, 2);
+            let found = outcome.failure.unwrap_or_else(|| panic!("{}: {strategy:?}", animal.name));
+            assert_eq!(found.failed.kind, "expectation", "{}", animal.name);
+            assert_eq!(found.preemptions, animal.preemptions, "{}: {strategy:?}", animal.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_fixed_passes_in_every_order() {
+    for animal in zoo() {
+        let outcome = animal.explore(&animal.fixed, Strategy::Exhaustive, 10_000, 2);
+        assert_eq!(outcome.failure, None, "{}", animal.name);
+        assert!(outcome.complete, "{}: {outcome}", animal.name);
+        let (executions, traces) = (outcome.counts.executions, outcome.counts.traces.len() as u64);
+        assert!(executions * 2 <= traces * 3, "{}: {outcome}", animal.name);
+    }
+}
+
+#[test]
+fn one_thread_or_four_the_same_traces() {
+    for animal in zoo() {
+        for strategy in [Strategy::Random, Strategy::Walk, Strategy::Exhaustive] {
+            let explore = |n| animal.explore(&animal.fixed, strategy.clone(), 200, n);
+            let [one, again, four] = [1, 1, 4].map(explore);
+            assert_eq!(one.counts, again.counts, "{}: {strategy:?}", animal.name);
+            assert_eq!(one.counts, four.counts, "{}: {strategy:?}", animal.name);
+        }
+    }
+}
