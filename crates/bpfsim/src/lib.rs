@@ -38,7 +38,9 @@ pub use bpfsim_abi::{Errno, KernelVersion};
 pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::timeline;
-pub use bpfsim_explore::{Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy};
+pub use bpfsim_explore::{
+    Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
+};
 pub use bpfsim_kernel::{
     AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
     FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported,

@@ -3,8 +3,8 @@
 use crate::scenario::{Ended, Scenario};
 use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
-use bpfsim::timeline::{Detail, Timeline};
 use bpfsim::explore;
+use bpfsim::timeline::{Detail, Timeline};
 use bpfsim::{Config, Ebpf, Event, ProgramInput, Record, ReplayString, Seed, Sim, What};
 use serde_json::{Value, json};
 use std::cell::RefCell;

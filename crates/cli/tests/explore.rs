@@ -17,7 +17,9 @@ struct Animal {
 }
 
 fn zoo() -> Vec<Animal> {
-    let files = std::fs::read_dir(ZOO).unwrap().map(|e| e.unwrap().file_name());
+    let files = std::fs::read_dir(ZOO)
+        .unwrap()
+        .map(|e| e.unwrap().file_name());
     let names = files.filter_map(|f| f.to_str()?.strip_suffix(".zoo.toml").map(str::to_string));
     let mut names: Vec<String> = names.collect();
     names.sort();
@@ -39,7 +41,10 @@ fn zoo() -> Vec<Animal> {
 impl Animal {
     fn explore(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
         let config = self.scenario.config(Config::default()).unwrap();
-        let runner = Runner::new().strategy(strategy).executions(n).config(config);
+        let runner = Runner::new()
+            .strategy(strategy)
+            .executions(n)
+            .config(config);
         let explored = |sim: &_| self.scenario.explore(sim, object);
         runner.threads(threads).explore(explored, &mut |_| {})
     }
@@ -54,9 +59,15 @@ fn bugs_are_found_and_made_as_small_as_they_can_be() {
             (Strategy::Exhaustive, 1_000),
         ] {
             let outcome = animal.explore(&animal.bug, strategy.clone(), n, 2);
-            let found = outcome.failure.unwrap_or_else(|| panic!("{}: {strategy:?}", animal.name));
+            let found = outcome
+                .failure
+                .unwrap_or_else(|| panic!("{}: {strategy:?}", animal.name));
             assert_eq!(found.failed.kind, "expectation", "{}", animal.name);
-            assert_eq!(found.preemptions, animal.preemptions, "{}: {strategy:?}", animal.name);
+            assert_eq!(
+                found.preemptions, animal.preemptions,
+                "{}: {strategy:?}",
+                animal.name
+            );
         }
     }
 }
@@ -67,7 +78,10 @@ fn what_is_fixed_passes_in_every_order() {
         let outcome = animal.explore(&animal.fixed, Strategy::Exhaustive, 10_000, 2);
         assert_eq!(outcome.failure, None, "{}", animal.name);
         assert!(outcome.complete, "{}: {outcome}", animal.name);
-        let (executions, traces) = (outcome.counts.executions, outcome.counts.traces.len() as u64);
+        let (executions, traces) = (
+            outcome.counts.executions,
+            outcome.counts.traces.len() as u64,
+        );
         assert!(executions * 2 <= traces * 3, "{}: {outcome}", animal.name);
     }
 }

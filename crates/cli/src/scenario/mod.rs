@@ -5,8 +5,7 @@ mod expect;
 mod value;
 
 use bpfsim::{
-    Config, Cpu, Ebpf, Error, Failed, Job, Map, ProgramInput, Seed, Sim, User as UserTask,
-    update,
+    Config, Cpu, Ebpf, Error, Failed, Job, Map, ProgramInput, Seed, Sim, User as UserTask, update,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
