@@ -49,6 +49,22 @@ impl Machine {
         origin.pending.set(true);
         &self.sim
     }
+
+    /// From here on executions can go back to the choices of the one before: [`Machine::again`].
+    pub fn remember(&self) {
+        self.sim.kernel_mut().remember();
+    }
+
+    /// [`Machine::begin`] for an execution that makes the first `keep` choices of the last one
+    /// again. The test runs from its start, but what the simulation did between those choices is
+    /// not done again; where code of user space ([`Sim::spawn_user`]) has turns, it is.
+    pub fn again(&self, seed: u64, keep: usize, chooser: Box<dyn Chooser>) -> &Sim {
+        let sim = self.begin(seed, chooser);
+        sim.origin().pending.set(false);
+        sim.kernel_mut().again(keep);
+        sim.origin().pending.set(true);
+        sim
+    }
 }
 
 /// Where a simulation begins.

@@ -167,6 +167,18 @@ pub trait Chooser {
         let _ = step;
     }
 
+    /// Choices up to number `choices` of this execution, from 0, are made as in the execution
+    /// before, and neither asked for nor their steps told; see [`Kernel::again`](crate::Kernel::again).
+    fn passed(&mut self, choices: usize) {
+        let _ = choices;
+    }
+
+    /// True when a later execution may differ in the choice that was just made: then it is worth
+    /// the memory to remember what was before.
+    fn comes_back(&self) -> bool {
+        true
+    }
+
     /// True when [`Step::touched`] is wanted.
     fn records(&self) -> bool {
         false

@@ -105,6 +105,8 @@ pub struct Kernel {
     pub(crate) window: Window,
     pub(crate) callbacks: u64,
     pub(crate) offer: crate::sched::Offered,
+    /// What searches go back to.
+    pub(crate) prefix: Option<Box<crate::prefix::Prefix>>,
     pub(crate) buffers: Buffers,
     /// No part of snapshots.
     pub(crate) recorder: Option<Box<crate::record::Recorder>>,
@@ -188,6 +190,7 @@ impl Kernel {
             window: Window::default(),
             callbacks: 0,
             offer: Default::default(),
+            prefix: None,
             buffers: Buffers::default(),
             recorder: None,
         };

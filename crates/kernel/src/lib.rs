@@ -41,6 +41,7 @@ mod map;
 mod mapop;
 mod object;
 mod packet;
+mod prefix;
 mod prepare;
 mod printk;
 mod prog;

@@ -66,6 +66,9 @@ impl Kernel {
                     window: self.window.nth,
                 };
                 let picked = self.chooser.choose(&offer).min(n - 1);
+                if self.prefix.is_some() {
+                    self.note_choice(until);
+                }
                 self.st.trace.word(picked as u64);
                 picked
             }

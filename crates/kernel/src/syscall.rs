@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::ids::{Cpu, MapId, ProgId, TaskId};
 use crate::kernel::Kernel;
 use crate::map::update;
+use crate::prefix::Begin;
 use crate::prog::{ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{Job, Phase, Run};
@@ -222,13 +223,25 @@ impl Kernel {
     /// Lets the simulation go on until the goal is reached or user space has its turn.
     pub fn run(&mut self, goal: Goal) -> Result<Paused, Failure> {
         self.offer.again = false;
-        let mut until = match goal {
-            Goal::Until(t) => Some(t),
-            _ => None,
+        let until = match self.begin_stretch(goal) {
+            Begin::Over(result) => return result,
+            Begin::Middle(until) => until,
+            Begin::Anew => {
+                if !std::mem::take(&mut self.window.open) {
+                    self.begin_window();
+                }
+                match goal {
+                    Goal::Until(t) => Some(t),
+                    _ => None,
+                }
+            }
         };
-        if !std::mem::take(&mut self.window.open) {
-            self.begin_window();
-        }
+        let result = self.go_on(goal, until);
+        self.end_stretch(&result);
+        result
+    }
+
+    fn go_on(&mut self, goal: Goal, mut until: Option<u64>) -> Result<Paused, Failure> {
         self.window.job = match goal {
             Goal::Job(job) => Some(job.0),
             Goal::Idle | Goal::Until(_) => None,
