@@ -39,7 +39,7 @@ pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::timeline;
 pub use bpfsim_explore::{
-    Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
+    Coverage, Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
 };
 pub use bpfsim_kernel::{
     AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event, Failure,

@@ -5,7 +5,7 @@ use crate::machine::Origin;
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
 use crate::{Cache, EbpfLoader, Program, Result};
-use bpfsim_explore::{Seed, timeline::Timeline};
+use bpfsim_explore::{Coverage, Seed, timeline::Timeline};
 use bpfsim_kernel::{
     Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, Record, SysOp,
     SysResult, Trace, Warning, What, mix,
@@ -194,7 +194,7 @@ impl Sim {
         self.kernel_mut().write_user(task.0, addr, bytes);
     }
 
-    /// From here on the run is recorded, for [`Sim::timeline`]. It takes no
+    /// From here on the run is recorded, for [`Sim::timeline`] and [`Sim::coverage`]. It takes no
     /// other course, but more time.
     pub fn record(&self, record: Record) {
         self.kernel_mut().record(record);
@@ -203,6 +203,25 @@ impl Sim {
     /// What happened, for people; with all that [`Sim::record`] kept, where that was asked for.
     pub fn timeline(&self, title: &str, failure: Option<&str>) -> Timeline {
         Timeline::new(&self.kernel(), title, failure)
+    }
+
+    /// Adds which C lines and branches ran since [`Sim::record`] with `counts`: at the end of a
+    /// test, to what a `Mutex` shares between executions, or to that of one run.
+    ///
+    /// ```no_run
+    /// use bpfsim::{Coverage, Record, Runner};
+    /// let all = std::sync::Mutex::new(Coverage::default());
+    /// Runner::new().run(|sim| {
+    ///     sim.record(Record { counts: true, ..Record::default() });
+    ///     // ... load, run, expect ...
+    ///     sim.finish()?;
+    ///     sim.coverage(&mut all.lock().unwrap());
+    ///     Ok(())
+    /// });
+    /// std::fs::write("target/bpf.info", all.into_inner().unwrap().lcov(str::to_string)).unwrap();
+    /// ```
+    pub fn coverage(&self, into: &mut Coverage) {
+        into.add(&self.kernel());
     }
 
     /// What happened so far.

@@ -1,6 +1,7 @@
 //! The `bpfsim` command, as a library that tests share.
 
 mod conformance;
+mod cov;
 mod disasm;
 mod explore;
 mod features;
@@ -28,6 +29,8 @@ enum Command {
     Run(run::Args),
     /// Run a scenario in many orders, and find one in which it fails.
     Explore(explore::Args),
+    /// Which C lines and branches a scenario runs, over several orders.
+    Cov(cov::Args),
     /// What an object holds: programs, maps, globals, externs, relocations, types.
     Inspect(inspect::Args),
     /// An object's instructions, with C lines.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Explore(args) => explore::run(&args),
+        Command::Cov(args) => cov::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Disasm(args) => disasm::run(&args),
         Command::Features(args) => features::run(&args),

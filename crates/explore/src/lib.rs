@@ -8,12 +8,14 @@
 //! - `random`, `pct`, `walk`: strategies that draw; `bounded`, `dpor`: those that enumerate;
 //! - `hb`: which steps may change places, in one table;
 //! - `schedule`: orders as data and as `bs1-...`; `shrink`: small ones;
+//! - `timeline`, `coverage`: what happened in one run, and what ran in all of them;
 //! - `runner`, `pool`, `outcome`: many executions, and what came of them.
 //!
 //! Invariant: results depend on the model, the configuration and the bounds, never on the number
 //! of threads or on timing; but for a time limit, which is said so.
 
 mod bounded;
+mod coverage;
 mod dpor;
 mod error;
 mod hb;
@@ -30,6 +32,7 @@ pub mod timeline;
 mod walk;
 
 pub use bounded::Bounded;
+pub use coverage::{Coverage, Share};
 pub use error::{Failed, ReplayError};
 pub use hb::{Relation, Rule};
 pub use outcome::{Counts, Found, Outcome};

@@ -11,7 +11,7 @@ pub mod linux;
 pub mod map_ops;
 pub mod programs;
 pub mod recording;
-pub mod test_runs;
 pub mod small_orders;
+pub mod test_runs;
 #[cfg(feature = "verdicts")]
 pub mod verdicts;
