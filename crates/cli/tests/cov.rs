@@ -68,7 +68,7 @@ fn branches_have_two_outcomes() {
     assert!(outcomes.values().all(|o| o.len() == 2));
     // Some jump went both ways, another only one.
     let ran = |n: &&str| n.parse::<u64>().is_ok_and(|n| n > 0);
-    assert!(outcomes.values().any(|o| o.iter().all(|n| ran(&n))));
+    assert!(outcomes.values().any(|o| o.iter().all(ran)));
     assert!(
         outcomes
             .values()

@@ -55,7 +55,7 @@ impl Kernel {
         let number = (name == "runqueues").then(|| self.layouts.member("rq", "cpu"));
         if let Some(at) = number.flatten() {
             for cpu in 0..copies {
-                let to = addr + cpu * stride.unwrap_or(0) + at as u64;
+                let to = addr + cpu * stride.unwrap_or(0) + at;
                 self.mem.write_u32(to, cpu as u32);
             }
         }
