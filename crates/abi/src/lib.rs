@@ -13,6 +13,7 @@ mod errno;
 mod version;
 
 pub mod ctx;
+pub mod features;
 pub mod helper;
 pub mod kfunc;
 pub mod limits;

@@ -146,8 +146,9 @@ impl EbpfLoader {
         let mut profile = Profile::reference().map_err(NewError::from)?;
         profile.version = self.kernel;
         profile.cpus = config.cpus;
+        profile.own_types = self.kernel == KernelVersion::REFERENCE;
         if let Some(btf) = &self.btf {
-            profile.btf = Arc::clone(btf);
+            (profile.btf, profile.own_types) = (Arc::clone(btf), true);
         }
         Ok(Arc::new(Prepared::new(object, &profile, self.policy)?))
     }

@@ -9,6 +9,7 @@ mod inspect;
 mod run;
 pub mod scenario;
 mod show;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::fmt;
@@ -31,6 +32,8 @@ enum Command {
     Explore(explore::Args),
     /// Which C lines and branches a scenario runs, over several orders.
     Cov(cov::Args),
+    /// What Linux's verifier would say of each program of objects.
+    Verify(verify::Args),
     /// What an object holds: programs, maps, globals, externs, relocations, types.
     Inspect(inspect::Args),
     /// An object's instructions, with C lines.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Explore(args) => explore::run(&args),
         Command::Cov(args) => cov::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Disasm(args) => disasm::run(&args),
         Command::Features(args) => features::run(&args),

@@ -7,8 +7,9 @@ use crate::kfunc;
 use crate::map::{MapBtf, MapSpec};
 use crate::prepare::{Prepared, Rejection, Standing};
 use crate::prog::{ProgCode, ProgMeta, code_address};
+use crate::since::Newer;
 use crate::verify::{is_frozen, map_spec};
-use bpfsim_abi::{AttachType, Errno, Func, MapType};
+use bpfsim_abi::{AttachType, Errno, Func, KernelVersion, MapType};
 use bpfsim_btf::TypeId;
 use bpfsim_btf::core::{CoreError, POISON_CALL};
 use bpfsim_isa::{CallKind, Insn, Op, decode_all, uapi};
@@ -88,6 +89,16 @@ pub enum LoadError {
         /// The instruction at hand, where there is one.
         insn: Option<usize>,
     },
+    /// The kernel that it was to be loaded for does not have all that the program wants.
+    #[error("program `{program}`: Linux {kernel} lacks {}", list(.newer))]
+    Newer {
+        /// The program.
+        program: String,
+        /// The kernel.
+        kernel: KernelVersion,
+        /// What came later.
+        newer: Vec<Newer>,
+    },
     /// The instructions are none.
     #[error("program `{program}`: {error}")]
     Code {
@@ -96,6 +107,29 @@ pub enum LoadError {
         /// What is wrong with it.
         error: LowerError,
     },
+}
+
+fn list(newer: &[Newer]) -> String {
+    let all: Vec<String> = newer.iter().map(Newer::to_string).collect();
+    all.join(", ")
+}
+
+impl LoadError {
+    /// The errno that libbpf's load gives, where it is known.
+    pub fn errno(&self) -> Option<u32> {
+        let kernel = |e: Errno| Some(u32::from(e.0));
+        match self {
+            LoadError::Map { errno, .. } => kernel(*errno),
+            LoadError::Object(e) => Some(e.errno() as u32),
+            LoadError::Core { .. } | LoadError::Newer { .. } => kernel(Errno::EINVAL),
+            LoadError::Attach { .. } => kernel(Errno::ESRCH),
+            LoadError::Rejected(r) => kernel(r.errno),
+            LoadError::Unsupported { .. }
+            | LoadError::Unresolved { .. }
+            | LoadError::Unjudged { .. }
+            | LoadError::Code { .. } => None,
+        }
+    }
 }
 
 impl Kernel {

@@ -148,7 +148,17 @@ fn standing(
     };
     let options = Options::default();
     match resolved.judge(index, profile, &options)?.verdict {
-        Verdict::Accept(verified) => Ok(Standing::Verified(Arc::new(verified))),
+        Verdict::Accept(verified) => {
+            let newer = resolved.newer(index, profile, |at| verified.is_reached(at));
+            match newer.is_empty() {
+                true => Ok(Standing::Verified(Arc::new(verified))),
+                false => Err(LoadError::Newer {
+                    program: resolved.object().programs[index].name.clone(),
+                    kernel: profile.version,
+                    newer,
+                }),
+            }
+        }
         Verdict::Unsupported { what, insn } => match on_unsupported {
             OnUnsupported::RunChecked => Ok(Standing::Unsupported(what)),
             OnUnsupported::Refuse => Err(LoadError::Unjudged {

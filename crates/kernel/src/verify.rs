@@ -3,6 +3,7 @@
 
 use crate::load::LoadError;
 use crate::map::{MapBtf, MapSpec, has_types, value_fields};
+use crate::since::{self, Newer};
 use bpfsim_abi::sections::AttachTarget;
 use bpfsim_abi::{AttachType, Func, KernelVersion, MapType, ProgType};
 use bpfsim_btf::{Btf, BtfError, Kind, Type};
@@ -14,6 +15,11 @@ use bpfsim_verifier::{
 };
 use std::sync::Arc;
 
+/// What `.kconfig` externs of the usual kind ask for, as in Debian's kernels.
+const CONFIG: &str = "CONFIG_HZ=250\nCONFIG_SMP=y\nCONFIG_X86=y\nCONFIG_X86_64=y\n\
+    CONFIG_BPF=y\nCONFIG_BPF_SYSCALL=y\nCONFIG_BPF_JIT=y\nCONFIG_CGROUPS=y\nCONFIG_CGROUP_BPF=y\n\
+    CONFIG_NET=y\nCONFIG_INET=y\nCONFIG_IPV6=y\nCONFIG_DEBUG_INFO_BTF=y\n";
+
 /// The kernel that objects are loaded for.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -21,6 +27,8 @@ pub struct Profile {
     pub version: KernelVersion,
     /// Its types, for CO-RE, kfuncs and BTF pointers.
     pub btf: Arc<Btf>,
+    /// Whether these are that release's own types: they then say which kernel functions it has.
+    pub own_types: bool,
     /// Possible CPUs.
     pub cpus: u32,
     /// Its configuration, as `.kconfig` externs read it: lines `CONFIG_X=y`.
@@ -40,8 +48,9 @@ impl Profile {
         Ok(Profile {
             version: KernelVersion::REFERENCE,
             btf: bpfsim_btf::vmlinux()?,
+            own_types: true,
             cpus: 2,
-            config: "CONFIG_HZ=250\nCONFIG_BPF_SYSCALL=y\nCONFIG_X86_64=y\nCONFIG_X86=y\n",
+            config: CONFIG,
             kallsyms_all: true,
             refused_helpers: &[],
         })
@@ -106,6 +115,21 @@ impl Resolved {
             Some(error) => Err(LoadError::Object((**error).clone())),
             None => Ok(()),
         }
+    }
+
+    pub(crate) fn maps(&self) -> &[MapDesc] {
+        &self.maps
+    }
+
+    /// What a program wants that came after the profile's kernel, as far as `reached` says that
+    /// some way through it reaches the instruction.
+    pub fn newer(
+        &self,
+        index: usize,
+        profile: &Profile,
+        reached: impl Fn(usize) -> bool,
+    ) -> Vec<Newer> {
+        since::newer(self, index, profile, reached)
     }
 
     /// What the verifier says of a program, by its index in [`Object::programs`].
@@ -234,7 +258,8 @@ fn resolve_extern(ext: &Extern, profile: &Profile) -> Option<ExternValue> {
     let name = ext.essential_name();
     let id = match ext.kind {
         ExternKind::Kfunc { .. } => {
-            let known = bpfsim_abi::kfunc::get(name);
+            // One that is asked for in vain is found out by its version later.
+            let known = bpfsim_abi::kfunc::get(name).filter(|_| !profile.own_types && ext.weak);
             let there = known.is_none_or(|k| k.exists_in(profile.version));
             profile.btf.find(name, Kind::Func).filter(|_| there)
         }

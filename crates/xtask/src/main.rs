@@ -32,14 +32,10 @@ const CHORES: &[(&str, &str, Chore)] = &[
         libbpf_compare::main,
     ),
     (
-        "oracle-testrun",
-        "DIR RECORD.csv  what selftests return here, beside what they returned on Linux",
-        oracle_testrun::main,
-    ),
-    (
-        "oracle-verdicts",
-        "DIR [RECORD.csv] [-v] [--only TEXT] [--log N]  what the verifier says of selftests, beside Linux",
-        oracle_verdicts::main,
+        "oracle",
+        "testrun DIR [RECORD.csv]  what selftests return here, beside what they returned on Linux\n  \
+         oracle verdicts DIR [RECORD.csv] [-v] [--only TEXT] [--log N]  what the verifier says of them, beside Linux",
+        oracle,
     ),
     (
         "record",
@@ -47,6 +43,15 @@ const CHORES: &[(&str, &str, Chore)] = &[
         record::main,
     ),
 ];
+
+fn oracle(args: &[String]) -> Result<(), String> {
+    let which = args.split_first().map(|(name, rest)| (name.as_str(), rest));
+    match which {
+        Some(("testrun", rest)) => oracle_testrun::main(rest),
+        Some(("verdicts", rest)) => oracle_verdicts::main(rest),
+        _ => Err("oracle testrun|verdicts DIR [RECORD.csv]".into()),
+    }
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! `cargo xtask oracle-testrun`: what programs of Linux's selftests return here, beside what they
+//! `cargo xtask oracle testrun`: what programs of Linux's selftests return here, beside what they
 //! returned on Linux.
 
 use bpfsim::{EbpfLoader, Error, ProgramInput, Sim};
@@ -16,8 +16,10 @@ struct Row<'a> {
 /// Takes the folder of the objects and the record (`file,prog,section,expected,kernel_retval,
 /// run_err,status,...`).
 pub fn main(args: &[String]) -> Result<(), String> {
-    let [dir, record] = args else {
-        return Err("oracle-testrun DIR RECORD.csv".into());
+    let (dir, record) = match args {
+        [dir] => (dir, "../shared/oracle/testrun.csv"),
+        [dir, record] => (dir, record.as_str()),
+        _ => return Err("oracle testrun DIR [RECORD.csv]".into()),
     };
     let record = fs::read_to_string(record).map_err(|e| format!("{record}: {e}"))?;
     let rows: Vec<Row> = record.lines().filter_map(row).collect();

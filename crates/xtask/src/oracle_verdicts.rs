@@ -1,4 +1,4 @@
-//! `cargo xtask oracle-verdicts`: what the verifier says of programs of Linux's selftests, beside
+//! `cargo xtask oracle verdicts`: what the verifier says of programs of Linux's selftests, beside
 //! what Linux said.
 
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub fn main(args: &[String]) -> Result<(), String> {
             _ => plain.push(arg.clone()),
         }
     }
-    let dir = plain.first().ok_or("oracle-verdicts DIR [RECORD.csv]")?;
+    let dir = plain.first().ok_or("oracle verdicts DIR [RECORD.csv]")?;
     let default = "../shared/oracle/verdicts.csv".to_owned();
     let record = plain.get(1).unwrap_or(&default);
     let text = std::fs::read_to_string(record).map_err(|e| format!("{record}: {e}"))?;

@@ -1,0 +1,118 @@
+//! Loading verifies: what is refused, with what, and how to load all the same.
+
+use bpfsim::{
+    Ebpf, EbpfLoader, Errno, Error, FailureKind, KernelVersion, LoadError, OnUnsupported,
+    ProgramInput, Sim,
+};
+
+const OBJECT: &[u8] = include_bytes!("../../../fixtures/verdicts.bpf.o");
+
+fn run(loader: EbpfLoader, program: &str) -> Result<u32, Error> {
+    let sim = Sim::new()?;
+    let mut bpf = loader.only(program).load(&sim, OBJECT)?;
+    let mut program = bpf.program_mut(program)?;
+    let input = match program.takes_packet() {
+        true => ProgramInput::packet(&[0; 64]),
+        false => ProgramInput::empty(),
+    };
+    Ok(program.test_run(input)?.return_value)
+}
+
+#[test]
+fn a_refusal_has_errno_and_log() {
+    let error = Ebpf::load(&Sim::new().unwrap(), OBJECT).err().unwrap();
+    let text = error.to_string();
+    let Error::Load(LoadError::Rejected(rejection)) = error else {
+        panic!("{text}");
+    };
+    assert_eq!(rejection.program, "forgets_null");
+    assert_eq!(rejection.errno, Errno::EACCES);
+    assert!(
+        rejection.log.contains("; *counter += 1;"),
+        "{}",
+        rejection.log
+    );
+    assert!(
+        text.starts_with("program `forgets_null`: -EACCES (permission denied)"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("R0 invalid mem access 'map_value_or_null'"),
+        "{text}"
+    );
+}
+
+/// The engine's own checks are left.
+#[test]
+fn what_is_refused_loads_unverified() {
+    assert_eq!(
+        run(EbpfLoader::new().unverified(), "forgets_null").unwrap(),
+        0
+    );
+    let sim = Sim::new().unwrap();
+    let loader = EbpfLoader::new().unverified().only("forgets_null");
+    let mut bpf = loader.load(&sim, OBJECT).unwrap();
+    let mut program = bpf.program_mut("forgets_null").unwrap();
+    // The key is the packet's mark: there is one of 0 only.
+    let mut skb = [0; 192];
+    skb[8] = 1;
+    let input = ProgramInput {
+        ctx: skb.to_vec(),
+        ..ProgramInput::packet(&[0; 64])
+    };
+    match program.test_run(input) {
+        Err(Error::Failure(failure)) => {
+            assert!(
+                matches!(failure.kind, FailureKind::Fault { .. }),
+                "{failure}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_judged_is_refused_unless_asked_for() {
+    let error = run(EbpfLoader::new(), "wants_other").unwrap_err();
+    assert!(
+        matches!(&error, Error::Load(LoadError::Unjudged { .. })),
+        "{error}"
+    );
+    let sim = Sim::new().unwrap();
+    let loader = EbpfLoader::new().on_unsupported(OnUnsupported::RunChecked);
+    let bpf = loader.only("wants_other").load(&sim, OBJECT).unwrap();
+    assert_eq!(bpf.programs().count(), 1);
+}
+
+/// `BPF_PROBE_MEM`: without the verifier's word the same load is a fault.
+#[test]
+fn a_load_from_nowhere_gives_0() {
+    assert_eq!(run(EbpfLoader::new(), "probes").unwrap(), 0);
+    assert!(run(EbpfLoader::new().unverified(), "probes").is_err());
+}
+
+#[test]
+fn constants_are_set_before_the_load() {
+    assert_eq!(run(EbpfLoader::new(), "limited").unwrap(), 7);
+    let set = EbpfLoader::new().set_global("limit", &9u32);
+    assert_eq!(run(set, "limited").unwrap(), 9);
+    let sim = Sim::new().unwrap();
+    let mut bpf = EbpfLoader::new()
+        .only("limited")
+        .load(&sim, OBJECT)
+        .unwrap();
+    assert!(bpf.set_global("limit", &9u32).is_err());
+}
+
+#[test]
+fn an_older_kernel_lacks_what_came_later() {
+    let on = |version| EbpfLoader::new().kernel(version);
+    let error = run(on(KernelVersion::V5_15), "loops").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "program `loops`: Linux 5.15 lacks helper bpf_loop (since 5.17)"
+    );
+    assert_eq!(run(on(KernelVersion::V5_17), "loops").unwrap(), 10);
+    assert_eq!(run(on(KernelVersion::V6_1), "either_way").unwrap(), 1);
+    assert_eq!(run(on(KernelVersion::V6_2), "either_way").unwrap(), 2);
+}
