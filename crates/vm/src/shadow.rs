@@ -427,6 +427,17 @@ impl Shadow {
             generation,
         } = self.allocs[tag.index as usize];
         let (fate, size32) = (self.fates[tag.index as usize], size as u32);
+        let stale = tag.generation != generation || fate.dead;
+        // Where it was and how long is known no more.
+        if stale && !fate.element {
+            self.blamed = Some(fate.freed);
+            return Err(FaultKind::UseAfterFree {
+                addr,
+                size: size32,
+                write,
+                start: base,
+            });
+        }
         if addr.wrapping_sub(base).saturating_add(size) > len as u64 {
             if fate.element || write || Area::of(addr) != Some(Area::Object) {
                 return Err(FaultKind::OutOfBounds {
@@ -439,18 +450,10 @@ impl Shadow {
             }
             return Ok(());
         }
-        if tag.generation == generation && !fate.dead {
+        if !stale {
             return Ok(());
         }
         self.blamed = Some(fate.freed);
-        if !fate.element {
-            return Err(FaultKind::UseAfterFree {
-                addr,
-                size: size32,
-                write,
-                start: base,
-            });
-        }
         if write && !fate.dead {
             return Err(FaultKind::StaleWrite {
                 addr,
