@@ -179,11 +179,11 @@ fn lsh(dst: &mut Reg, src: &Reg, is32: bool) {
     }
     let (min, max) = (src.umin, src.umax);
     let by32 = min == 32 && max == 32;
-    dst.smax = match by32 && dst.s32max >= 0 {
+    dst.smax = match by32 {
         true => i64::from(dst.s32max) << 32,
         false => i64::MAX,
     };
-    dst.smin = match by32 && dst.s32min >= 0 {
+    dst.smin = match by32 {
         true => i64::from(dst.s32min) << 32,
         false => i64::MIN,
     };

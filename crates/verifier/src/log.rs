@@ -232,7 +232,9 @@ impl Verifier<'_> {
         if ty::is_map_ptr(t)
             && let Some(map) = reg.map().and_then(|m| self.maps.get(m))
         {
-            if !map.name.is_empty() {
+            // A map within maps is known by a template, which has no name.
+            let template = self.maps.iter().any(|m| m.inner == reg.map());
+            if !map.name.is_empty() && !template {
                 attr(out, format_args!("map={}", map.name));
             }
             attr(
@@ -339,6 +341,11 @@ impl Verifier<'_> {
                     }
                     if reg.ref_obj_id != 0 {
                         let _ = write!(out, "{sep}ref_id={}", reg.ref_obj_id);
+                        sep = ",";
+                    }
+                    // The kernel's union: it is whether this is the first slot.
+                    if reg.b != 0 {
+                        let _ = write!(out, "{sep}dynptr_id={}", reg.b);
                     }
                     out.push(')');
                 }

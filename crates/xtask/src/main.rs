@@ -5,6 +5,7 @@
 mod bench;
 mod fixtures;
 mod libbpf_compare;
+mod oracle_logs;
 mod oracle_testrun;
 mod oracle_verdicts;
 mod record;
@@ -34,7 +35,8 @@ const CHORES: &[(&str, &str, Chore)] = &[
     (
         "oracle",
         "testrun DIR [RECORD.csv]  what selftests return here, beside what they returned on Linux\n  \
-         oracle verdicts DIR [RECORD.csv] [-v] [--only TEXT] [--log N]  what the verifier says of them, beside Linux",
+         oracle verdicts DIR [RECORD.csv] [-v] [--only TEXT] [--log N]  what the verifier says of them, beside Linux\n  \
+         oracle logs DIR [RECORD.csv] [-v] [--only TEXT] [--level N]  its logs, line for line beside the running Linux's",
         oracle,
     ),
     (
@@ -48,8 +50,9 @@ fn oracle(args: &[String]) -> Result<(), String> {
     let which = args.split_first().map(|(name, rest)| (name.as_str(), rest));
     match which {
         Some(("testrun", rest)) => oracle_testrun::main(rest),
+        Some(("logs", rest)) => oracle_logs::main(rest),
         Some(("verdicts", rest)) => oracle_verdicts::main(rest),
-        _ => Err("oracle testrun|verdicts DIR [RECORD.csv]".into()),
+        _ => Err("oracle testrun|verdicts|logs DIR [RECORD.csv]".into()),
     }
 }
 

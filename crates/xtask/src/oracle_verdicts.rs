@@ -10,12 +10,12 @@ use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
 use bpfsim_verifier::{Options, Outcome, Verdict};
 
 /// A row of the record.
-struct Row {
+pub struct Row {
     file: String,
-    program: String,
+    pub program: String,
     accepted: bool,
-    errno: i32,
-    insns: u32,
+    pub errno: i32,
+    pub insns: u32,
     states: u32,
     peak: u32,
     micros: u64,
@@ -56,13 +56,7 @@ pub fn main(args: &[String]) -> Result<(), String> {
         }
     }
     let dir = plain.first().ok_or("oracle verdicts DIR [RECORD.csv]")?;
-    let default = "../shared/oracle/verdicts.csv".to_owned();
-    let record = plain.get(1).unwrap_or(&default);
-    let text = std::fs::read_to_string(record).map_err(|e| format!("{record}: {e}"))?;
-    let mut files: BTreeMap<String, Vec<Row>> = BTreeMap::new();
-    for row in text.lines().skip(1).filter_map(row) {
-        files.entry(row.file.clone()).or_default().push(row);
-    }
+    let files = rows_by_file(plain.get(1))?;
     let profile = Profile {
         // As on the machine that the record is from.
         kallsyms_all: false,
@@ -205,6 +199,18 @@ fn report(score: &Score, verbose: bool) {
         score.time.as_secs_f64(),
         score.linux as f64 / 1e6
     );
+}
+
+/// The record's rows with a verdict.
+pub fn rows_by_file(record: Option<&String>) -> Result<BTreeMap<String, Vec<Row>>, String> {
+    let default = "../shared/oracle/verdicts.csv".to_owned();
+    let record = record.unwrap_or(&default);
+    let text = std::fs::read_to_string(record).map_err(|e| format!("{record}: {e}"))?;
+    let mut files: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    for row in text.lines().skip(1).filter_map(row) {
+        files.entry(row.file.clone()).or_default().push(row);
+    }
+    Ok(files)
 }
 
 /// Splits a line of CSV with quotes.

@@ -11,11 +11,11 @@ use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::{Btf, Kind};
 use bpfsim_isa::Insn;
 use bpfsim_loader::{
-    Extern, ExternKind, ExternValue, Kconfig, LoadError, MapDef, MapKind, Object, Program,
-    RelocKind, SlotValue,
+    CoreReport, Extern, ExternKind, ExternValue, Kconfig, LoadError, MapDef, MapKind, Object,
+    Program, RelocKind, SlotValue,
 };
 
-use super::{BtfFd, Linux, Map, MapSpec, Prog, ProgSpec};
+use super::{BtfFd, Linux, Loaded, Map, MapSpec, Prog, ProgSpec};
 
 /// `BPF_F_SLEEPABLE`.
 const SLEEPABLE: u32 = 1 << 4;
@@ -155,6 +155,20 @@ impl KernelFacts {
         Some(ExternValue::Btf { id, btf: 0 })
     }
 
+    /// An object for this kernel.
+    fn resolve(&self, object: &Object) -> Result<(Object, CoreReport), LoadError> {
+        let mut object = object.clone();
+        object.set_kconfig(&Kconfig {
+            config: &self.config,
+            kernel_version: self.version,
+            has_bpf_cookie: true,
+            has_syscall_wrapper: true,
+        })?;
+        let core = object.relocate_core(&self.btf, &[])?;
+        object.resolve_externs(|ext| self.extern_value(ext))?;
+        Ok((object, core))
+    }
+
     /// The BTF id that a program of such a section is loaded for.
     fn attach_btf_id(&self, program: &Program) -> Option<u32> {
         match program.attach_target()? {
@@ -208,16 +222,7 @@ impl Linux {
         object: &Object,
         programs: &[&str],
     ) -> Result<LinuxObject, ObjectError> {
-        let mut object = object.clone();
-        object.set_kconfig(&Kconfig {
-            config: &facts.config,
-            kernel_version: facts.version,
-            has_bpf_cookie: true,
-            has_syscall_wrapper: true,
-        })?;
-        let core = object.relocate_core(&facts.btf, &[])?;
-        object.resolve_externs(|ext| facts.extern_value(ext))?;
-
+        let (object, core) = facts.resolve(object)?;
         // A kernel that refuses the BTF may still take what does without.
         let btf = match &object.btf {
             Some(btf) => self.load_btf(&btf.to_bytes()).ok(),
@@ -323,6 +328,42 @@ impl Linux {
         }
     }
 
+    /// What the verifier says of one program of an object, with a log of this level. It is gone at
+    /// once if it loads.
+    ///
+    /// # Errors
+    /// It does not come to the verifier.
+    pub fn judge_object(
+        &self,
+        facts: &KernelFacts,
+        object: &Object,
+        name: &str,
+        log_level: u32,
+    ) -> Result<Loaded, ObjectError> {
+        let (object, core) = facts.resolve(object)?;
+        let unsupported = |what| ObjectError::Unsupported {
+            name: name.to_owned(),
+            what,
+        };
+        let index = object.programs.iter().position(|p| p.name == name);
+        let index = index.ok_or_else(|| unsupported("no such program"))?;
+        if core.error(index).is_some() {
+            return Err(unsupported("a program with a failed relocation"));
+        }
+        let btf = object.btf.as_ref().map(|b| b.to_bytes());
+        let fd = btf.as_ref().and_then(|b| self.load_btf(b).ok());
+        let maps = self.make_maps(&object, fd.as_ref())?;
+        let program = &object.programs[index];
+        let lines = btf.map_or_else(Vec::new, |b| line_info(&b, program));
+        self.with_spec(facts, &object, program, fd.as_ref(), &maps, |spec| {
+            self.load(&ProgSpec {
+                log_level,
+                line_info: if spec.btf.is_some() { &lines } else { &[] },
+                ..spec.clone()
+            })
+        })
+    }
+
     fn load_program(
         &self,
         facts: &KernelFacts,
@@ -331,6 +372,30 @@ impl Linux {
         btf: Option<&BtfFd>,
         maps: &[Option<Map>],
     ) -> Result<Prog, ObjectError> {
+        self.with_spec(facts, object, program, btf, maps, |spec| {
+            self.load(spec).result.or_else(|_| {
+                // Once more, for the log.
+                let again = self.load(&spec.clone().log());
+                let refused = |errno| ObjectError::Program {
+                    name: program.name.clone(),
+                    errno,
+                    log: again.log,
+                };
+                again.result.map_err(refused)
+            })
+        })?
+    }
+
+    /// A program as it is loaded.
+    fn with_spec<T>(
+        &self,
+        facts: &KernelFacts,
+        object: &Object,
+        program: &Program,
+        btf: Option<&BtfFd>,
+        maps: &[Option<Map>],
+        load: impl FnOnce(&ProgSpec<'_>) -> T,
+    ) -> Result<T, ObjectError> {
         if let Some(error) = &program.link_error {
             return Err(LoadError::clone(error).into());
         }
@@ -356,7 +421,7 @@ impl Linux {
         ] {
             prog_flags |= if on { flag } else { 0 };
         }
-        let spec = ProgSpec {
+        Ok(load(&ProgSpec {
             license: &license,
             name: &program.name,
             prog_flags,
@@ -367,18 +432,31 @@ impl Linux {
                 _ => None,
             },
             ..ProgSpec::new(program.spec.prog_type, &insns)
-        };
-        self.load(&spec).result.or_else(|_| {
-            // Once more, for the log.
-            let again = self.load(&spec.clone().log());
-            let refused = |errno| ObjectError::Program {
-                name: program.name.clone(),
-                errno,
-                log: again.log,
-            };
-            again.result.map_err(refused)
-        })
+        }))
     }
+}
+
+/// C lines as the kernel takes them: their texts by where they are in the BTF's strings.
+fn line_info(btf: &[u8], program: &Program) -> Vec<[u32; 4]> {
+    let word = |at: usize| {
+        let bytes = btf.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u32::from_le_bytes) as usize
+    };
+    // `hdr_len`, `str_off` and `str_len` of `struct btf_header`.
+    let start = word(4) + word(16);
+    let strings = btf.get(start..start + word(20)).unwrap_or_default();
+    let mut at = 0;
+    let mut places: HashMap<&[u8], u32> = HashMap::new();
+    for string in strings.split(|b| *b == 0) {
+        places.entry(string).or_insert(at);
+        at += string.len() as u32 + 1;
+    }
+    let place = |text: &str| places.get(text.as_bytes()).copied();
+    let lines = program
+        .lines
+        .iter()
+        .filter_map(|l| Some([l.insn as u32, place(l.file)?, place(l.text)?, l.line << 10]));
+    lines.collect()
 }
 
 /// The instructions with maps' descriptors in them.

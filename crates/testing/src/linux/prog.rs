@@ -35,6 +35,8 @@ pub struct ProgSpec<'a> {
     pub attach_btf_id: u32,
     /// BTF descriptor and a pair of first instruction and `FUNC` for each function.
     pub btf: Option<(i32, &'a [(u32, u32)])>,
+    /// `bpf_line_info`s in the BTF's strings: instruction, file, text, line and column.
+    pub line_info: &'a [[u32; 4]],
     /// Descriptors that instructions of `BPF_PSEUDO_MAP_IDX` and kfunc calls name by index.
     pub fd_array: &'a [i32],
     /// `log_level`: 0 none, 1 what the verifier does, 2 more, 4 its counts.
@@ -53,6 +55,7 @@ impl<'a> ProgSpec<'a> {
             expected_attach_type: None,
             attach_btf_id: 0,
             btf: None,
+            line_info: &[],
             fd_array: &[],
             log_level: 0,
         }
@@ -176,11 +179,13 @@ pub(super) fn load(spec: &ProgSpec<'_>) -> Loaded {
         .iter()
         .flat_map(|fd| fd.to_le_bytes())
         .collect();
+    let words = spec.line_info.iter().flatten();
+    let line_info: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
     let parts = ProgParts {
         insns: &bytes_of(spec.insns),
         license: spec.license,
         func_info: &func_info,
-        line_info: &[],
+        line_info: &line_info,
         fd_array: &fd_array,
         log: &mut log,
     };

@@ -87,7 +87,10 @@ impl Gen<'_> {
                         self.emit(op | 8 | class, dst, by, 0, 0);
                     }
                     false => {
-                        let by = self.dice.below(bits) as i32;
+                        let by = match self.dice.one_in(5) && bits == 64 {
+                            true => 32,
+                            false => self.dice.below(bits) as i32,
+                        };
                         self.emit(op | class, dst, 0, 0, by);
                     }
                 }
