@@ -41,6 +41,11 @@ pub use bpfsim_explore::timeline;
 pub use bpfsim_explore::{
     Coverage, Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
 };
+/// Makes a test of a function: `#[bpfsim::test(random = 1000, pct = 3, exhaustive)]` on
+/// `fn name(sim: &Sim) -> Result<()>` makes the tests `name::random` (so many random orders),
+/// `name::pct` (a thousand orders of that depth) and `name::exhaustive` (every order);
+/// `#[bpfsim::test]` alone, `name::usual`.
+pub use bpfsim_macros::test;
 pub use bpfsim_kernel::{
     AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
     FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported,

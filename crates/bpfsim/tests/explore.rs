@@ -153,3 +153,8 @@ fn a_test_that_differs_from_run_to_run_is_found_out() {
     });
     assert_eq!(outcome.failure.unwrap().failed.kind, "nondeterminism");
 }
+
+#[bpfsim::test(usual, random = 20, pct = 2, exhaustive)]
+fn soft_interrupts_wait(sim: &Sim) -> bpfsim::Result<()> {
+    timer_waits(sim)
+}
