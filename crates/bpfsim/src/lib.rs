@@ -33,6 +33,7 @@ mod settings;
 mod sim;
 mod task;
 mod user;
+mod world;
 
 pub use bpfsim_abi::{Errno, KernelVersion};
 pub use bpfsim_btf::Btf;
@@ -47,10 +48,11 @@ pub use bpfsim_explore::{
 /// `#[bpfsim::test]` alone, `name::usual`.
 pub use bpfsim_macros::test;
 pub use bpfsim_kernel::{
-    AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event, Failure,
-    FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec, OnUnsupported,
-    Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Record, Rejection, Report,
-    Standing, SysOp, SysResult, Trace, Wait, Warning, What, update,
+    Arg, AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event,
+    Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec,
+    OnUnsupported, Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Record,
+    Redirect, RedirectKind, Rejection, Report, SockId, SockSpec, SockState, Standing, SysOp,
+    SysResult, Trace, Wait, Warning, What, update,
 };
 pub use cache::Cache;
 pub use check::{
@@ -65,6 +67,7 @@ pub use settings::shard as parse_shard;
 pub use sim::Sim;
 pub use task::{Task, TaskBuilder};
 pub use user::{Answer, User};
+pub use world::{Cgroup, Netdev, Sock};
 
 use std::time::Duration;
 

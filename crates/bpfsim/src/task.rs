@@ -1,6 +1,6 @@
 //! Tasks of the emulated machine.
 
-use crate::{Error, Result, Sim};
+use crate::{Cgroup, Error, Result, Sim};
 use bpfsim_abi::Errno;
 use bpfsim_kernel::{Cpu, TaskId, TaskKind, TaskSpec};
 use std::time::Duration;
@@ -25,6 +25,48 @@ impl<'a> TaskBuilder<'a> {
     #[must_use]
     pub fn on(mut self, cpu: Cpu) -> Self {
         self.spec.cpu = cpu;
+        self
+    }
+
+    /// Its `pid`; the next free one unless said.
+    #[must_use]
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.spec.pid = Some(pid);
+        self
+    }
+
+    /// The thread group that it is a thread of; its own unless said.
+    #[must_use]
+    pub fn tgid(mut self, tgid: u32) -> Self {
+        self.spec.tgid = Some(tgid);
+        self
+    }
+
+    /// Its user; root unless said.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.spec.uid = uid;
+        self
+    }
+
+    /// Its group; root's unless said.
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.spec.gid = gid;
+        self
+    }
+
+    /// Who made it; the test's own task unless said.
+    #[must_use]
+    pub fn parent(mut self, parent: Task) -> Self {
+        self.spec.parent = Some(parent.0);
+        self
+    }
+
+    /// Its cgroup; its parent's unless said.
+    #[must_use]
+    pub fn cgroup(mut self, cgroup: Cgroup) -> Self {
+        self.spec.cgroup = Some(cgroup.0);
         self
     }
 
@@ -63,6 +105,11 @@ impl Task {
     /// Its pid.
     pub fn pid(self, sim: &Sim) -> u32 {
         sim.kernel().task_pid(self.0)
+    }
+
+    /// Moves it to another cgroup. `ENODEV` for one that was removed.
+    pub fn move_to(self, sim: &Sim, cgroup: Cgroup) -> Result<(), Errno> {
+        sim.kernel_mut().move_task(self.0, cgroup.0)
     }
 
     /// It exits, wherever it is: its memory is gone at once; work that it has runs when the

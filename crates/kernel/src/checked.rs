@@ -201,7 +201,7 @@ impl State {
 }
 
 /// A prototype of each helper.
-fn proto(id: u32) -> Option<&'static Proto> {
+pub(crate) fn proto(id: u32) -> Option<&'static Proto> {
     static PROTOS: OnceLock<Vec<Option<&'static Proto>>> = OnceLock::new();
     let protos = PROTOS.get_or_init(|| {
         let mut protos = vec![None; 256];

@@ -170,6 +170,7 @@ impl Kernel {
         }
         let mut view = View {
             st: &mut self.st,
+            overrides: &self.overrides,
             base,
             called: false,
         };

@@ -4,6 +4,7 @@ use crate::checked::Watch;
 use crate::choose::{Chooser, Usual};
 use crate::failure::{Detectors, Failure, Place};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
+use crate::inject::Override;
 use crate::map::{Map, MapSpec};
 use crate::prog::{ProgCode, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
@@ -18,7 +19,7 @@ use crate::types::Layouts;
 use crate::world::World;
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
-use bpfsim_vm::{Area, GuestMem, MemError};
+use bpfsim_vm::{Area, Call, GuestMem, MemError};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -108,6 +109,8 @@ pub struct Kernel {
     /// What searches go back to.
     pub(crate) prefix: Option<Box<crate::prefix::Prefix>>,
     pub(crate) buffers: Buffers,
+    /// Calls that the test does itself.
+    pub(crate) overrides: Vec<(Call, Override)>,
     /// No part of snapshots.
     pub(crate) recorder: Option<Box<crate::record::Recorder>>,
 }
@@ -166,6 +169,7 @@ impl Kernel {
             records: false,
             touched: Vec::new(),
             seed: config.seed,
+            injected: Vec::new(),
             world: Shared::new(World::default()),
             cur: Box::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),
@@ -192,6 +196,7 @@ impl Kernel {
             offer: Default::default(),
             prefix: None,
             buffers: Buffers::default(),
+            overrides: Vec::new(),
             recorder: None,
         };
         kernel.st.kernel_btf = Some(std::sync::Arc::clone(&kernel.layouts.btf));

@@ -32,6 +32,7 @@ mod failure;
 mod field;
 mod helper;
 mod ids;
+mod inject;
 mod kernel;
 mod kfunc;
 mod ksym;
@@ -71,6 +72,7 @@ pub use failure::{
 };
 pub use helper::runs as runs_helper;
 pub use ids::{CgroupId, Cpu, CtxId, MapId, ProgId, SockId, TaskId, mix};
+pub use inject::{Override, UnknownCall};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, StructOpsMember, update};

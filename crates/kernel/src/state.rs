@@ -5,6 +5,7 @@ use crate::checked::{Held, Watch};
 use crate::choose::Wait;
 use crate::helper::Iteration;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
+use crate::inject::Injected;
 use crate::ksym::Ksym;
 use crate::lock::MapLock;
 use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
@@ -43,6 +44,8 @@ pub(crate) struct State {
     pub map_locks: Vec<MapLock>,
     /// Tasks whose lists of task work are not empty.
     pub tasks_with_work: u32,
+    /// Calls to come that are to fail.
+    pub injected: Vec<Injected>,
     /// Network devices, sockets and cgroups.
     pub world: Shared<World>,
     /// What others could see half done is done in pieces.

@@ -2,6 +2,7 @@
 
 use crate::checked;
 use crate::helper::{self, Args};
+use crate::inject::{self, Override};
 use crate::kfunc;
 use crate::map::Arena;
 use crate::state::State;
@@ -9,6 +10,8 @@ use bpfsim_vm::{Call, Flow, GuestMem, Host};
 
 pub(crate) struct View<'a> {
     pub st: &'a mut State,
+    /// Calls that the test does itself.
+    pub overrides: &'a [(Call, Override)],
     /// What the CPU's clock would have been at the activation's first instruction, had it run
     /// without a break: an instruction takes a nanosecond.
     pub base: u64,
@@ -36,9 +39,15 @@ impl Host for View<'_> {
         if watched && let Err(kind) = checked::before(self.st, mem, call, args) {
             return Flow::Fault(kind);
         }
-        let flow = match call {
-            Call::Helper(id) => helper::call(self.st, mem, id, &a),
-            Call::Kfunc(index) => kfunc::call(self.st, mem, index, &a),
+        let changed = !self.st.injected.is_empty() || !self.overrides.is_empty();
+        let instead = match changed {
+            true => inject::instead(self.st, self.overrides, call, args),
+            false => None,
+        };
+        let flow = match (instead, call) {
+            (Some(flow), _) => flow,
+            (None, Call::Helper(id)) => helper::call(self.st, mem, id, &a),
+            (None, Call::Kfunc(index)) => kfunc::call(self.st, mem, index, &a),
         };
         if watched {
             checked::after(self.st, mem, call, args, &flow);

@@ -236,6 +236,14 @@ pub struct Proto {
     pub allowed: Allowed,
 }
 
+impl RetType {
+    /// Whether what it gives back is a pointer.
+    #[must_use]
+    pub fn is_pointer(&self) -> bool {
+        !matches!(self.base, RetBase::Integer | RetBase::Void)
+    }
+}
+
 impl Proto {
     /// Whether it has this flag.
     #[must_use]

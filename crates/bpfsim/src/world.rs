@@ -1,0 +1,186 @@
+//! What programs find around them: network devices, sockets, cgroups; and calls that fail.
+
+use crate::{Error, Result, Sim};
+use bpfsim_abi::Errno;
+use bpfsim_kernel::{CgroupId, NetdevSpec, SockId, SockSpec, SockState};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// A cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cgroup(pub(crate) CgroupId);
+
+/// A socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sock(pub(crate) SockId);
+
+/// A network device, by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Netdev(u32);
+
+impl Sim {
+    /// Makes a network device of this name and hardware address, with the next free index.
+    ///
+    /// ```
+    /// let sim = bpfsim::Sim::new()?;
+    /// let eth0 = sim.netdev("eth0", [2, 0, 0, 0, 0, 1])?;
+    /// assert_eq!(eth0.ifindex(), 2); // the loopback device is 1
+    /// assert!(sim.netdev("eth0", [2, 0, 0, 0, 0, 2]).is_err());
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn netdev(&self, name: &str, mac: [u8; 6]) -> Result<Netdev> {
+        let spec = NetdevSpec {
+            name: name.to_string(),
+            ifindex: None,
+            mac,
+            rx_queues: 1,
+        };
+        let made = self.kernel_mut().make_netdev(&spec);
+        made.map(Netdev)
+            .map_err(|errno| refused("device", name, errno))
+    }
+
+    /// The root of the hierarchy of cgroups, where all tasks begin.
+    pub fn root_cgroup(&self) -> Cgroup {
+        Cgroup(CgroupId(0))
+    }
+
+    /// Makes a cgroup below another.
+    ///
+    /// ```
+    /// let sim = bpfsim::Sim::new()?;
+    /// let system = sim.cgroup(sim.root_cgroup(), "system")?;
+    /// let web = sim.cgroup(system, "web")?;
+    /// let task = sim.task("nginx").uid(33).cgroup(web).user()?;
+    /// assert!(web.remove(&sim).is_err()); // a task is in it
+    /// task.exit(&sim).unwrap();
+    /// web.remove(&sim).unwrap();
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn cgroup(&self, parent: Cgroup, name: &str) -> Result<Cgroup> {
+        let made = self.kernel_mut().make_cgroup(parent.0, name);
+        made.map(Cgroup)
+            .map_err(|errno| refused("cgroup", name, errno))
+    }
+
+    /// Makes a TCP socket that listens at an address, for programs' look-ups to find.
+    ///
+    /// ```
+    /// let sim = bpfsim::Sim::new()?;
+    /// let server = sim.tcp_listener("10.0.0.1:80".parse().unwrap())?;
+    /// assert_ne!(server.cookie(&sim), 0);
+    /// server.close(&sim); // no longer found
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn tcp_listener(&self, local: SocketAddr) -> Result<Sock> {
+        self.sock(SockSpec::new(6, local, SockState::Listen))
+    }
+
+    /// Makes a UDP socket that is bound to an address.
+    pub fn udp_socket(&self, local: SocketAddr) -> Result<Sock> {
+        self.sock(SockSpec::new(17, local, SockState::Close))
+    }
+
+    /// Makes an established TCP connection's end.
+    pub fn tcp_stream(&self, local: SocketAddr, remote: SocketAddr) -> Result<Sock> {
+        let mut spec = SockSpec::new(6, local, SockState::Established);
+        spec.remote = Some(remote);
+        self.sock(spec)
+    }
+
+    /// Makes a socket.
+    pub fn sock(&self, spec: SockSpec) -> Result<Sock> {
+        Ok(Sock(self.kernel_mut().make_sock(spec)?))
+    }
+
+    /// The `nth` call of a helper or kfunc from now on, counted from 1, fails with this errno; one
+    /// that gives a pointer gives null.
+    ///
+    /// ```
+    /// use bpfsim::{Ebpf, Errno, ProgramInput, Sim};
+    ///
+    /// let sim = Sim::new()?;
+    /// let mut bpf = Ebpf::load(&sim, include_bytes!("../../../fixtures/three_kinds.bpf.o"))?;
+    /// sim.fail("bpf_map_lookup_elem", 1, Errno::ENOMEM)?;
+    /// let out = bpf.program_mut("arm_all")?.test_run(ProgramInput::empty())?;
+    /// assert_ne!(out.return_value, 0);
+    /// assert!(sim.fail("bpf_map_lookup_elme", 1, Errno::ENOMEM).is_err());
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn fail(&self, helper: &str, nth: u64, errno: Errno) -> Result<()> {
+        let done = self.kernel_mut().fail(helper, nth, errno);
+        done.map_err(|e| unknown(&e.0))
+    }
+
+    /// From now on calls of a helper or kfunc are the test's: given R1 to R5 it gives R0, or `None`
+    /// to have bpfsim do it. It has to give the same whenever it is asked the same, or runs cannot be
+    /// repeated.
+    ///
+    /// ```
+    /// use bpfsim::{Ebpf, ProgramInput, Sim};
+    ///
+    /// let sim = Sim::new()?;
+    /// let mut bpf = Ebpf::load(&sim, include_bytes!("../../../fixtures/three_kinds.bpf.o"))?;
+    /// sim.override_helper("bpf_timer_start", |_args| Some(-22i64 as u64))?;
+    /// let out = bpf.program_mut("arm_all")?.test_run(ProgramInput::empty())?;
+    /// assert_ne!(out.return_value, 0);
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn override_helper(
+        &self,
+        helper: &str,
+        with: impl Fn(&[u64; 5]) -> Option<u64> + 'static,
+    ) -> Result<()> {
+        let done = self.kernel_mut().override_call(helper, Rc::new(with));
+        done.map_err(|e| unknown(&e.0))
+    }
+}
+
+fn refused(what: &'static str, name: &str, errno: Errno) -> Error {
+    Error::World {
+        what,
+        name: name.to_string(),
+        errno,
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let names = bpfsim_abi::Func::ALL.iter().map(|f| f.name());
+    Error::not_found("helper", name, names)
+}
+
+impl Netdev {
+    /// Its index.
+    pub fn ifindex(self) -> u32 {
+        self.0
+    }
+}
+
+impl Cgroup {
+    /// Its number, as `bpf_get_current_cgroup_id` gives it.
+    pub fn id(self, sim: &Sim) -> u64 {
+        sim.kernel().cgroup_number(self.0)
+    }
+
+    /// Removes it. `EBUSY` as long as tasks or cgroups are in it.
+    pub fn remove(self, sim: &Sim) -> Result<(), Errno> {
+        sim.kernel_mut().remove_cgroup(self.0)
+    }
+}
+
+impl Sock {
+    /// Its identity, for [`ProgramInput::with_sock`](crate::ProgramInput::with_sock).
+    pub fn id(self) -> SockId {
+        self.0
+    }
+
+    /// Its number, as `bpf_get_socket_cookie` gives it.
+    pub fn cookie(self, sim: &Sim) -> u64 {
+        sim.kernel().sock_cookie(self.0)
+    }
+
+    /// Closes it: nothing finds it any more.
+    pub fn close(self, sim: &Sim) {
+        sim.kernel_mut().close_sock(self.0);
+    }
+}
