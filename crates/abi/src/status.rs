@@ -352,6 +352,18 @@ pub static KFUNCS: &[(&str, Status, Status)] = &[
     ("bpf_cgroup_ancestor", No, Done),
     ("bpf_cgroup_from_id", No, Done),
     ("bpf_task_under_cgroup", No, Done),
+    ("bpf_cast_to_kern_ctx", No, Partial("contexts of packets")),
+    ("bpf_task_from_vpid", No, Done),
+    (
+        "bpf_send_signal_task",
+        No,
+        Partial("signals are noted on the task and do nothing"),
+    ),
+    ("bpf_copy_from_user_task_str", No, Done),
+    ("bpf_stream_vprintk_impl", No, Done),
+    ("bpf_lookup_user_key", No, Partial("there are no keys")),
+    ("bpf_lookup_system_key", No, Done),
+    ("bpf_key_put", No, Done),
 ];
 
 /// Map types: which, verifies, runs.

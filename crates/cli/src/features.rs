@@ -354,7 +354,8 @@ fn missing(args: &Args) -> Outcome {
             if args.prog_type.is_some_and(|t| t != program.spec.prog_type) {
                 continue;
             }
-            let lacks = lacks(&object, program);
+            let mut lacks = lacks(&object, program);
+            lacks.retain(|(kind, _)| args.kind.is_empty() || args.kind.contains(kind));
             programs += 1;
             complete += usize::from(lacks.is_empty());
             let alone = lacks.len() == 1;
@@ -369,7 +370,6 @@ fn missing(args: &Args) -> Outcome {
             }
         }
     }
-    wants.retain(|(kind, _), _| args.kind.is_empty() || args.kind.contains(kind));
     report(args, wants, programs, complete);
     if unread == args.missing.len() {
         Outcome::Unusable

@@ -635,8 +635,9 @@ impl Kernel {
         let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
             return Ok(());
         };
-        for (_, at) in &run.cur.storage {
-            self.st.obj_drop(&mut self.mem, *at);
+        let kept = run.cur.storage.iter().map(|(_, at)| *at);
+        for at in kept.chain([run.cur.kern_ctx]) {
+            self.st.obj_drop(&mut self.mem, at);
         }
         self.st.seq_out.extend_from_slice(&run.cur.seq);
         let seq = std::mem::take(&mut run.cur.seq);

@@ -103,6 +103,8 @@ impl Args {
     }
 }
 
+pub(crate) use text::data as words;
+
 /// What carries a call out.
 pub(crate) type Body = fn(&mut State, &mut GuestMem, &Args) -> Arg<Flow>;
 

@@ -163,6 +163,7 @@ impl Kernel {
             trace: Trace::default(),
             ksyms: Vec::new(),
             kernel_btf: None,
+            streams: Default::default(),
             seq_out: Vec::new(),
             objects: Default::default(),
             seq: 0,
@@ -331,6 +332,12 @@ impl Kernel {
     /// What iterators wrote to their sequence files since the last call: what `read(2)` of one gives.
     pub fn take_seq_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.st.seq_out)
+    }
+
+    /// What a program wrote to one of its streams since the last call (`BPF_PROG_STREAM_READ_BY_FD`):
+    /// 1 is its standard output, 2 its standard error.
+    pub fn take_stream(&mut self, prog: ProgId, stream: u32) -> Vec<u8> {
+        self.st.streams.remove(&(prog, stream)).unwrap_or_default()
     }
 
     /// Signals that programs sent to a task, oldest first.

@@ -5,6 +5,7 @@ mod cpumask;
 mod dynptr;
 mod iter;
 mod lock;
+mod misc;
 mod object;
 mod string;
 mod task_iter;
@@ -102,6 +103,7 @@ const GROUPS: &[&[Kfunc]] = &[
     string::KFUNCS,
     cpumask::KFUNCS,
     lock::KFUNCS,
+    misc::KFUNCS,
     arena::KFUNCS,
     task_iter::KFUNCS,
 ];

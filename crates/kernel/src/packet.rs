@@ -6,7 +6,8 @@ use bpfsim_vm::{BASE, GuestMem};
 
 /// Address of the window that a context of fields is seen in: outside of guest memory, so that
 /// every access comes to [`FieldsCtx::load`].
-pub(crate) const CTX_WINDOW: u64 = BASE + (1 << 40);
+/// Its lower half is no number that a program could take for an index.
+pub(crate) const CTX_WINDOW: u64 = BASE + (1 << 40) + (1 << 31);
 
 /// Where a packet was sent.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -228,6 +228,14 @@ impl ProgCtx {
         }
     }
 
+    /// True for `struct xdp_md`.
+    pub fn is_xdp(&self) -> bool {
+        match self {
+            ProgCtx::Fields(ctx) => ctx.is_xdp(),
+            _ => false,
+        }
+    }
+
     /// The packet, for contexts that have one.
     pub fn packet(&self) -> Option<Packet> {
         match self {

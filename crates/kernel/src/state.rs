@@ -22,7 +22,7 @@ use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Access, GuestMem};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// The kernel's data, but for guest memory and for executions in flight.
@@ -59,6 +59,8 @@ pub(crate) struct State {
     pub kernel_btf: Option<Arc<Btf>>,
     /// Variables of the kernel that programs use.
     pub ksyms: Vec<Ksym>,
+    /// What programs wrote to their streams since user space read them, by program and stream.
+    pub streams: BTreeMap<(ProgId, u32), Vec<u8>>,
     /// What iterators wrote to their sequence files since user space read them.
     pub seq_out: Vec<u8>,
     /// What programs allocated.
@@ -141,6 +143,8 @@ pub(crate) struct Cur {
     pub ctx: ProgCtx,
     /// What `bpf_get_local_storage` gave it, by map.
     pub storage: Vec<(MapId, u64)>,
+    /// What `bpf_cast_to_kern_ctx` gave it, or 0.
+    pub kern_ctx: u64,
     /// What it wrote to its sequence file.
     pub seq: Vec<u8>,
     /// Helpers in the middle of their callbacks, innermost last.
@@ -198,6 +202,7 @@ impl Cur {
             value: Vec::new(),
             ctx: ProgCtx::Memory,
             storage: Vec::new(),
+            kern_ctx: 0,
             seq: Vec::new(),
             iterations: Vec::new(),
             tail_calls: 0,

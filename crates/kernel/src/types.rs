@@ -1,5 +1,6 @@
 //! Kernel types that guest memory shows: laid out by the BTF of a 6.18 kernel.
 
+use crate::map::Map;
 use crate::task::Task;
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
 use bpfsim_vm::GuestMem;
@@ -66,6 +67,29 @@ impl Layouts {
             (at, id) = (at + offset as u64, ty);
         }
         Some(at)
+    }
+
+    /// Writes what programs may read of a map's `struct bpf_map`.
+    pub fn fill_map(&self, mem: &mut GuestMem, map: &Map, id: u32) {
+        let spec = &map.spec;
+        let fields = [
+            ("map_type", spec.map_type.number()),
+            ("key_size", spec.key_size),
+            ("value_size", spec.value_size),
+            ("max_entries", spec.max_entries),
+            ("map_flags", spec.flags),
+            ("id", id + 1),
+        ];
+        for (name, value) in fields {
+            if let Some(at) = self.member("bpf_map", name) {
+                mem.write_u32(map.addr + at, value);
+            }
+        }
+        let name = self.member("bpf_map", "name");
+        if let Some(to) = name.and_then(|at| mem.slice_mut(map.addr + at, 16)) {
+            let n = spec.name.len().min(15);
+            to[..n].copy_from_slice(&spec.name.as_bytes()[..n]);
+        }
     }
 
     /// Writes a task's `struct task_struct`, `struct cred` and `struct css_set`.
@@ -140,6 +164,11 @@ struct TaskLayout {
     euid: Option<u64>,
     egid: Option<u64>,
     dfl_cgrp: Option<u64>,
+}
+
+/// Offset in bytes of a member of a struct of the kernel, for who has the types only.
+pub(crate) fn member_of(btf: &Btf, name: &str, member_name: &str) -> Option<u32> {
+    Some(member(btf, btf.find(name, Kind::Struct)?, member_name, 0)?.0)
 }
 
 /// Offset in bytes of a member, and its type; looks into unnamed members too.

@@ -19,10 +19,14 @@ pub(crate) struct View<'a> {
     pub called: bool,
 }
 
+/// Half of `GUARD_SZ`: as far as the offset of a load or store goes.
+const GUARD: u64 = 1 << 15;
+
 impl View<'_> {
     /// The program's arena, for an address that can lie in it.
     fn arena(&self, addr: u64) -> Option<&Arena> {
-        if addr > u32::MAX as u64 {
+        // Linux keeps room around an arena for what an instruction's offset can reach.
+        if addr.wrapping_add(GUARD) > u32::MAX as u64 + 2 * GUARD {
             return None;
         }
         let map = self.st.progs[self.st.cur.prog.at()].arena?;
@@ -70,7 +74,7 @@ impl Host for View<'_> {
         if let Some(arena) = self.arena(addr) {
             // Across two pages, or not there, which reads as 0.
             let byte = |i: u64| {
-                let at = arena.translate(addr + i, 1)?;
+                let at = arena.translate(addr.wrapping_add(i), 1)?;
                 Some((mem.slice(at, 1)?[0] as u64) << (8 * i))
             };
             return Some((0..size as u64).filter_map(byte).sum());
@@ -82,7 +86,7 @@ impl Host for View<'_> {
     fn store(&mut self, addr: u64, size: u32, value: u64, mem: &mut GuestMem) -> Option<()> {
         if let Some(arena) = self.arena(addr) {
             for i in 0..size as u64 {
-                let at = arena.translate(addr + i, 1);
+                let at = arena.translate(addr.wrapping_add(i), 1);
                 if let Some(to) = at.and_then(|at| mem.slice_mut(at, 1)) {
                     to[0] = (value >> (8 * i)) as u8;
                 }

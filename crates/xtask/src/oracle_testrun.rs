@@ -1,7 +1,8 @@
 //! `cargo xtask oracle testrun`: what programs of Linux's selftests return here, beside what they
 //! returned on Linux.
 
-use bpfsim::{EbpfLoader, Error, ProgramInput, Sim};
+use bpfsim::{Config, EbpfLoader, Error, ProgramInput, Seed, Sim};
+use bpfsim_loader::{RelocKind, SlotValue};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -25,6 +26,13 @@ pub fn main(args: &[String]) -> Result<(), String> {
     let rows: Vec<Row> = record.lines().filter_map(row).collect();
     let mut why: BTreeMap<String, usize> = BTreeMap::new();
     let (mut same, mut same_nonzero, mut nonzero) = (0, 0, 0);
+    let address = |row: &&Row| {
+        let is =
+            |&(file, program): &(&str, &str)| row.program == program && row.file.starts_with(file);
+        ADDRESSES.iter().any(is)
+    };
+    let (addresses, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|r| address(&r));
+    println!("{} programs return addresses: left out", addresses.len());
     for row in &rows {
         nonzero += usize::from(row.returned != 0);
         match run(Path::new(dir), row) {
@@ -74,6 +82,36 @@ fn row(line: &str) -> Option<Row<'_>> {
     })
 }
 
+/// Programs that return where something was in Linux's memory, which is nobody else's to return.
+const ADDRESSES: [(&str, &str); 6] = [
+    ("verifier_search_pruning", "state_equality_check_way_1"),
+    ("verifier_search_pruning", "state_equality_check_way_2"),
+    ("verifier_spill_fill", "check_valid_spill_fill"),
+    ("verifier_spill_fill", "check_corrupted_spill_fill_lsb"),
+    ("verifier_spill_fill", "check_corrupted_spill_fill_msb"),
+    ("verifier_unpriv", "unpriv_return_pointer"),
+];
+
+/// Programs that lie in the maps of programs that a program uses: the selftests' runner loads them
+/// too.
+fn called(object: &[u8], program: &str) -> Vec<String> {
+    let Ok(object) = bpfsim_loader::load(object) else {
+        return Vec::new();
+    };
+    let program = object.programs.iter().find(|p| p.name == program);
+    let relocs = program.map_or(&[][..], |p| &p.relocs);
+    let maps = relocs.iter().filter_map(|r| match r.kind {
+        RelocKind::MapFd { map } => object.maps.get(map),
+        _ => None,
+    });
+    maps.flat_map(|map| &map.values)
+        .filter_map(|slot| match slot.value {
+            SlotValue::Program(p) => Some(object.programs.get(p)?.name.clone()),
+            SlotValue::Map(_) => None,
+        })
+        .collect()
+}
+
 /// What the selftests' runner puts into some maps first: a bound, and a mark behind it.
 fn test_value() -> [u8; 48] {
     let mut value = [0; 48];
@@ -86,8 +124,17 @@ fn test_value() -> [u8; 48] {
 fn run(dir: &Path, row: &Row) -> Result<u32, String> {
     let bytes = fs::read(dir.join(row.file)).map_err(|e| format!("{}: {e}", row.file))?;
     let run = || -> Result<u32, Error> {
-        let sim = Sim::new()?;
-        let mut bpf = EbpfLoader::new().only(row.program).load(&sim, &bytes)?;
+        // Linux does not mind what checked mode is for, such as a stack that was never written.
+        let config = Config {
+            checked: false,
+            ..Config::default()
+        };
+        let sim = Sim::with(config, Seed::USUAL)?;
+        let mut loader = EbpfLoader::new().only(row.program);
+        for name in called(&bytes, row.program) {
+            loader = loader.only(&name);
+        }
+        let mut bpf = loader.load(&sim, &bytes)?;
         for name in ["map_array_48b", "map_array_ro"] {
             if let Ok(map) = bpf.map(name) {
                 map.update(&[0; 4], &test_value(), bpfsim::update::ANY)?;

@@ -1,6 +1,7 @@
 //! Helpers that need no more than a few lines each: clocks, names, signals, storage of a run.
 
 use super::{Arg, Args, Helper, ret, row};
+use crate::ids::TaskId;
 use crate::state::State;
 use bpfsim_abi::{Errno, Func, MapType};
 use bpfsim_btf::{Kind, TypeId};
@@ -47,20 +48,26 @@ fn done(result: Result<u64, Errno>) -> Arg<Flow> {
 
 /// `bpf_send_signal`, `bpf_send_signal_thread`: noted on the task, which a test asks for.
 fn send_signal(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    /// `_NSIG`
-    const SIGNALS: u32 = 64;
-    let signal = a.r[0] as u32;
-    let task = st.cur.task.at();
-    if st.tasks[task].kthread || st.tasks[task].pid == 0 {
-        return done(Err(Errno::EPERM));
+    done(st.send_signal(st.cur.task, a.r[0] as u32))
+}
+
+impl State {
+    /// `bpf_send_signal_common`
+    pub fn send_signal(&mut self, task: TaskId, signal: u32) -> Result<u64, Errno> {
+        /// `_NSIG`
+        const SIGNALS: u32 = 64;
+        let task = &mut self.tasks[task.at()];
+        if task.kthread || task.pid == 0 {
+            return Err(Errno::EPERM);
+        }
+        if signal > SIGNALS {
+            return Err(Errno::EINVAL);
+        }
+        if signal != 0 {
+            task.signals.push(signal);
+        }
+        Ok(0)
     }
-    if signal > SIGNALS {
-        return done(Err(Errno::EINVAL));
-    }
-    if signal != 0 {
-        st.tasks[task].signals.push(signal);
-    }
-    done(Ok(0))
 }
 
 /// A name of so many bytes with its NUL, which is where it must be.

@@ -44,7 +44,7 @@ fn print(st: &mut State, text: Result<Vec<u8>, Errno>) -> Flow {
 }
 
 /// The words that arguments `n` and `n + 1` point out and count in bytes.
-pub(super) fn data(mem: &GuestMem, a: &Args, n: u8) -> Arg<Result<Vec<u64>, Errno>> {
+pub(crate) fn data(mem: &GuestMem, a: &Args, n: u8) -> Arg<Result<Vec<u64>, Errno>> {
     let len = a.r[n as usize] as u32 as u64;
     if !len.is_multiple_of(8) || len > MAX_ARGS * 8 || (len > 0 && a.r[n as usize - 1] == 0) {
         return Ok(Err(Errno::EINVAL));

@@ -66,6 +66,9 @@ impl Arena {
     /// The guest address behind an address of the arena, where `len` bytes follow it in a page
     /// that was allocated.
     pub fn translate(&self, addr: u64, len: u64) -> Option<u64> {
+        if addr > u32::MAX as u64 {
+            return None;
+        }
         let (page, off) = self.page_of(addr);
         let at = self.pages.get(&page)?;
         (off + len <= PAGE).then_some(at + off)

@@ -21,6 +21,7 @@ impl Kernel {
         let cpus = self.st.cpus.len() as u32;
         let map = Map::create(&mut self.mem, spec, template, cpus, frozen)?;
         let id = u32::try_from(self.st.maps.len()).map_err(|_| Errno::ENOSPC)?;
+        self.layouts.fill_map(&mut self.mem, &map, id);
         self.st.maps.push(map);
         self.st.refs.add_map(MapId(id));
         Ok(MapId(id))

@@ -114,7 +114,10 @@ impl Objects {
         let total = class.checked_mul(copies)?;
         let list = self.free.get_mut(&(cpu.0, total)).and_then(Vec::pop);
         let addr = match list {
-            Some(addr) => addr,
+            Some(addr) => {
+                mem.renew(addr);
+                addr
+            }
             None => mem.alloc(Area::Shared, total as u64, 8).ok()?,
         };
         mem.expose(addr, if copies > 1 { total } else { size } as u64);
@@ -142,8 +145,9 @@ impl Objects {
     }
 
     /// The object's memory goes to whoever allocates next, once no program can have it.
-    pub fn free(&mut self, cpu: Cpu, addr: u64) {
+    pub fn free(&mut self, mem: &mut GuestMem, cpu: Cpu, addr: u64) {
         if let Some(object) = self.live.remove(&addr) {
+            mem.retire(addr);
             self.graph.forget(addr..addr + object.room as u64);
             self.waiting.push((cpu.0, object.room, addr));
         }
@@ -265,7 +269,7 @@ impl State {
                 for copy in 0..copies {
                     self.free_owned(mem, &fields, addr + copy * stride, more);
                 }
-                self.objects.free(self.cur.cpu, addr);
+                self.objects.free(mem, self.cur.cpu, addr);
             }
             return;
         }
