@@ -2,14 +2,15 @@
 
 mod merge;
 
+use crate::files::Files;
 use crate::run;
-use crate::scenario::Scenario;
+use crate::scenario::{Ended, Scenario};
 use crate::{Outcome, Stop, show};
 use bpfsim::explore::Found;
-use bpfsim::{Config, Progress, Runner, Strategy};
+use bpfsim::{Config, Progress, Runner, Sim, Strategy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -46,6 +47,9 @@ pub struct Args {
     /// One JSON object, which `merge` reads.
     #[arg(long)]
     json: bool,
+    /// Of the failure that is found.
+    #[command(flatten)]
+    files: Files,
 }
 
 #[derive(clap::Args)]
@@ -103,7 +107,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     }
 }
 
-fn explore(args: &Args, object: &PathBuf, path: &PathBuf) -> Result<Outcome, Stop> {
+fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> {
     let bytes = run::read(object)?;
     let scenario = Scenario::read(path).map_err(Stop::unusable)?;
     let base = Config {
@@ -140,6 +144,16 @@ fn explore(args: &Args, object: &PathBuf, path: &PathBuf) -> Result<Outcome, Sto
         .filter(|f| f.failed.kind == "scenario")
     {
         return Err(Stop::unusable(&found.failed));
+    }
+    if let (true, Some(order)) = (args.files.wanted(), outcome.replay()) {
+        let sim = Sim::with_chooser(order.config.clone(), order.chooser());
+        let sim = sim.map_err(Stop::unusable)?;
+        sim.record(args.files.record());
+        if let Err(Ended::Failed(message, sim, _)) = scenario.run_on(sim, &bytes) {
+            let name = object.file_name().unwrap_or_default().to_string_lossy();
+            let title = format!("{name}, the smallest failing order");
+            args.files.write(&sim.timeline(&title, Some(&message)))?;
+        }
     }
     let command = |found: &Found| {
         format!(

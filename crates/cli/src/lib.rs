@@ -5,6 +5,7 @@ mod cov;
 mod disasm;
 mod explore;
 mod features;
+mod files;
 mod inspect;
 mod run;
 pub mod scenario;

@@ -1,15 +1,16 @@
 //! `bpfsim run`: one program, what it left, and what happened.
 
+use crate::files::Files;
 use crate::scenario::{Ended, Scenario};
 use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
 use bpfsim::explore;
 use bpfsim::timeline::{Detail, Timeline};
-use bpfsim::{Config, Ebpf, Event, ProgramInput, Record, ReplayString, Seed, Sim, What};
+use bpfsim::{Config, Ebpf, Event, ProgramInput, ReplayString, Seed, Sim, What};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,22 +47,8 @@ pub struct Args {
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
-    /// Write the timeline as a page for browsers, with every visible operation and its C line.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Write the timeline as a Chrome trace, which Perfetto reads too.
-    #[arg(long, value_name = "FILE")]
-    perfetto: Option<PathBuf>,
-}
-
-impl Args {
-    /// What the files that are wanted take.
-    fn record(&self) -> Record {
-        Record {
-            moments: self.html.is_some() || self.perfetto.is_some(),
-            ..Record::default()
-        }
-    }
+    #[command(flatten)]
+    files: Files,
 }
 
 /// `10s`, `5ms`, `100us`, `7ns`.
@@ -101,7 +88,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         None => vec![0; 64],
     };
     let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
-    sim.record(args.record());
+    sim.record(args.files.record());
     let mut bpf = Ebpf::load(&sim, &bytes)
         .map_err(|e| Stop::unusable(format!("{}: {e}", args.object.display())))?;
     let name = match &args.prog {
@@ -127,6 +114,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     let report = Report {
         sim: &sim,
         seed: args.seed,
+        replayed: args.replay.is_some(),
         maps: map_names(&bpf),
         before,
         after,
@@ -170,7 +158,7 @@ fn ran_on(ran: &Result<(Sim, Ebpf), Ended>) -> Option<&Sim> {
 }
 
 /// Runs a scenario in one order.
-fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Result<Outcome, Stop> {
+fn scenario(args: &Args, path: &Path, object: &[u8], config: Config) -> Result<Outcome, Stop> {
     let scenario = Scenario::read(path).map_err(Stop::unusable)?;
     let config = scenario.config(config).map_err(Stop::unusable)?;
     let (sim, strays) = match &args.replay {
@@ -180,7 +168,7 @@ fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Resul
             (sim, None)
         }
     };
-    sim.record(args.record());
+    sim.record(args.files.record());
     let ran = scenario.run_on(sim, object);
     if let (Some((order, record)), Some(sim)) = (strays, ran_on(&ran)) {
         let strayed = record.borrow().strayed;
@@ -196,6 +184,7 @@ fn scenario(args: &Args, path: &PathBuf, object: &[u8], config: Config) -> Resul
     let report = Report {
         sim: &sim,
         seed: args.seed,
+        replayed: args.replay.is_some(),
         maps: map_names(&bpf),
         before: Vec::new(),
         after,
@@ -226,6 +215,8 @@ fn map_names(bpf: &Ebpf) -> HashMap<bpfsim::MapId, Shown> {
 struct Report<'a> {
     sim: &'a Sim,
     seed: u64,
+    /// The order is that of `--replay`.
+    replayed: bool,
     maps: HashMap<bpfsim::MapId, Shown>,
     before: Vec<Shown>,
     after: Vec<Shown>,
@@ -357,6 +348,7 @@ impl Report<'_> {
 
     fn order(&self) -> String {
         match self.seed {
+            _ if self.replayed => "the order of a replay".to_string(),
             0 => "the usual order".to_string(),
             seed => format!("the order of seed {seed}"),
         }
@@ -364,21 +356,10 @@ impl Report<'_> {
 
     /// Writes the files that were asked for.
     fn files(&self, args: &Args) -> Result<(), Stop> {
-        if args.html.is_none() && args.perfetto.is_none() {
-            return Ok(());
+        let name = args.object.file_name().unwrap_or_default();
+        match args.files.wanted() {
+            true => args.files.write(&self.timeline(&name.to_string_lossy())),
+            false => Ok(()),
         }
-        let name = args
-            .object
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let timeline = self.timeline(&name);
-        let write = |path: &Option<PathBuf>, text: fn(&Timeline) -> String| match path {
-            Some(path) => std::fs::write(path, text(&timeline))
-                .map_err(|e| Stop::unusable(format!("{}: {e}", path.display()))),
-            None => Ok(()),
-        };
-        write(&args.html, Timeline::html)?;
-        write(&args.perfetto, Timeline::perfetto)
     }
 }
