@@ -82,12 +82,12 @@ macro_rules! models {
                     let x = units(1);
                     match found {
                         Some(_) => other.lock().unwrap()[1] = Some(x),
-                        None => drop(other.lock().unwrap()[1]),
+                        None => drop(other.lock().unwrap()),
                     }
                     units(x);
-                    drop(other.lock().unwrap()[0]);
+                    drop(other.lock().unwrap());
                 });
-                drop(map.lock().unwrap()[0]);
+                drop(map.lock().unwrap());
                 units(1);
                 map.lock().unwrap()[0] = None;
                 timer.join().unwrap();
