@@ -63,6 +63,20 @@ struct Stop {
 }
 
 impl Stop {
+    /// An object does not load: the verifier refuses it, or it cannot be used.
+    fn not_loaded(object: &std::path::Path, error: &bpfsim::Error) -> Stop {
+        use bpfsim::{Error, LoadError};
+        let rejected = matches!(error, Error::Load(LoadError::Rejected(_)));
+        Stop {
+            outcome: if rejected {
+                Outcome::Failed
+            } else {
+                Outcome::Unusable
+            },
+            message: format!("{}: {error}", object.display()),
+        }
+    }
+
     /// The input cannot be used.
     fn unusable(message: impl fmt::Display) -> Stop {
         Stop {

@@ -89,8 +89,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     };
     let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
     sim.record(args.files.record());
-    let mut bpf = Ebpf::load(&sim, &bytes)
-        .map_err(|e| Stop::unusable(format!("{}: {e}", args.object.display())))?;
+    let mut bpf = Ebpf::load(&sim, &bytes).map_err(|e| Stop::not_loaded(&args.object, &e))?;
     let name = match &args.prog {
         Some(name) => name.clone(),
         None => {

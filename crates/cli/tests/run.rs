@@ -57,6 +57,11 @@ fn exit_status_says_what_is_wrong() {
         ),
         (&["run", OBJECT, "--for", "3 days"], 2, "--for"),
         (&["walk", OBJECT], 2, "walk"),
+        (
+            &["run", "fixtures/verdicts.bpf.o"],
+            1,
+            "program `forgets_null`: -EACCES",
+        ),
     ] {
         let out = bpfsim(args);
         let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
