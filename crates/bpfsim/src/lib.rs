@@ -42,11 +42,6 @@ pub use bpfsim_explore::timeline;
 pub use bpfsim_explore::{
     Coverage, Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
 };
-/// Makes a test of a function: `#[bpfsim::test(random = 1000, pct = 3, exhaustive)]` on
-/// `fn name(sim: &Sim) -> Result<()>` makes the tests `name::random` (so many random orders),
-/// `name::pct` (a thousand orders of that depth) and `name::exhaustive` (every order);
-/// `#[bpfsim::test]` alone, `name::usual`.
-pub use bpfsim_macros::test;
 pub use bpfsim_kernel::{
     Arg, AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event,
     Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec,
@@ -54,6 +49,11 @@ pub use bpfsim_kernel::{
     Redirect, RedirectKind, Rejection, Report, SockId, SockSpec, SockState, Standing, SysOp,
     SysResult, Trace, Wait, Warning, What, update,
 };
+/// Makes a test of a function: `#[bpfsim::test(random = 1000, pct = 3, exhaustive)]` on
+/// `fn name(sim: &Sim) -> Result<()>` makes the tests `name::random` (so many random orders),
+/// `name::pct` (a thousand orders of that depth) and `name::exhaustive` (every order);
+/// `#[bpfsim::test]` alone, `name::usual`.
+pub use bpfsim_macros::test;
 pub use cache::Cache;
 pub use check::{
     EXHAUSTIVE_LIMIT, Runner, TestFailure, TestResult, check, check_exhaustive, check_pct,
