@@ -128,7 +128,7 @@ struct Problem {
     message: String,
     wrong: bool,
     /// What the simulation says of it.
-    failed: Option<Failed>,
+    failed: Option<Box<Failed>>,
 }
 
 /// Something in the file that cannot be meant.
@@ -149,7 +149,7 @@ fn failed(span: Range<usize>) -> impl FnOnce(Error) -> Problem {
             span,
             message: error.to_string(),
             wrong,
-            failed: Some(error.failed()).filter(|f| f.kind != "error"),
+            failed: Some(error.failed()).filter(|f| f.kind != "error").map(Box::new),
         }
     }
 }
@@ -212,7 +212,7 @@ impl Scenario {
             let place = Some(format!("{}:{line}", self.name));
             match problem.failed {
                 _ if problem.wrong => failed("scenario", place, message),
-                Some(own) => Failed { message, ..own },
+                Some(own) => Failed { message, ..*own },
                 None => failed("expectation", place, message),
             }
         })
