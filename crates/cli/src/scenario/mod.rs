@@ -149,7 +149,9 @@ fn failed(span: Range<usize>) -> impl FnOnce(Error) -> Problem {
             span,
             message: error.to_string(),
             wrong,
-            failed: Some(error.failed()).filter(|f| f.kind != "error").map(Box::new),
+            failed: Some(error.failed())
+                .filter(|f| f.kind != "error")
+                .map(Box::new),
         }
     }
 }

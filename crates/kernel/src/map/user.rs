@@ -1,10 +1,11 @@
 //! What user space does with maps.
 
 use super::sys::Batch;
-use super::{BatchCmd, BatchOut, Map, MapSpec};
+use super::{BatchCmd, BatchOut, Map, MapBtf, MapSpec};
 use crate::ids::{Cpu, MapId};
 use crate::kernel::Kernel;
-use bpfsim_abi::Errno;
+use bpfsim_abi::{Errno, MapType};
+use std::sync::Arc;
 
 impl Kernel {
     /// `BPF_MAP_CREATE`. Descriptors in values and keys are the numbers of maps, programs and
@@ -17,6 +18,11 @@ impl Kernel {
     }
 
     pub(crate) fn make_map(&mut self, spec: MapSpec, frozen: bool) -> Result<MapId, Errno> {
+        // The types of a struct_ops map are the kernel's own (`btf_vmlinux_value_type_id`).
+        let foreign = |types: &MapBtf| !Arc::ptr_eq(&types.btf, &self.layouts.btf);
+        if spec.map_type == MapType::StructOps && spec.btf.as_ref().is_some_and(foreign) {
+            return Err(Errno::EINVAL);
+        }
         let template = spec.inner.and_then(|id| self.st.maps.get(id.at()));
         let cpus = self.st.cpus.len() as u32;
         let map = Map::create(&mut self.mem, spec, template, cpus, frozen)?;
