@@ -195,7 +195,7 @@ fn a_browser_steps_forward_and_back() {
         const unnamed = [...document.querySelectorAll("button")].filter(b => !b.getAttribute("aria-label")).length;
         const arrows = document.querySelectorAll("path.arrow").length;
         document.title = "stepped: " + [seen.join(" "), "arrows " + arrows, "unnamed " + unnamed,
-          "line " + document.querySelectorAll("pre .on").length, gone.slice(0, 2).join("=")].join("; ");
+          "line " + document.querySelectorAll("pre .on").length, gone.slice(gone.indexOf("ended")).slice(0, 2).join("=")].join("; ");
     "##;
     let Some(dom) = in_chromium(&timeline.html(), script) else {
         eprintln!(
