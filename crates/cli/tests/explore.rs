@@ -62,9 +62,8 @@ fn bugs_are_found_and_made_as_small_as_they_can_be() {
             let found = outcome
                 .failure
                 .unwrap_or_else(|| panic!("{}: {strategy:?}", animal.name));
-            // What it takes at most: a detector may see it earlier than the expectation.
-            assert!(
-                found.preemptions <= animal.preemptions,
+            assert_eq!(
+                found.preemptions, animal.preemptions,
                 "{}: {strategy:?}: {found:?}",
                 animal.name
             );
