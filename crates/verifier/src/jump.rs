@@ -1,6 +1,6 @@
 //! Conditional jumps: which ways there are, and what each of them says (`check_cond_jmp_op`).
 
-use bpfsim_abi::MapType;
+use bpfsim_abi::{Errno, MapType};
 use bpfsim_isa::{Insn, uapi::*};
 use smallvec::SmallVec;
 
@@ -229,7 +229,7 @@ impl Verifier<'_> {
     fn check_may_goto(&mut self, insn: Insn) -> R {
         let idx = self.insn_idx;
         let prev = self.find_prev_entry(self.cur.parent, idx);
-        let at = self.push_stack(idx + 1, idx)?;
+        let at = self.push_stack_or(idx + 1, idx, Errno::ENOMEM)?;
         self.stack[at].state.may_goto_depth += 1;
         if let Some(prev) = prev {
             let mut queued = std::mem::take(&mut self.stack[at].state);

@@ -304,11 +304,12 @@ impl Verifier<'_> {
         let Some(map) = map else {
             reject!(self, EINVAL, "pointer in R{n} isn't map pointer\n");
         };
+        // Linux compares only where the map has such a field, and reads beyond what the map has where it
+        // has no field at all. Here another map is always refused: SEMANTICS.md 5.5.
         let record = self.map_records[map].clone();
-        let work = record.as_ref().is_some_and(|r| r.has(field::TASK_WORK));
-        let wq = record.is_some_and(|r| r.has(field::WORKQUEUE));
+        let has = |bit| record.as_ref().is_some_and(|r| r.has(bit));
+        let work = has(field::TASK_WORK) || n == 3 && !has(field::WORKQUEUE);
         if let Some((first, uid)) = meta.map
-            && (work || wq)
             && (first != map || uid != reg.b)
         {
             match work {

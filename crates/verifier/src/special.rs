@@ -583,7 +583,7 @@ impl Verifier<'_> {
                 return self.bug(format_args!("bad parent state for iter next call"));
             }
             let prev = self.find_prev_entry(parent, insn);
-            let at = self.push_stack(insn + 1, insn)?;
+            let at = self.push_stack_or(insn + 1, insn, Errno::ENOMEM)?;
             let mut queued = std::mem::take(&mut self.stack[at].state);
             let iter = &mut queued.frames[frame].stack[spi].reg;
             let depth = iter.iter_depth() + 1;

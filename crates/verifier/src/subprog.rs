@@ -283,13 +283,13 @@ impl Verifier<'_> {
                 let n = self.stack.len();
                 reject!(
                     self,
-                    E2BIG,
+                    EFAULT,
                     "The sequence of {n} jumps is too complex for async cb.\n"
                 );
             }
             return Ok(());
         }
-        let at = self.push_stack(start, insn_idx)?;
+        let at = self.push_stack_or(start, insn_idx, Errno::ENOMEM)?;
         let mut state = std::mem::take(&mut self.stack[at].state);
         let result = self.enter_func(&mut state, subprog, insn_idx);
         if result.is_ok()

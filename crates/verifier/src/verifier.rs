@@ -541,12 +541,19 @@ impl<'a> Verifier<'a> {
 
     /// `push_stack`: another way, to be walked later. Gives its place on the stack.
     pub fn push_stack(&mut self, insn: i32, prev: i32) -> R<usize> {
+        self.push_stack_or(insn, prev, Errno::EFAULT)
+    }
+
+    /// The same where Linux has another errno for a stack that is full: callbacks, iterators and
+    /// `may_goto` say `ENOMEM`.
+    pub fn push_stack_or(&mut self, insn: i32, prev: i32, full: Errno) -> R<usize> {
         let mut state = self.take_state();
         state.copy_from(&self.cur);
         self.push_elem(state, insn, prev);
         if self.stack.len() > 8192 {
             let n = self.stack.len();
-            reject!(self, EFAULT, "The sequence of {n} jumps is too complex.\n");
+            verbose!(self, "The sequence of {n} jumps is too complex.\n");
+            return Err(Stop::Errno(full));
         }
         if let Some(parent) = self.cur.parent {
             self.explored.get_mut(parent).branches += 1;

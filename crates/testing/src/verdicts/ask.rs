@@ -5,19 +5,15 @@ use std::sync::Arc;
 
 use bpfsim_abi::Errno;
 use bpfsim_btf::{Btf, Kind, fields::parse_fields};
-use bpfsim_isa::{Insn, uapi::BPF_PSEUDO_MAP_FD, uapi::BPF_PSEUDO_MAP_VALUE};
+use bpfsim_isa::{Insn, uapi::*};
 use bpfsim_verifier::{
     AttachTo, Env, FuncInfo, MapDesc, Options, Outcome, ProgramToVerify, Verdict, verify,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Flat, MAPS, REG_INVARIANTS, SLEEPABLE, STATE_FREQ, STRICT_ALIGNMENT, func_type, types,
-};
+use super::world::{KFUNCS, MAPS, MapRow, func_type, types};
+use super::{Flat, REG_INVARIANTS, SLEEPABLE, STATE_FREQ, STRICT_ALIGNMENT};
 use crate::linux::{BtfFd, Linux, Map, MapSpec, ProgSpec};
-
-/// `BPF_F_RDONLY_PROG`
-const RDONLY_PROG: u32 = 1 << 7;
 
 /// A verdict, as far as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -124,6 +120,7 @@ pub struct LinuxWithMaps {
     btf: BtfFd,
     types: Btf,
     maps: Vec<Map>,
+    kernel: Btf,
 }
 
 impl LinuxWithMaps {
@@ -136,13 +133,17 @@ impl LinuxWithMaps {
         let btf = linux
             .load_btf(&types.to_bytes())
             .map_err(|(errno, log)| format!("BTF: {errno}: {log}"))?;
-        let mut maps = Vec::new();
+        let path = "/sys/kernel/btf/vmlinux";
+        let kernel = std::fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+        let kernel = Btf::parse(&kernel).map_err(|e| format!("{path}: {e}"))?;
+        let mut maps: Vec<Map> = Vec::new();
         for row in &MAPS {
             let value = row.value.and_then(|name| types.find(name, Kind::Struct));
             let key = types.find("int", Kind::Int);
             let spec = MapSpec {
                 name: row.name,
-                map_flags: if row.frozen.is_some() { RDONLY_PROG } else { 0 },
+                map_flags: row.flags,
+                inner: row.inner.and_then(|m| maps.get(m)),
                 btf: value.zip(key).map(|(v, k)| (btf.fd(), k.0, v.0)),
                 ..MapSpec::new(row.map_type, row.key_size, row.value_size, row.max_entries)
             };
@@ -159,20 +160,30 @@ impl LinuxWithMaps {
             btf,
             types,
             maps,
+            kernel,
         })
+    }
+
+    /// The running kernel's types.
+    pub fn kernel(&self) -> &Btf {
+        &self.kernel
     }
 
     /// What it says of a program. One that loads is gone at once.
     pub fn ask(&self, program: &Flat, log_level: u32) -> Answer {
-        let mut insns = program.insns.clone();
+        let mut insns = with_kfuncs(program, &self.kernel);
         for insn in names_of_maps(&mut insns) {
             let at = usize::try_from(insn.imm).ok();
             insn.imm = at.and_then(|m| self.maps.get(m)).map_or(-1, Map::fd);
         }
         let funcs: Vec<(u32, u32)> = (program.starts.iter().enumerate())
-            .filter_map(|(i, start)| Some((*start as u32, func_type(&self.types, i)?.0)))
+            .filter_map(|(i, start)| {
+                let id = func_type(&self.types, i, program.is_global(i))?;
+                Some((*start as u32, id.0))
+            })
             .collect();
         let spec = ProgSpec {
+            license: if program.gpl { c"GPL" } else { c"Proprietary" },
             prog_flags: program.flags,
             log_level,
             btf: program.has_types().then_some((self.btf.fd(), &funcs)),
@@ -194,6 +205,18 @@ fn names_of_maps(insns: &mut [Insn]) -> impl Iterator<Item = &mut Insn> {
         .filter(|i| i.is_ld_imm64() && [BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE].contains(&i.src()))
 }
 
+/// Slots with the kernel functions' ids in a kernel's BTF; those that it lacks get one that it has not.
+fn with_kfuncs(program: &Flat, kernel: &Btf) -> Vec<Insn> {
+    let mut insns = program.insns.clone();
+    let call = |i: &&mut Insn| i.code == 0x85 && i.src() == BPF_PSEUDO_KFUNC_CALL;
+    for insn in insns.iter_mut().filter(call) {
+        let name = usize::try_from(insn.imm).ok().and_then(|n| KFUNCS.get(n));
+        let id = name.and_then(|name| kernel.find(name, Kind::Func));
+        insn.imm = id.map_or(-1, |id| id.0 as i32);
+    }
+    insns
+}
+
 /// bpfsim's verifier, with the maps.
 #[derive(Debug)]
 pub struct Sim {
@@ -210,7 +233,7 @@ impl Sim {
     /// Where the kernel's types cannot be had.
     pub fn new(cpus: u32) -> Result<Sim, String> {
         let types = types().build().map_err(|e| e.to_string())?;
-        let maps = MAPS.iter().map(|row| {
+        let describe = |row: &MapRow| {
             let value = row.value.and_then(|name| types.find(name, Kind::Struct));
             MapDesc {
                 name: row.name.to_owned(),
@@ -218,7 +241,7 @@ impl Sim {
                 key_size: row.key_size,
                 value_size: row.value_size,
                 max_entries: row.max_entries,
-                flags: if row.frozen.is_some() { RDONLY_PROG } else { 0 },
+                flags: row.flags,
                 has_btf: value.is_some(),
                 fields: value
                     .and_then(|v| parse_fields(&types, v).ok())
@@ -226,13 +249,26 @@ impl Sim {
                 frozen: row.frozen.map(Arc::from),
                 inner: None,
             }
-        });
+        };
+        // Templates of maps within maps come last.
+        let mut maps: Vec<MapDesc> = MAPS.iter().map(describe).collect();
+        for (at, row) in MAPS.iter().enumerate() {
+            if let Some(inner) = row.inner {
+                maps[at].inner = Some(maps.len());
+                maps.push(describe(&MAPS[inner]));
+            }
+        }
         Ok(Sim {
-            maps: maps.collect(),
+            maps,
             kernel: bpfsim_btf::vmlinux().map_err(|e| e.to_string())?,
             types,
             cpus,
         })
+    }
+
+    /// The kernel's types.
+    pub fn kernel(&self) -> &Btf {
+        &self.kernel
     }
 
     /// What the verifier says of a program.
@@ -241,21 +277,22 @@ impl Sim {
             .filter_map(|(i, start)| {
                 Some(FuncInfo {
                     insn: *start,
-                    type_id: func_type(&self.types, i)?,
-                    global: i == 0,
+                    type_id: func_type(&self.types, i, program.is_global(i))?,
+                    global: program.is_global(i),
                 })
             })
             .collect();
         let typed = program.has_types();
+        let insns = with_kfuncs(program, &self.kernel);
         let prog = ProgramToVerify {
-            insns: &program.insns,
+            insns: &insns,
             prog_type: program.prog_type,
             attach_type: program.attach_type(),
             attach_to: AttachTo::Nothing,
             funcs: if typed { &funcs } else { &[] },
             lines: &[],
             btf: typed.then_some(&self.types),
-            gpl_compatible: true,
+            gpl_compatible: program.gpl,
             sleepable: program.flags & SLEEPABLE != 0,
         };
         let env = Env {

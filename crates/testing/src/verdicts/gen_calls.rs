@@ -2,8 +2,9 @@
 
 use bpfsim_abi::ProgType;
 
+use super::To;
 use super::generate::{Gen, Kind, Role};
-use super::{ARRAY, HASH, RING, TIMERS, To};
+use super::world::{ARRAY, HASH, RING, TIMERS};
 
 impl Gen<'_> {
     /// Something for an argument: a number, memory of the stack, the context, a value.

@@ -3,7 +3,7 @@
 use bpfsim_abi::ProgType;
 
 use super::generate::{Gen, Kind, STACK};
-use super::{ARRAY, HASH, MAPS, RODATA};
+use super::world::{ARRAY, HASH, MAPS, RODATA};
 
 /// Sizes of accesses: code and bytes.
 pub(super) const SIZES: [(u8, i32); 4] = [(0x10, 1), (0x08, 2), (0x00, 4), (0x18, 8)];

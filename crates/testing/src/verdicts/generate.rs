@@ -530,7 +530,7 @@ impl Gen<'_> {
                 map_key_value(&mut self.regs, map);
                 self.regs[4] = ctx;
             }
-            Role::Timer => map_key_value(&mut self.regs, super::TIMERS),
+            Role::Timer => map_key_value(&mut self.regs, super::world::TIMERS),
         }
         let far = (1..6u8).find(|r| self.regs[usize::from(*r)] == Kind::Far);
         if let (Some(far), true) = (far, self.dice.one_in(2)) {

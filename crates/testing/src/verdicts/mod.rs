@@ -13,15 +13,16 @@ mod gen_calls;
 mod gen_data;
 mod generate;
 pub mod shrink;
+pub mod world;
 
 use std::fmt;
 
-use bpfsim_abi::{AttachType, MapType, ProgType};
-use bpfsim_btf::{Btf, BtfBuilder, Linkage, Member, TypeId};
+use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_isa::Insn;
 
 pub use dice::Dice;
 pub use generate::random;
+pub use world::MAX_FUNCS;
 
 /// `BPF_F_STRICT_ALIGNMENT`
 pub const STRICT_ALIGNMENT: u32 = 1;
@@ -31,115 +32,6 @@ pub const STATE_FREQ: u32 = 1 << 3;
 pub const SLEEPABLE: u32 = 1 << 4;
 /// `BPF_F_TEST_REG_INVARIANTS`
 pub const REG_INVARIANTS: u32 = 1 << 7;
-
-/// A map that every program may use.
-#[derive(Clone, Copy, Debug)]
-pub struct MapRow {
-    /// Name.
-    pub name: &'static str,
-    /// Type.
-    pub map_type: MapType,
-    /// Bytes of a key.
-    pub key_size: u32,
-    /// Bytes of a value.
-    pub value_size: u32,
-    /// How many.
-    pub max_entries: u32,
-    /// Struct of [`types`] that its values are.
-    pub value: Option<&'static str>,
-    /// What it holds, where it is frozen and read-only for programs.
-    pub frozen: Option<&'static [u8]>,
-}
-
-/// An array of plain values.
-pub const ARRAY: usize = 0;
-/// A hash table of plain values.
-pub const HASH: usize = 1;
-/// An array whose values have a timer.
-pub const TIMERS: usize = 2;
-/// A ring buffer.
-pub const RING: usize = 3;
-/// Constants.
-pub const RODATA: usize = 4;
-
-/// The maps, by the number that an instruction of `BPF_PSEUDO_MAP_FD` has.
-pub const MAPS: [MapRow; 5] = [
-    row("arr", MapType::Array, 4, 48, 4),
-    row("hash", MapType::Hash, 8, 40, 8),
-    MapRow {
-        value: Some("timed"),
-        ..row("timers", MapType::Array, 4, 32, 2)
-    },
-    row("ring", MapType::Ringbuf, 0, 0, 4096),
-    MapRow {
-        frozen: Some(&[
-            7, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0x80, 0, 0, 16, 0, 0, 0, 0, 0, 0,
-            0x80,
-        ]),
-        ..row("consts", MapType::Array, 4, 24, 1)
-    },
-];
-
-const fn row(
-    name: &'static str,
-    map_type: MapType,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-) -> MapRow {
-    MapRow {
-        name,
-        map_type,
-        key_size,
-        value_size,
-        max_entries,
-        value: None,
-        frozen: None,
-    }
-}
-
-/// Most functions of a program.
-pub const MAX_FUNCS: usize = 6;
-
-/// The programs' types: `FUNC`s named `f0` to `f5`, of which the first alone is global, and the
-/// struct of [`TIMERS`]'s values.
-pub fn types() -> BtfBuilder {
-    let mut b = BtfBuilder::new();
-    let int = b.add_int("int", 4, 1);
-    let long = b.add_int("long", 8, 1);
-    let opaque = b.add_array(long, int, 2);
-    let member = |name, ty, bit_offset| Member {
-        name,
-        ty,
-        bit_offset,
-        bitfield_size: 0,
-    };
-    let timer = b.add_struct("bpf_timer", 16, &[member("__opaque", opaque, 0)]);
-    b.add_struct(
-        "timed",
-        32,
-        &[
-            member("a", long, 0),
-            member("timer", timer, 64),
-            member("b", long, 192),
-        ],
-    );
-    let proto = b.add_func_proto(int, &[]);
-    for i in 0..MAX_FUNCS {
-        let linkage = if i == 0 {
-            Linkage::Global
-        } else {
-            Linkage::Static
-        };
-        b.add_func(&format!("f{i}"), linkage, proto);
-    }
-    b
-}
-
-/// The `FUNC` of a function in [`types`].
-pub fn func_type(btf: &Btf, func: usize) -> Option<TypeId> {
-    btf.find(&format!("f{func}"), bpfsim_btf::Kind::Func)
-}
 
 /// Where an instruction goes, or what it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +66,8 @@ pub struct Program {
     pub funcs: Vec<Vec<Line>>,
 }
 
-/// A program as it is loaded; maps by their number in [`MAPS`].
+/// A program as it is loaded; maps by their number in [`world::MAPS`], kernel functions by theirs in
+/// [`world::KFUNCS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flat {
     /// Type.
@@ -185,6 +78,13 @@ pub struct Flat {
     pub insns: Vec<Insn>,
     /// First slot of each function.
     pub starts: Vec<usize>,
+    /// A bit for each function that is global: it is verified by its prototype alone. The first one is
+    /// in any case.
+    pub globals: u32,
+    /// Whether its licence is compatible with the GPL.
+    pub gpl: bool,
+    /// Whether it is given types where it needs them.
+    pub typed: bool,
 }
 
 impl Line {
@@ -239,6 +139,9 @@ impl Program {
             flags: self.flags,
             insns,
             starts,
+            globals: 1,
+            gpl: true,
+            typed: true,
         }
     }
 
@@ -276,12 +179,16 @@ impl Flat {
         bpfsim_abi::prog::fixup_attach_type(self.prog_type, AttachType::CgroupInetIngress)
     }
 
-    /// Whether it needs types: it takes a function's address.
+    /// Whether it needs types: it takes a function's address, or has global functions.
     pub fn has_types(&self) -> bool {
         let func = bpfsim_isa::uapi::BPF_PSEUDO_FUNC;
-        self.insns
-            .iter()
-            .any(|i| i.is_ld_imm64() && i.src() == func)
+        let takes = |i: &Insn| i.is_ld_imm64() && i.src() == func;
+        self.typed && (self.globals > 1 || self.insns.iter().any(takes))
+    }
+
+    /// Whether a function is global.
+    pub fn is_global(&self, func: usize) -> bool {
+        func == 0 || self.globals >> func & 1 != 0
     }
 
     /// Slots in hexadecimal.
@@ -311,6 +218,9 @@ impl Flat {
             flags,
             insns: slots.collect(),
             starts,
+            globals: 1,
+            gpl: true,
+            typed: true,
         })
     }
 }
@@ -334,7 +244,7 @@ impl fmt::Display for Flat {
     }
 }
 
-/// Helpers by name; there are no kernel functions.
+/// Helpers and kernel functions by name.
 struct Names;
 
 impl bpfsim_isa::LinuxNames for Names {
@@ -342,7 +252,8 @@ impl bpfsim_isa::LinuxNames for Names {
         let func = bpfsim_abi::Func::from_u32(u32::try_from(id).ok()?)?;
         Some(func.name().into())
     }
-    fn kfunc(&self, _btf_id: i32, _off: i16) -> Option<std::borrow::Cow<'_, str>> {
-        None
+    fn kfunc(&self, number: i32, _off: i16) -> Option<std::borrow::Cow<'_, str>> {
+        let name = world::KFUNCS.get(usize::try_from(number).ok()?)?;
+        Some((*name).into())
     }
 }
