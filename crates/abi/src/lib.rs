@@ -21,6 +21,7 @@ pub mod map;
 pub mod prog;
 pub mod sections;
 pub mod status;
+pub mod text;
 
 pub use errno::Errno;
 pub use helper::Func;

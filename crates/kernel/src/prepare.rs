@@ -171,6 +171,7 @@ fn standing(
             errno,
             message,
             insn,
+            ..
         } => {
             // As libbpf does, once more for the log.
             let options = Options {

@@ -3,8 +3,9 @@
 use bpfsim_isa::{Insn, uapi::*};
 
 use crate::arith;
-use crate::log::{reject, type_str};
+use crate::log::type_str;
 use crate::planted;
+use crate::refusal::reject;
 use crate::reg::{ADD_CONST, ADD_CONST32, ADD_CONST64, Reg, ty};
 use crate::verifier::{MAX_VAR_OFF, R, Verifier};
 

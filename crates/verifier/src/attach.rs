@@ -6,11 +6,12 @@ use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_btf::{Btf, FuncProto, Kind, Type, TypeId};
 
 use crate::AttachTo;
-use crate::log::{reject, verbose};
+use crate::log::verbose;
 use crate::raw_tp::RAW_TP_NULL_ARGS;
+use crate::refusal::{also, quiet, refusal, reject};
 use crate::reg::ty;
 use crate::setup::CtxArg;
-use crate::verifier::{Arg, R, Stop, Verifier};
+use crate::verifier::{Arg, R, Verifier};
 
 /// `btf_type_str`: the name of a BTF kind.
 pub(crate) fn kind_str(t: Option<Type<'_>>) -> &'static str {
@@ -162,7 +163,11 @@ impl<'a> Verifier<'a> {
             (P::StructOps, AttachTo::StructOps { name, member }) => {
                 self.attach_struct_ops(name, member)
             }
-            (P::StructOps, _) => Err(Stop::Errno(bpfsim_abi::Errno::ENOTSUPP)),
+            (P::StructOps, _) => Err(quiet!(
+                self,
+                ENOTSUPP,
+                "a struct_ops program that names no member"
+            )),
             (P::Tracing | P::Lsm, AttachTo::Kernel(id)) => self.attach_kernel(id),
             (P::Tracing | P::Lsm | P::Ext, AttachTo::Program) => {
                 self.unsupported("attaching to another program")
@@ -283,12 +288,13 @@ impl<'a> Verifier<'a> {
             _ => None,
         };
         if let Some(errno) = refused {
-            verbose!(
+            let refused = refusal!(
                 self,
+                EINVAL,
                 "attach to unsupported member {} of struct {name}\n",
                 m.name
             );
-            return Err(Stop::Errno(errno));
+            return Err(refused.with(errno));
         }
         self.attach.name = Some(name);
         self.attach.member = Some(m.name);
@@ -373,7 +379,11 @@ impl<'a> Verifier<'a> {
         let global = self.subprogs[subprog].global;
         let id = self.subprogs[subprog].type_id;
         let Some((btf, proto)) = self.prog.btf.and_then(|b| Some((b, func_proto(b, id)?))) else {
-            return Err(Stop::Errno(bpfsim_abi::Errno::EFAULT));
+            return Err(quiet!(
+                self,
+                EFAULT,
+                "a function without a prototype in BTF"
+            ));
         };
         let name = btf.name_of(id);
         if self.subprogs[subprog].unreliable {
@@ -382,22 +392,32 @@ impl<'a> Verifier<'a> {
         let n = proto.params.len();
         if n > 5 {
             if global {
-                verbose!(
+                reject!(
                     self,
+                    EINVAL,
                     "Global function {name}() with {n} > 5 args. Buggy compiler.\n"
                 );
             }
-            return Err(Stop::Errno(bpfsim_abi::Errno::EINVAL));
+            return Err(quiet!(
+                self,
+                EINVAL,
+                "a static function with more than five arguments"
+            ));
         }
         let ret = btf.resolve(proto.ret).map(|(_, t)| t);
         if !matches!(ret, Ok(Type::Int(_) | Type::Enum(_) | Type::Enum64(_))) {
             if global {
-                verbose!(
+                reject!(
                     self,
+                    EINVAL,
                     "Global function {name}() doesn't return scalar. Only those are supported.\n"
                 );
             }
-            return Err(Stop::Errno(bpfsim_abi::Errno::EINVAL));
+            return Err(quiet!(
+                self,
+                EINVAL,
+                "a static function that returns no number"
+            ));
         }
         let mut args = Vec::new();
         for (i, param) in proto.params.iter().enumerate() {
@@ -476,7 +496,11 @@ impl<'a> Verifier<'a> {
             return Ok(Arg::Anything);
         }
         if !global {
-            return Err(Stop::Errno(bpfsim_abi::Errno::EINVAL));
+            return Err(quiet!(
+                self,
+                EINVAL,
+                "a static function with an argument that cannot be described"
+            ));
         }
         reject!(
             self,
@@ -692,7 +716,7 @@ impl<'a> Verifier<'a> {
             .unwrap_or("(none)")
             .to_owned();
         if off % 8 != 0 {
-            verbose!(self, "func '{name}' offset {off} is not multiple of 8\n");
+            also!(self, "func '{name}' offset {off} is not multiple of 8\n");
             return Ok(None);
         }
         let Some(proto) = self.attach.proto.and_then(|p| func_proto(kernel, p)) else {
@@ -719,7 +743,7 @@ impl<'a> Verifier<'a> {
             params.remove(0);
         }
         let bad = |v: &mut Self| {
-            verbose!(v, "func '{name}' doesn't have {}-th argument\n", arg + 1);
+            also!(v, "func '{name}' doesn't have {}-th argument\n", arg + 1);
             Ok(None)
         };
         let mut is_retval = false;
@@ -734,7 +758,7 @@ impl<'a> Verifier<'a> {
                 A::ModifyReturn => match kernel.resolve(proto.ret) {
                     Ok((_, Type::Int(i))) if i.size <= 8 => proto.ret,
                     other => {
-                        verbose!(
+                        also!(
                             self,
                             "ret type {} not allowed for fmod_ret\n",
                             kind_str(other.ok().map(|o| o.1))
@@ -754,7 +778,7 @@ impl<'a> Verifier<'a> {
             Ok((_, Type::Ptr { to })) => to,
             other => {
                 let t = other.ok().map(|o| o.1);
-                verbose!(
+                also!(
                     self,
                     "func '{name}' arg{arg} '{}' has type {}. Only pointer access is allowed\n",
                     t.map_or("", |t| t.name()),
@@ -764,7 +788,7 @@ impl<'a> Verifier<'a> {
             }
         };
         if size != 8 {
-            verbose!(self, "func '{name}' size {size} must be 8\n");
+            also!(self, "func '{name}' size {size} must be 8\n");
             return Ok(None);
         }
         let info = self
@@ -822,7 +846,7 @@ impl<'a> Verifier<'a> {
         }
         match pointee {
             Some((id, s @ (Type::Struct(_) | Type::Union(_)))) => {
-                verbose!(
+                also!(
                     self,
                     "func '{name}' arg{arg} has btf_id {} type {} '{}'\n",
                     id.0,
@@ -839,7 +863,7 @@ impl<'a> Verifier<'a> {
                 Ok(Some((t, id.0, 0, false)))
             }
             other => {
-                verbose!(
+                also!(
                     self,
                     "func '{name}' arg{arg} type {} is not a struct\n",
                     kind_str(other.map(|o| o.1))

@@ -4,7 +4,8 @@ use bpfsim_abi::map::Fields;
 use bpfsim_abi::{MapType, ProgType};
 use bpfsim_btf::{Btf, Composite, Kind, Type, TypeId};
 
-use crate::log::{reject, type_str, verbose};
+use crate::log::type_str;
+use crate::refusal::{quiet, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::setup::RField;
 use crate::verifier::{R, Stop, Verifier, field};
@@ -195,7 +196,11 @@ impl Verifier<'_> {
                 Walk::Struct(next) => (id, off) = (next, 0),
             }
         }
-        Err(Stop::Errno(bpfsim_abi::Errno::EINVAL))
+        Err(quiet!(
+            self,
+            EINVAL,
+            "structures nested too deep for the walk"
+        ))
     }
 
     /// `btf_struct_ids_match`
@@ -574,23 +579,23 @@ impl Verifier<'_> {
         let mut name = String::new();
         if reg.base() == ty::BTF_ID && reg.ty & !ty::BASE & !allowed == 0 {
             name = self.btf_name(reg.a, reg.b).to_owned();
-            if self.check_ptr_off_reg(reg, n, true).is_err() {
-                return Err(Stop::Errno(bpfsim_abi::Errno::EACCES));
-            }
+            self.check_ptr_off_reg(reg, n, true)
+                .map_err(|e| e.with(bpfsim_abi::Errno::EACCES))?;
             if self.ids_match((reg.a, reg.b), reg.off, f.target, !unref)? {
                 return Ok(());
             }
         }
         let target = self.btf_name(f.target.0, f.target.1).to_owned();
         let t = type_str(reg.ty);
-        verbose!(
+        let or = match unref {
+            true => format!(" or untrusted_ptr_{target}"),
+            false => String::new(),
+        };
+        reject!(
             self,
-            "invalid kptr access, R{n} type={t}{name} expected=ptr_{target}"
+            EINVAL,
+            "invalid kptr access, R{n} type={t}{name} expected=ptr_{target}{or}\n"
         );
-        match unref {
-            true => reject!(self, EINVAL, " or untrusted_ptr_{target}\n"),
-            false => reject!(self, EINVAL, "\n"),
-        }
     }
 }
 

@@ -6,8 +6,9 @@ use bpfsim_abi::kfunc::KfuncFlags;
 use bpfsim_isa::{Insn, uapi::*};
 use smallvec::{SmallVec, smallvec};
 
-use crate::log::{reject, verbose};
-use crate::verifier::{R, Stop, Verifier};
+use crate::log::verbose;
+use crate::refusal::{quiet, reject};
+use crate::verifier::{R, Verifier};
 
 const DISCOVERED: u8 = 0x10;
 const EXPLORED: u8 = 0x20;
@@ -118,7 +119,11 @@ impl Verifier<'_> {
             state[t] = DISCOVERED | edge;
             state[w] = DISCOVERED;
             if stack.len() >= self.insns.len() {
-                return Err(Stop::Errno(bpfsim_abi::Errno::E2BIG));
+                return Err(quiet!(
+                    self,
+                    E2BIG,
+                    "a walk through the program's jumps that holds more instructions than there are"
+                ));
             }
             stack.push(w);
             return Ok(true);
@@ -210,7 +215,11 @@ impl Verifier<'_> {
             }
             BPF_JA => {
                 if insn.code & 8 != 0 {
-                    return Err(Stop::Errno(bpfsim_abi::Errno::EINVAL));
+                    return Err(quiet!(
+                        self,
+                        EINVAL,
+                        "an unconditional jump with a register"
+                    ));
                 }
                 let to = t as i64 + self.jump_off(t) + 1;
                 if self.push_edge(t, to, FALLTHROUGH, state, stack)? {

@@ -1,15 +1,16 @@
 //! Calls of helpers (`check_helper_call`).
 
 use bpfsim_abi::helper::{Allowed, ArgBase, D_PATH_FUNCS, Of, Proto, ProtoFlags, RetBase};
-use bpfsim_abi::{AttachType, Errno, Func, MapType, ProgType};
+use bpfsim_abi::{AttachType, Func, MapType, ProgType};
 use bpfsim_btf::{Kind, Type, TypeId};
 use bpfsim_isa::Insn;
 
 use crate::helper_args::Meta;
-use crate::log::{reject, type_str, verbose};
+use crate::log::{type_str, verbose};
+use crate::refusal::{also, quiet, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::subprog::Callback;
-use crate::verifier::{R, Stop, Verifier, field};
+use crate::verifier::{R, Verifier, field};
 
 /// `bpf_helper_changes_pkt_data`
 pub(crate) fn changes_pkt(func: Func) -> bool {
@@ -323,7 +324,7 @@ impl Verifier<'_> {
                 let reg = self.reg(1);
                 return match self.dynptr_of(&reg) {
                     Some(d) if d.a != 0 => Ok(matches!(d.a, 3 | 5)),
-                    _ => Err(Stop::Errno(Errno::EFAULT)),
+                    _ => Err(quiet!(self, EFAULT, "bpf_dynptr_write into no dynptr")),
                 };
             }
             _ => {}
@@ -353,7 +354,11 @@ impl Verifier<'_> {
     fn check_snprintf(&mut self) -> R {
         let (fmt, len) = (self.reg(3), self.reg(5));
         if len.var_off.value % 8 != 0 {
-            return Err(Stop::Errno(Errno::EINVAL));
+            return Err(quiet!(
+                self,
+                EINVAL,
+                "the data of bpf_snprintf is no multiple of eight bytes"
+            ));
         }
         let data = fmt.map().and_then(|m| self.maps[m].frozen.clone());
         let text = data
@@ -520,7 +525,7 @@ impl Verifier<'_> {
             && matches!(func, Func::MapUpdateElem | Func::MapDeleteElem)
             && !bpfsim_abi::map::may_update_sockmap(self.prog_type, attach, func)
         {
-            verbose!(self, "cannot update sockmap in this context\n");
+            also!(self, "cannot update sockmap in this context\n");
         }
         reject!(
             self,

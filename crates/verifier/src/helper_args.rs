@@ -4,8 +4,9 @@ use bpfsim_abi::helper::{ArgBase, ArgType, Of, Proto, TypeFlags};
 use bpfsim_abi::{Errno, Func, MapType, ProgType};
 use bpfsim_btf::Kind;
 
-use crate::log::{reject, type_str};
+use crate::log::type_str;
 use crate::precision::Backtrack;
+use crate::refusal::{quiet, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::setup::RField;
 use crate::special::Spi;
@@ -215,7 +216,7 @@ impl Verifier<'_> {
 
     fn kptr_arg(&mut self, f: &RField, reg: &Reg, n: usize) -> R {
         match self.kptr_match(f, reg, n) {
-            Err(Stop::Errno(_)) => Err(Stop::Errno(Errno::EACCES)),
+            Err(refused @ Stop::Refused(_)) => Err(refused.with(Errno::EACCES)),
             other => other,
         }
     }
@@ -309,7 +310,7 @@ impl Verifier<'_> {
                 if size == 0 {
                     return match zero_ok {
                         true => Ok(()),
-                        false => Err(Stop::Errno(Errno::EACCES)),
+                        false => Err(quiet!(self, EACCES, "a context of no bytes as memory")),
                     };
                 }
                 self.check_mem(n, size - 1, 1, write, None, false, false)
@@ -387,7 +388,11 @@ impl Verifier<'_> {
     pub(crate) fn check_const_str(&mut self, n: usize) -> R {
         let reg = self.reg(n);
         let Some(map) = reg.map().filter(|_| reg.ty == ty::MAP_VALUE) else {
-            return Err(Stop::Errno(Errno::EINVAL));
+            return Err(quiet!(
+                self,
+                EINVAL,
+                "a constant string that is in no map's value"
+            ));
         };
         let Some(data) = self.maps[map].frozen.clone() else {
             reject!(self, EACCES, "R{n} does not point to a readonly map'\n");

@@ -7,7 +7,7 @@ use bpfsim_btf::{Type, TypeId};
 use bpfsim_isa::Insn;
 
 use crate::kfunc_args::KMeta;
-use crate::log::{reject, verbose};
+use crate::refusal::{also, reject};
 use crate::reg::{BTF_KERNEL, BTF_PROG, Reg, ty};
 use crate::state::kind;
 use crate::subprog::Callback;
@@ -198,7 +198,7 @@ impl Verifier<'_> {
         if let Some(callback) = callback
             && let Err(e) = self.call_back(meta.subprog, callback)
         {
-            verbose!(
+            also!(
                 self,
                 "kfunc {name}#{} failed callback verification\n",
                 insn.imm

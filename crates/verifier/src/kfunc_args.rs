@@ -1,16 +1,17 @@
 //! Arguments of kernel functions (`check_kfunc_args`).
 
 use bpfsim_abi::kfunc::KfuncFlags;
-use bpfsim_abi::{AttachType, Errno, ProgType};
+use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
 
 use crate::attach::{ctx_names, is_projection, kind_str};
 use crate::helper_args::Meta;
 use crate::kfunc::Kfunc;
-use crate::log::{reject, type_str, verbose};
+use crate::log::type_str;
+use crate::refusal::{also, quiet, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::setup::RField;
-use crate::verifier::{R, Stop, Verifier, field};
+use crate::verifier::{R, Verifier, field};
 
 /// What was learnt of a call's arguments (`struct bpf_kfunc_call_arg_meta`).
 #[derive(Default)]
@@ -358,7 +359,11 @@ impl Verifier<'_> {
                     let (_, kern) = ctx_names(self.prog_type);
                     let id = self.env.kernel.find(kern, Kind::Struct);
                     let Some(id) = id else {
-                        return Err(Stop::Errno(Errno::EINVAL));
+                        return Err(quiet!(
+                            self,
+                            EINVAL,
+                            "bpf_cast_to_kern_ctx in a program whose context the kernel has no struct for"
+                        ));
                     };
                     meta.ret_id = id.0;
                 }
@@ -445,7 +450,7 @@ impl Verifier<'_> {
                 if !(reg.is_null() && name.ends_with("__opt"))
                     && let Err(e) = self.kfunc_size_reg(n + 1)
                 {
-                    verbose!(
+                    also!(
                         self,
                         "arg#{i} arg#{} memory, len pair leads to invalid memory access\n",
                         i + 1
@@ -672,7 +677,7 @@ impl Verifier<'_> {
             .find_lock(crate::state::reftype::LOCK_MASK, reg.id, ptr);
         if !held {
             if self.cur.active_locks != 0 {
-                verbose!(
+                also!(
                     self,
                     "held lock and object are not in the same allocation\n"
                 );

@@ -42,6 +42,7 @@ mod planted;
 mod precision;
 mod prune;
 mod raw_tp;
+mod refusal;
 mod reg;
 mod setup;
 mod special;
@@ -56,6 +57,7 @@ mod verifier;
 
 use std::sync::Arc;
 
+use bpfsim_abi::text::Row;
 use bpfsim_abi::{AttachType, Errno, Func, MapType, ProgType};
 use bpfsim_btf::{Btf, TypeId, fields::Field};
 use bpfsim_isa::Insn;
@@ -198,6 +200,8 @@ pub enum Verdict {
         message: String,
         /// The instruction at hand, where there is one.
         insn: Option<usize>,
+        /// The rule that the program breaks.
+        row: Row,
     },
     /// This verifier cannot tell.
     Unsupported {

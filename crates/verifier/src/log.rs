@@ -21,15 +21,7 @@ macro_rules! verbose {
         let _ = std::fmt::Write::write_fmt(&mut $v.log.text, format_args!($($arg)*));
     }};
 }
-
-/// Adds to the log and gives the errno.
-macro_rules! reject {
-    ($v:expr, $errno:ident, $($arg:tt)*) => {{
-        crate::log::verbose!($v, $($arg)*);
-        return Err(crate::verifier::Stop::Errno(bpfsim_abi::Errno::$errno));
-    }};
-}
-pub(crate) use {reject, verbose};
+pub(crate) use verbose;
 
 #[derive(Default)]
 pub(crate) struct Log {

@@ -6,12 +6,13 @@ use bpfsim_abi::prog::PacketAccess;
 use bpfsim_abi::{AttachType, MapType, ProgType};
 use bpfsim_isa::{Insn, uapi::*};
 
-use crate::log::{reject, type_str, verbose};
+use crate::log::type_str;
 use crate::planted;
+use crate::refusal::{also, quiet, refusal, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::setup::RField;
 use crate::step::size_of;
-use crate::verifier::{MAX_VAR_OFF, R, Stop, Verifier, field};
+use crate::verifier::{MAX_VAR_OFF, R, Verifier, field};
 
 /// `BPF_F_RDONLY_PROG`
 const RDONLY_PROG: u32 = 1 << 7;
@@ -20,10 +21,6 @@ const WRONLY_PROG: u32 = 1 << 8;
 
 /// `sizeof(struct bpf_flow_keys)`
 const FLOW_KEYS_SIZE: i64 = 56;
-
-fn eacces<T>() -> R<T> {
-    Err(Stop::Errno(bpfsim_abi::Errno::EACCES))
-}
 
 impl Verifier<'_> {
     /// `check_load_mem`
@@ -254,7 +251,7 @@ impl Verifier<'_> {
             );
         }
         if let Err(e) = self.check_area(n, least, size, area.into(), zero_ok) {
-            verbose!(
+            also!(
                 self,
                 "R{n} min value is outside of the allowed memory range\n"
             );
@@ -269,7 +266,7 @@ impl Verifier<'_> {
         }
         let most = (reg.umax as i64).wrapping_add(off.into());
         if let Err(e) = self.check_area(n, most, size, area.into(), zero_ok) {
-            verbose!(
+            also!(
                 self,
                 "R{n} max value is outside of the allowed memory range\n"
             );
@@ -416,11 +413,15 @@ impl Verifier<'_> {
             );
         }
         let result = match reg.range() < 0 {
-            true => Err(Stop::Errno(bpfsim_abi::Errno::EINVAL)),
+            true => Err(quiet!(
+                self,
+                EINVAL,
+                "a packet pointer that is at the packet's end or beyond it"
+            )),
             false => self.check_area(n, off.into(), size, reg.range().into(), zero_ok),
         };
         if result.is_err() {
-            verbose!(self, "R{n} offset is outside of the packet\n");
+            also!(self, "R{n} offset is outside of the packet\n");
         }
         result
     }
@@ -546,9 +547,13 @@ impl Verifier<'_> {
         match valid {
             Some(found) => Ok(found),
             None => {
-                verbose!(self, "invalid bpf_context access off={off} size={size}\n");
+                let refused = refusal!(
+                    self,
+                    EACCES,
+                    "invalid bpf_context access off={off} size={size}\n"
+                );
                 self.print_line(self.insn_idx as usize, format_args!("; "));
-                eacces()
+                Err(refused)
             }
         }
     }
@@ -599,8 +604,9 @@ impl Verifier<'_> {
             }
             (BPF_STX, Some(n)) => {
                 let reg = self.reg(n);
-                if !reg.is_null() && self.kptr_match(f, &reg, n).is_err() {
-                    return eacces();
+                if !reg.is_null() {
+                    self.kptr_match(f, &reg, n)
+                        .map_err(|e| e.with(bpfsim_abi::Errno::EACCES))?;
                 }
                 Ok(())
             }

@@ -5,8 +5,9 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::equal::{Exact, IdMap, iter_depths_differ, maybe_looping, states_equal};
-use crate::log::{reject, verbose};
+use crate::log::verbose;
 use crate::precision::forget_precision;
+use crate::refusal::reject;
 use crate::reg::ITER_ACTIVE;
 use crate::state::{State, StateId, kind};
 use crate::verifier::{R, Verifier};

@@ -7,9 +7,10 @@ use bpfsim_btf::fields::{Field, FieldMask, FieldTarget, parse_fields_in};
 use bpfsim_btf::{Kind, Type, TypeId};
 use bpfsim_isa::{Refusal, decode, uapi::*};
 
-use crate::log::{reject, verbose};
+use crate::log::verbose;
+use crate::refusal::{refusal, reject};
 use crate::reg::{BTF_KERNEL, BTF_PROG, Reg, ty};
-use crate::verifier::{MAX_SUBPROGS, R, Stop, Subprog, Verifier, field};
+use crate::verifier::{MAX_SUBPROGS, R, Subprog, Verifier, field};
 
 /// A special field with its target resolved (`struct btf_field`).
 #[derive(Clone, Copy, Debug)]
@@ -439,7 +440,7 @@ impl Verifier<'_> {
                         | Refusal::LdImm64Kind
                 )
             {
-                reject!(self, EINVAL, "{e}\n");
+                return Err(self.refuse_form(e.refusal));
             }
             let insn = self.insns[i];
             if !insn.is_ld_imm64() {
@@ -504,12 +505,13 @@ impl Verifier<'_> {
             ),
         };
         if u64::from(off) >= size {
-            verbose!(
+            let refused = refusal!(
                 self,
+                EINVAL,
                 "invalid access to map value pointer, value_size={} off={off}\n",
                 desc.value_size
             );
-            return Err(Stop::Errno(errno));
+            return Err(refused.with(errno));
         }
         Ok(())
     }
@@ -518,9 +520,9 @@ impl Verifier<'_> {
     fn check_map_prog(&mut self, map: usize, used: &[usize]) -> R {
         let desc = &self.maps[map];
         let mask = self.map_records[map].as_ref().map_or(0, |r| r.mask);
-        for (fields, progs, text) in bpfsim_abi::map::FIELDS_REFUSED {
+        for (fields, progs, row) in bpfsim_abi::map::FIELDS_REFUSED {
             if mask & fields.bits() != 0 && progs.contains(self.prog_type) {
-                reject!(self, EINVAL, "{text}\n");
+                return Err(self.refuse_row(*row));
             }
         }
         if desc.map_type == MapType::StructOps {

@@ -1,12 +1,11 @@
 //! References, locks, dynptrs, iterators, graph nodes: what is more than a pointer.
 
-use bpfsim_abi::Errno;
-
-use crate::log::{dynptr_str, reject, verbose};
+use crate::log::dynptr_str;
+use crate::refusal::{also, quiet, reject};
 use crate::reg::{BTF_PROG, ITER_ACTIVE, ITER_DRAINED, Reg, ty};
 use crate::setup::RField;
 use crate::state::{Ref, kind, reftype};
-use crate::verifier::{R, Stop, Verifier, field};
+use crate::verifier::{R, Verifier, field};
 
 /// `mark_reg_graph_node`: the object that holds a node.
 pub(crate) fn graph_node(f: &RField) -> Reg {
@@ -259,13 +258,13 @@ impl Verifier<'_> {
     /// `stack_slot_obj_get_spi`
     pub(crate) fn object_at(&mut self, reg: &Reg, what: &str, slots: usize) -> Spi {
         if !reg.var_off.is_const() {
-            verbose!(self, "{what} has to be at a constant offset\n");
+            also!(self, "{what} has to be at a constant offset\n");
             return Spi::Bad;
         }
         let off = reg.fixed_off();
         let spi = (-off - 1) / 8;
         if off % 8 != 0 || i64::from(spi) + 1 < slots as i64 {
-            verbose!(self, "cannot pass in {what} at an offset={off}\n");
+            also!(self, "cannot pass in {what} at an offset={off}\n");
             return Spi::Bad;
         }
         let Ok(spi) = usize::try_from(spi) else {
@@ -320,15 +319,15 @@ impl Verifier<'_> {
     fn make_dynptr(&mut self, reg: &Reg, flags: u32, insn: i32, clone_ref: u32) -> R {
         let spi = match self.object_at(reg, "dynptr", 2) {
             Spi::At(spi) => spi,
-            Spi::Below => return Err(Stop::Errno(Errno::ERANGE)),
-            Spi::Bad => return Err(Stop::Errno(Errno::EINVAL)),
+            Spi::Below => return Err(quiet!(self, ERANGE, "a dynptr below what the stack holds")),
+            Spi::Bad => return Err(quiet!(self, EINVAL, "a dynptr where none can be")),
         };
         let frame = usize::from(reg.frameno);
         self.destroy_dynptr(frame, spi)?;
         self.destroy_dynptr(frame, spi - 1)?;
         let t = dynptr_kind(flags);
         if t == 0 {
-            return Err(Stop::Errno(Errno::EINVAL));
+            return Err(quiet!(self, EINVAL, "a dynptr of no kind"));
         }
         let id = self.new_id();
         let ref_id = match (t, clone_ref) {
@@ -355,7 +354,7 @@ impl Verifier<'_> {
     pub(crate) fn unmake_dynptr(&mut self, n: usize) -> R {
         let reg = self.reg(n);
         let Spi::At(spi) = self.object_at(&reg, "dynptr", 2) else {
-            return Err(Stop::Errno(Errno::EINVAL));
+            return Err(quiet!(self, EINVAL, "a dynptr where none can be"));
         };
         let frame = usize::from(reg.frameno);
         let slot = self.cur.frames[frame].stack[spi].reg;
@@ -491,7 +490,7 @@ impl Verifier<'_> {
             self.check_mem(n, 8 * i as i32, 8, true, None, false, false)?;
         }
         let Spi::At(spi) = self.object_at(&reg, "iter", slots) else {
-            return Err(Stop::Errno(Errno::EINVAL));
+            return Err(quiet!(self, EINVAL, "an iterator where none can be"));
         };
         let ref_id = self.acquire_ref(self.cur.insn_idx);
         let mut t = ty::STACK;
@@ -626,7 +625,7 @@ impl Verifier<'_> {
             }
             self.check_mem(n, 0, 8, true, None, false, false)?;
             let Spi::At(spi) = self.object_at(&reg, "irq_flag", 1) else {
-                return Err(Stop::Errno(Errno::EINVAL));
+                return Err(quiet!(self, EINVAL, "an interrupt flag where none can be"));
             };
             let id = self.new_id();
             let insn = self.cur.insn_idx;

@@ -2,8 +2,8 @@
 
 use bpfsim_isa::uapi::*;
 
-use crate::log::reject;
 use crate::planted;
+use crate::refusal::{refusal, reject};
 use crate::reg::{Reg, ty};
 use crate::state::{F_STACK, Slot, kind};
 use crate::verifier::{MAX_STACK, MAX_VAR_OFF, R, Verifier};
@@ -59,15 +59,20 @@ impl Verifier<'_> {
             self.grow_stack(frame, -min as i32);
             return Ok(());
         };
-        match reg.var_off.is_const() {
-            true => crate::log::verbose!(self, "invalid{what} stack R{n} off={off} size={size}\n"),
-            false => crate::log::verbose!(
+        let refused = match reg.var_off.is_const() {
+            true => refusal!(
                 self,
+                EACCES,
+                "invalid{what} stack R{n} off={off} size={size}\n"
+            ),
+            false => refusal!(
+                self,
+                EACCES,
                 "invalid variable-offset{what} stack R{n} var_off={} off={off} size={size}\n",
                 reg.var_off
             ),
-        }
-        Err(crate::verifier::Stop::Errno(errno))
+        };
+        Err(refused.with(errno))
     }
 
     /// `check_stack_read`

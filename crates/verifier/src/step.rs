@@ -3,7 +3,8 @@
 use bpfsim_abi::{AttachType, Func, MapType, ProgType};
 use bpfsim_isa::{Insn, Refusal, decode, uapi::*};
 
-use crate::log::{reject, verbose};
+use crate::log::verbose;
+use crate::refusal::{also, refusal, reject};
 use crate::reg::{Reg, ty};
 use crate::verifier::{R, Verifier};
 
@@ -21,6 +22,7 @@ impl Verifier<'_> {
         let mut prev = -1;
         loop {
             self.has_hist_ent = false;
+            self.said_from = None;
             self.prev_insn_idx = prev;
             let idx = self.insn_idx;
             let count = self.insns.len();
@@ -109,7 +111,7 @@ impl Verifier<'_> {
                 // What is compared is looked at first.
                 self.read_reg(insn.dst().into())?;
             }
-            reject!(self, EINVAL, "{e}\n");
+            return Err(self.refuse_form(e.refusal));
         }
         Ok(())
     }
@@ -238,18 +240,18 @@ impl Verifier<'_> {
             r.kind == crate::state::reftype::PTR && (returned == 0 || r.id != returned)
         };
         let leaks: Vec<_> = self.cur.refs.iter().filter(lost).copied().collect();
+        let mut first = None;
         for r in &leaks {
-            verbose!(
+            let refused = refusal!(
                 self,
+                EINVAL,
                 "Unreleased reference id={} alloc_insn={}\n",
                 r.id,
                 r.insn
             );
+            first.get_or_insert(refused);
         }
-        match leaks.is_empty() {
-            true => Ok(()),
-            false => Err(crate::verifier::Stop::Errno(bpfsim_abi::Errno::EINVAL)),
-        }
+        first.map_or(Ok(()), Err)
     }
 
     /// The struct that the target returns a pointer to.
@@ -269,7 +271,7 @@ impl Verifier<'_> {
             );
         }
         if let Err(e) = self.check_ref_leak(throws) {
-            verbose!(self, "{what} would lead to reference leak\n");
+            also!(self, "{what} would lead to reference leak\n");
             return Err(e);
         }
         if locks {
@@ -336,8 +338,9 @@ impl Verifier<'_> {
         let Some(what) = reg.insane() else {
             return Ok(None);
         };
-        verbose!(
+        let refused = refusal!(
             self,
+            EFAULT,
             "verifier bug: REG INVARIANTS VIOLATION ({ctx}): {what} u64=[{:#x}, {:#x}] s64=[{:#x}, {:#x}] u32=[{:#x}, {:#x}] s32=[{:#x}, {:#x}] var_off=({:#x}, {:#x})\n",
             reg.umin,
             reg.umax,
@@ -351,7 +354,7 @@ impl Verifier<'_> {
             reg.var_off.mask
         );
         if self.opt.test_reg_invariants {
-            return Err(crate::verifier::Stop::Errno(bpfsim_abi::Errno::EFAULT));
+            return Err(refused);
         }
         let mut reg = *reg;
         reg.unbound();
@@ -446,18 +449,18 @@ impl Verifier<'_> {
             false => (reg.smin, reg.smax),
         };
         if min < range.0 || max > range.1 {
-            self.bad_scalar(&reg, (range.0 as i32, range.1 as i32), ctx, name);
+            let refused = self.bad_scalar(&reg, (range.0 as i32, range.1 as i32), ctx, name);
             if !sub
                 && self.prog_type == ProgType::Lsm
                 && attach_type == AttachType::LsmCgroup
                 && void
             {
-                verbose!(
+                also!(
                     self,
                     "Note, BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!\n"
                 );
             }
-            return Err(crate::verifier::Stop::Errno(bpfsim_abi::Errno::EINVAL));
+            return Err(refused);
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use bpfsim_btf::Kind;
 use bpfsim_isa::{Insn, uapi::*};
 
 use crate::helper_args::{Meta, Want};
-use crate::log::{reject, verbose};
+use crate::log::verbose;
+use crate::refusal::{also, quiet, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
 use crate::state::{Frame, MAIN, MAX_FRAMES, State, StateId};
 use crate::verifier::{Arg, R, Stop, Verifier, field};
@@ -46,10 +47,7 @@ impl Verifier<'_> {
                 Arg::Mem { size, flags } => {
                     self.check_arg_off(&reg, n, false, false)?;
                     if let Err(e) = self.check_mem_reg(n, size) {
-                        return Err(match e {
-                            Stop::Errno(_) => Stop::Errno(Errno::EINVAL),
-                            other => other,
-                        });
+                        return Err(e.with(Errno::EINVAL));
                     }
                     if flags & ty::MAYBE_NULL == 0 && ty::maybe_null(reg.ty) {
                         reject!(self, EINVAL, "arg#{i} is expected to be non-NULL\n");
@@ -78,17 +76,21 @@ impl Verifier<'_> {
     }
 
     /// `btf_check_subprog_call`; the errno of what does not match.
-    fn check_subprog_args(&mut self, subprog: usize) -> R<Option<Errno>> {
+    fn check_subprog_args(&mut self, subprog: usize) -> R<Option<Stop>> {
         if self.prog.funcs.is_empty() || self.subprogs[subprog].unreliable {
-            return Ok(Some(Errno::EINVAL));
+            return Ok(Some(quiet!(
+                self,
+                EINVAL,
+                "a function that no BTF describes, or whose BTF calls did not fit before"
+            )));
         }
         match self.match_args(subprog) {
             Ok(()) => Ok(None),
-            Err(Stop::Errno(e)) => {
+            Err(Stop::Refused(refused)) => {
                 self.subprogs[subprog].unreliable = true;
-                match e {
-                    Errno::EFAULT => Err(Stop::Errno(e)),
-                    _ => Ok(Some(e)),
+                match refused.errno {
+                    Errno::EFAULT => Err(Stop::Refused(refused)),
+                    _ => Ok(Some(Stop::Refused(refused))),
                 }
             }
             Err(other) => Err(other),
@@ -143,11 +145,11 @@ impl Verifier<'_> {
                 );
             }
             if let Some(e) = err {
-                verbose!(
+                also!(
                     self,
                     "Caller passes invalid args into func#{subprog} ('{name}')\n"
                 );
-                return Err(Stop::Errno(e));
+                return Err(e);
             }
             verbose!(
                 self,
@@ -200,8 +202,7 @@ impl Verifier<'_> {
             self.mark_precise(0)?;
             let r0 = self.reg(0);
             if r0.smin < range.0.into() || r0.smax > range.1.into() {
-                self.bad_scalar(&r0, range, "At callback return", "R0");
-                return Err(Stop::Errno(Errno::EINVAL));
+                return Err(self.bad_scalar(&r0, range, "At callback return", "R0"));
             }
         } else {
             self.cur.frames[caller].regs[0] = r0;
@@ -380,7 +381,7 @@ impl Verifier<'_> {
                     .as_ref()
                     .and_then(|r| r.find(root.off as u32, field::RB_ROOT).copied());
                 let Some(f) = found else {
-                    return Err(Stop::Errno(Errno::EFAULT));
+                    return Err(quiet!(self, EFAULT, "a tree that has no root"));
                 };
                 for n in 1..=2 {
                     let mut reg = crate::special::graph_node(&f);

@@ -3,15 +3,16 @@
 use std::rc::Rc;
 
 use bpfsim_abi::helper::{Caller, Caps, Proto};
-use bpfsim_abi::{Errno, Func, ProgType};
+use bpfsim_abi::{Func, ProgType};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_isa::{Insn, uapi::*};
 use hashbrown::HashMap;
 
 use crate::kfunc::Kfunc;
 use crate::liveness::Liveness;
-use crate::log::{Log, STATS, reject, verbose};
+use crate::log::{Log, STATS, verbose};
 use crate::prune::{Explored, Scc};
+use crate::refusal::{Refused, quiet, refusal, reject};
 use crate::reg::{BTF_KERNEL, BTF_PROG, Reg, ty};
 use crate::state::{Frame, MAIN, State};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Debug, PartialEq)]
 pub(crate) enum Stop {
     /// Linux refuses.
-    Errno(Errno),
+    Refused(Refused),
     /// We do not know.
     Unsupported(String),
 }
@@ -154,6 +155,8 @@ pub(crate) struct Verifier<'a> {
     pub arena_map: Option<usize>,
     /// Whether it came as far as the kernel's rewriting.
     pub rewritten: bool,
+    /// Where in the log lines begin that go before a refusal of this instruction.
+    pub said_from: Option<usize>,
 }
 
 /// The helper with this number.
@@ -203,6 +206,7 @@ impl<'a> Verifier<'a> {
             attach: Default::default(),
             arena_map: None,
             rewritten: false,
+            said_from: None,
         }
     }
 
@@ -219,7 +223,7 @@ impl<'a> Verifier<'a> {
                     .map(|s| s.stack_depth as u32)
                     .collect(),
             }),
-            Err(Stop::Errno(errno)) => {
+            Err(Stop::Refused(refused)) => {
                 let lines = self.log.text.lines().rev();
                 let message = lines
                     .map(str::trim)
@@ -227,9 +231,10 @@ impl<'a> Verifier<'a> {
                     .unwrap_or("")
                     .to_owned();
                 Verdict::Reject {
-                    errno,
+                    errno: refused.errno,
                     message,
                     insn,
+                    row: refused.row(),
                 }
             }
             Err(Stop::Unsupported(what)) => Verdict::Unsupported { what, insn },
@@ -302,7 +307,11 @@ impl<'a> Verifier<'a> {
             return self.unsupported("programs loaded without CAP_BPF and CAP_PERFMON");
         }
         if self.insns.is_empty() || self.insns.len() > BPF_COMPLEXITY_LIMIT_INSNS {
-            return Err(Stop::Errno(Errno::E2BIG));
+            return Err(quiet!(
+                self,
+                E2BIG,
+                "no instructions, or more than a million"
+            ));
         }
         self.setup()?;
         self.check_cfg()?;
@@ -382,7 +391,7 @@ impl<'a> Verifier<'a> {
             if !self.prog.funcs.is_empty() {
                 let ok = match self.func_args(0) {
                     Ok(args) => *args == [Arg::Ctx],
-                    Err(Stop::Errno(_)) => false,
+                    Err(Stop::Refused(_)) => false,
                     Err(other) => return Err(other),
                 };
                 if !ok {
@@ -578,20 +587,22 @@ impl<'a> Verifier<'a> {
     }
 
     /// `verbose_invalid_scalar`
-    pub fn bad_scalar(&mut self, reg: &Reg, range: (i32, i32), ctx: &str, name: &str) {
-        let mut unknown = true;
-        verbose!(self, "{ctx} the register {name} has");
+    pub fn bad_scalar(&mut self, reg: &Reg, range: (i32, i32), ctx: &str, name: &str) -> Stop {
+        let mut known = String::new();
         if reg.smin > i64::MIN {
-            verbose!(self, " smin={}", reg.smin);
-            unknown = false;
+            known += &format!(" smin={}", reg.smin);
         }
         if reg.smax < i64::MAX {
-            verbose!(self, " smax={}", reg.smax);
-            unknown = false;
+            known += &format!(" smax={}", reg.smax);
         }
-        if unknown {
-            verbose!(self, " unknown scalar value");
+        if known.is_empty() {
+            known += " unknown scalar value";
         }
-        verbose!(self, " should have been in [{}, {}]\n", range.0, range.1);
+        let (min, max) = range;
+        refusal!(
+            self,
+            EINVAL,
+            "{ctx} the register {name} has{known} should have been in [{min}, {max}]\n"
+        )
     }
 }

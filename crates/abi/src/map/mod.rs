@@ -6,7 +6,8 @@ pub use rules::{
 };
 
 use crate::enums::kernel_enum;
-use crate::{KernelVersion, ProgType, ProgTypes};
+use crate::text::{Row, row};
+use crate::{Errno, KernelVersion, ProgType, ProgTypes};
 
 kernel_enum! {
     /// Map types: `enum bpf_map_type`. [`name`](MapType::name) is libbpf's spelling.
@@ -201,31 +202,37 @@ pub const TRACING_PROG_TYPES: ProgTypes = ProgTypes::of(&[
 
 /// Special fields whose maps some program types may not even refer to, with what the verifier
 /// says (`EINVAL`): `check_map_prog_compatibility`, in its order.
-pub static FIELDS_REFUSED: &[(Fields, ProgTypes, &str)] = &[
+pub static FIELDS_REFUSED: &[(Fields, ProgTypes, Row)] = &[
     (
         Fields::GRAPH_ROOT,
         TRACING_PROG_TYPES,
-        "tracing progs cannot use bpf_{list_head,rb_root} yet",
+        row(
+            "tracing progs cannot use bpf_{{list_head,rb_root}} yet",
+            Errno::EINVAL,
+        ),
     ),
     (
         Fields::SPIN_LOCK.union(Fields::RES_SPIN_LOCK),
         ProgTypes::of(&[ProgType::SocketFilter]),
-        "socket filter progs cannot use bpf_spin_lock yet",
+        row(
+            "socket filter progs cannot use bpf_spin_lock yet",
+            Errno::EINVAL,
+        ),
     ),
     (
         Fields::SPIN_LOCK.union(Fields::RES_SPIN_LOCK),
         TRACING_PROG_TYPES,
-        "tracing progs cannot use bpf_spin_lock yet",
+        row("tracing progs cannot use bpf_spin_lock yet", Errno::EINVAL),
     ),
     (
         Fields::TIMER,
         TRACING_PROG_TYPES,
-        "tracing progs cannot use bpf_timer yet",
+        row("tracing progs cannot use bpf_timer yet", Errno::EINVAL),
     ),
     (
         Fields::WORKQUEUE,
         TRACING_PROG_TYPES,
-        "tracing progs cannot use bpf_wq yet",
+        row("tracing progs cannot use bpf_wq yet", Errno::EINVAL),
     ),
 ];
 

@@ -1,0 +1,291 @@
+//! What the verifier says when it refuses a program, and what is behind it.
+//!
+//! A [`Rule`] is one thing that Linux's verifier asks of programs: what is required, and what
+//! usually mends a program that breaks it, in words of our own. Its [`Text`]s are the lines that
+//! the log then ends with, as patterns: a hole stands in braces, `{reg}`, and its name may be
+//! used in the rule's words. The verifier can only refuse through a row ([`row`], [`quiet`]),
+//! which is looked for while it compiles.
+mod attach;
+mod calls;
+mod form;
+mod kfuncs;
+mod memory;
+mod objects;
+mod regs;
+
+use crate::Errno;
+use std::borrow::Cow;
+
+/// One thing that the verifier asks of programs.
+#[derive(Debug)]
+pub struct Rule {
+    /// What is required, as a sentence without its full stop.
+    pub required: &'static str,
+    /// What usually mends a program, likewise.
+    pub fix: &'static str,
+    /// What Linux says to a program that breaks it.
+    pub texts: &'static [Text],
+}
+
+/// A line of the log with which the verifier refuses.
+#[derive(Debug)]
+pub struct Text {
+    /// The line, without its end; holes in braces, braces doubled.
+    pub pattern: &'static str,
+    /// What `bpf(2)` returns with it; the first is the usual one. None for lines that only go
+    /// before or behind another.
+    pub errnos: &'static [Errno],
+    /// Linux says nothing: the pattern tells what the matter is.
+    pub quiet: bool,
+}
+
+/// A text, and the rule that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// The text.
+    pub text: &'static Text,
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        self.text.pattern == other.text.pattern
+    }
+}
+
+/// Every rule, by what it is about.
+pub static RULES: &[&[Rule]] = &[
+    regs::RULES,
+    memory::RULES,
+    calls::RULES,
+    objects::RULES,
+    kfuncs::RULES,
+    attach::RULES,
+    form::RULES,
+];
+
+/// Rules with their texts: `"required", "fix" => { ERRNO "text"; quiet ERRNO "what"; also "text"; }`.
+macro_rules! rules {
+    ($($required:literal, $fix:literal => { $($texts:tt)* })*) => {
+        pub(super) static RULES: &[crate::text::Rule] = &[$(crate::text::Rule {
+            required: $required,
+            fix: $fix,
+            texts: crate::text::texts!([] $($texts)*),
+        },)*];
+    };
+}
+macro_rules! texts {
+    ([$($done:expr,)*]) => { &[$($done,)*] };
+    ([$($done:expr,)*] quiet $($errno:ident)|+ $pattern:literal; $($rest:tt)*) => {
+        crate::text::texts!([$($done,)* crate::text::Text {
+            pattern: $pattern, errnos: &[$(crate::Errno::$errno),+], quiet: true,
+        },] $($rest)*)
+    };
+    ([$($done:expr,)*] also $pattern:literal; $($rest:tt)*) => {
+        crate::text::texts!([$($done,)* crate::text::Text {
+            pattern: $pattern, errnos: &[], quiet: false,
+        },] $($rest)*)
+    };
+    ([$($done:expr,)*] $($errno:ident)|+ $pattern:literal; $($rest:tt)*) => {
+        crate::text::texts!([$($done,)* crate::text::Text {
+            pattern: $pattern, errnos: &[$(crate::Errno::$errno),+], quiet: false,
+        },] $($rest)*)
+    };
+}
+pub(crate) use {rules, texts};
+
+/// Every text with its rule.
+pub fn rows() -> impl Iterator<Item = Row> {
+    let rules = RULES.iter().flat_map(|rules| rules.iter());
+    rules.flat_map(|rule| rule.texts.iter().map(move |text| Row { rule, text }))
+}
+
+/// The row of a format string, whatever its holes are called, up to its first line's end. For
+/// constants: one that is not there, or not with this errno, does not compile.
+///
+/// ```
+/// use bpfsim_abi::{Errno, text::{Row, row}};
+/// const ROW: Row = row("R{n} !read_ok\n", Errno::EACCES);
+/// assert_eq!(ROW.text.pattern, "R{reg} !read_ok");
+/// ```
+///
+/// ```compile_fail,E0080
+/// use bpfsim_abi::{Errno, text::{Row, row}};
+/// const ROW: Row = row("nobody says this\n", Errno::EACCES);
+/// ```
+#[must_use]
+pub const fn row(format: &str, errno: Errno) -> Row {
+    search(format, Some(errno), false)
+}
+
+/// The row of a line that goes before or behind another.
+#[must_use]
+pub const fn also(format: &str) -> Row {
+    search(format, None, false)
+}
+
+/// The row of a refusal without a text.
+#[must_use]
+pub const fn quiet(what: &str, errno: Errno) -> Row {
+    search(what, Some(errno), true)
+}
+
+const fn search(format: &str, errno: Option<Errno>, quiet: bool) -> Row {
+    let mut at = 0;
+    while at < RULES.len() {
+        let rules = RULES[at];
+        let mut i = 0;
+        while i < rules.len() {
+            let mut t = 0;
+            while t < rules[i].texts.len() {
+                let text = &rules[i].texts[t];
+                if text.quiet == quiet
+                    && has(text.errnos, errno)
+                    && same(text.pattern.as_bytes(), format.as_bytes())
+                {
+                    return Row {
+                        rule: &rules[i],
+                        text,
+                    };
+                }
+                t += 1;
+            }
+            i += 1;
+        }
+        at += 1;
+    }
+    panic!("a refusal without a row in bpfsim_abi::text, or with another errno")
+}
+
+const fn has(errnos: &[Errno], errno: Option<Errno>) -> bool {
+    let Some(errno) = errno else {
+        return errnos.is_empty();
+    };
+    let mut i = 0;
+    while i < errnos.len() {
+        if errnos[i].0 == errno.0 {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whether two format strings differ only in what is between braces, and behind a line's end.
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let (mut i, mut j) = (0, 0);
+    loop {
+        let (end_a, end_b) = (i >= a.len() || a[i] == b'\n', j >= b.len() || b[j] == b'\n');
+        if end_a || end_b {
+            return end_a && end_b;
+        }
+        if a[i] != b[j] {
+            return false;
+        }
+        let hole = a[i] == b'{';
+        i += 1;
+        j += 1;
+        if !hole || i >= a.len() || j >= b.len() {
+            continue;
+        }
+        if a[i] == b'{' && b[j] == b'{' {
+            i += 1;
+            j += 1;
+            continue;
+        }
+        while i < a.len() && a[i] != b'}' {
+            i += 1;
+        }
+        while j < b.len() && b[j] != b'}' {
+            j += 1;
+        }
+    }
+}
+
+/// The row whose text a line of the log is, with what stands in its holes. Of several the one of
+/// which most is fixed.
+#[must_use]
+pub fn find(line: &str) -> Option<(Row, Vec<Hole>)> {
+    let fits = rows().filter(|row| !row.text.quiet);
+    let fits = fits.filter_map(|row| Some((row, row.text.holes(line)?)));
+    fits.max_by_key(|(row, _)| row.text.parts().iter().map(|p| p.0.len()).sum::<usize>())
+}
+
+/// The row of a text that is known only when it is said, as those of other tables are.
+#[must_use]
+pub fn find_row(line: &str) -> Option<Row> {
+    find(line).map(|(row, _)| row)
+}
+
+/// What stands in a text's hole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The hole's name in the pattern.
+    pub name: &'static str,
+    /// What stands there.
+    pub value: String,
+}
+
+impl Text {
+    /// What a text without holes says.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.parts().iter().map(|(fixed, _)| &**fixed).collect()
+    }
+
+    /// What stands before each hole, and the hole's name; last what is behind them, with no name.
+    fn parts(&self) -> Vec<(Cow<'static, str>, &'static str)> {
+        let mut parts = Vec::new();
+        let mut fixed = String::new();
+        let mut rest = self.pattern;
+        while let Some(at) = rest.find(['{', '}']) {
+            fixed.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            rest = &rest[at + 1..];
+            if let Some(behind) = rest.strip_prefix(brace) {
+                fixed.push_str(brace);
+                rest = behind;
+            } else if let Some(end) = rest.find('}') {
+                parts.push((std::mem::take(&mut fixed).into(), &rest[..end]));
+                rest = &rest[end + 1..];
+            }
+        }
+        fixed.push_str(rest);
+        parts.push((fixed.into(), ""));
+        parts
+    }
+
+    /// What stands in the holes of a line that this is the text of; `None` for another's.
+    #[must_use]
+    pub fn holes(&self, line: &str) -> Option<Vec<Hole>> {
+        let parts = self.parts();
+        let (tail, heads) = parts.split_last()?;
+        let mut rest = line.strip_suffix(&*tail.0)?;
+        if heads.is_empty() {
+            return rest.is_empty().then(Vec::new);
+        }
+        rest = rest.strip_prefix(&*heads[0].0)?;
+        let mut holes = Vec::new();
+        for (i, (_, name)) in heads.iter().enumerate() {
+            let end = match heads.get(i + 1) {
+                Some((next, _)) => rest.find(&**next)?,
+                None => rest.len(),
+            };
+            let value = rest[..end].to_owned();
+            holes.push(Hole { name, value });
+            rest = &rest[end + heads.get(i + 1).map_or(0, |h| h.0.len())..];
+        }
+        Some(holes)
+    }
+}
+
+/// A rule's words with what stands in the holes of the text.
+#[must_use]
+pub fn fill(words: &str, holes: &[Hole]) -> String {
+    let mut out = words.to_owned();
+    for hole in holes {
+        out = out.replace(&format!("{{{}}}", hole.name), &hole.value);
+    }
+    out
+}
