@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bpfsim_abi::helper::{Caller, Caps, Proto};
-use bpfsim_abi::{Func, ProgType};
+use bpfsim_abi::{Errno, Func, ProgType};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_isa::{Insn, uapi::*};
 use hashbrown::HashMap;
@@ -561,8 +561,8 @@ impl<'a> Verifier<'a> {
         self.push_elem(state, insn, prev);
         if self.stack.len() > 8192 {
             let n = self.stack.len();
-            verbose!(self, "The sequence of {n} jumps is too complex.\n");
-            return Err(Stop::Errno(full));
+            let refused = refusal!(self, EFAULT, "The sequence of {n} jumps is too complex.\n");
+            return Err(refused.with(full));
         }
         if let Some(parent) = self.cur.parent {
             self.explored.get_mut(parent).branches += 1;

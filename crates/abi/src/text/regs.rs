@@ -72,7 +72,7 @@ super::rules! {
     "the ways through a program are walked within a million instructions and 8,192 branches that wait",
     "make loops shorter or use bpf_loop; put parts into global functions, which are verified once; test less at a time" => {
         E2BIG "BPF program is too large. Processed {count} insn";
-        EFAULT "The sequence of {count} jumps is too complex.";
-        E2BIG "The sequence of {count} jumps is too complex for async cb.";
+        EFAULT|ENOMEM "The sequence of {count} jumps is too complex.";
+        EFAULT|E2BIG "The sequence of {count} jumps is too complex for async cb.";
     }
 }
