@@ -582,7 +582,7 @@ impl Verifier<'_> {
                 return self.bug(format_args!("bad parent state for iter next call"));
             }
             let prev = self.find_prev_entry(parent, insn);
-            let at = self.push_stack_or(insn + 1, insn, Errno::ENOMEM)?;
+            let at = self.push_stack_or(insn + 1, insn, bpfsim_abi::Errno::ENOMEM)?;
             let mut queued = std::mem::take(&mut self.stack[at].state);
             let iter = &mut queued.frames[frame].stack[spi].reg;
             let depth = iter.iter_depth() + 1;
