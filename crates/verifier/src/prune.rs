@@ -372,7 +372,9 @@ impl Verifier<'_> {
         reject!(
             self,
             EINVAL,
-            "infinite loop detected at insn {insn}\ncur state:{cur}old state:{old}"
+            "infinite loop detected at insn {insn}\ncur state:{}\nold state:{}\n",
+            cur.trim_end(),
+            old.trim_end()
         );
     }
 

@@ -23,7 +23,7 @@ super::rules! {
         EACCES "kernel func {kfunc} is sleepable within rcu_read_lock region";
         EACCES "kernel func {kfunc} is sleepable within non-preemptible region";
         EACCES "kernel func {kfunc} is sleepable within IRQ-disabled region";
-        EINVAL "global functions that may sleep are not allowed in non-sleepable context,";
+        EINVAL "global functions that may sleep are not allowed in non-sleepable context,\ni.e., in a RCU/IRQ/preempt-disabled section, or in\na non-sleepable BPF program context";
     }
     "an argument is of a kind that the helper's prototype takes there",
     "pass what the helper's documentation names for this argument: a pointer to the stack, to a map's value or packet, a map, the context; look at what R{reg} was made from" => {
@@ -88,7 +88,7 @@ super::rules! {
     "while a spin lock is held nothing is called but what the kernel allows there",
     "give the lock back before the call, or do the work on copies; static functions may be called while a lock is held, global ones may not" => {
         EINVAL "function calls are not allowed while holding a lock";
-        EINVAL "global function calls are not allowed while holding a lock,";
+        EINVAL "global function calls are not allowed while holding a lock,\nuse static function instead";
     }
     "no more than 8 functions call one another",
     "inline some of them (`static __always_inline`), or turn recursion into a loop" => {

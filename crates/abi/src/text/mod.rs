@@ -30,7 +30,7 @@ pub struct Rule {
 /// A line of the log with which the verifier refuses.
 #[derive(Debug)]
 pub struct Text {
-    /// The line, without its end; holes in braces, braces doubled.
+    /// The line, or lines, without the last one's end; holes in braces, braces doubled.
     pub pattern: &'static str,
     /// What `bpf(2)` returns with it; the first is the usual one. None for lines that only go
     /// before or behind another.
@@ -101,7 +101,7 @@ pub fn rows() -> impl Iterator<Item = Row> {
     rules.flat_map(|rule| rule.texts.iter().map(move |text| Row { rule, text }))
 }
 
-/// The row of a format string, whatever its holes are called, up to its first line's end. For
+/// The row of a format string, whatever its holes are called. For
 /// constants: one that is not there, or not with this errno, does not compile.
 ///
 /// ```
@@ -172,11 +172,11 @@ const fn has(errnos: &[Errno], errno: Option<Errno>) -> bool {
     false
 }
 
-/// Whether two format strings differ only in what is between braces, and behind a line's end.
+/// Whether two format strings differ only in what is between braces, and in a line's end.
 const fn same(a: &[u8], b: &[u8]) -> bool {
     let (mut i, mut j) = (0, 0);
     loop {
-        let (end_a, end_b) = (i >= a.len() || a[i] == b'\n', j >= b.len() || b[j] == b'\n');
+        let (end_a, end_b) = (ends(a, i), ends(b, j));
         if end_a || end_b {
             return end_a && end_b;
         }
@@ -203,19 +203,17 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+const fn ends(text: &[u8], at: usize) -> bool {
+    at >= text.len() || at + 1 == text.len() && text[at] == b'\n'
+}
+
 /// The row whose text a line of the log is, with what stands in its holes. Of several the one of
 /// which most is fixed.
 #[must_use]
 pub fn find(line: &str) -> Option<(Row, Vec<Hole>)> {
     let fits = rows().filter(|row| !row.text.quiet);
     let fits = fits.filter_map(|row| Some((row, row.text.holes(line)?)));
-    fits.max_by_key(|(row, _)| row.text.parts().iter().map(|p| p.0.len()).sum::<usize>())
-}
-
-/// The row of a text that is known only when it is said, as those of other tables are.
-#[must_use]
-pub fn find_row(line: &str) -> Option<Row> {
-    find(line).map(|(row, _)| row)
+    fits.max_by_key(|(row, _)| row.text.line().len())
 }
 
 /// What stands in a text's hole.
@@ -231,53 +229,60 @@ impl Text {
     /// What a text without holes says.
     #[must_use]
     pub fn line(&self) -> String {
-        self.parts().iter().map(|(fixed, _)| &**fixed).collect()
+        parts(self.pattern).iter().map(|p| &*p.0).collect()
     }
 
-    /// What stands before each hole, and the hole's name; last what is behind them, with no name.
-    fn parts(&self) -> Vec<(Cow<'static, str>, &'static str)> {
-        let mut parts = Vec::new();
-        let mut fixed = String::new();
-        let mut rest = self.pattern;
-        while let Some(at) = rest.find(['{', '}']) {
-            fixed.push_str(&rest[..at]);
-            let brace = &rest[at..=at];
-            rest = &rest[at + 1..];
-            if let Some(behind) = rest.strip_prefix(brace) {
-                fixed.push_str(brace);
-                rest = behind;
-            } else if let Some(end) = rest.find('}') {
-                parts.push((std::mem::take(&mut fixed).into(), &rest[..end]));
-                rest = &rest[end + 1..];
-            }
-        }
-        fixed.push_str(rest);
-        parts.push((fixed.into(), ""));
-        parts
-    }
-
-    /// What stands in the holes of a line that this is the text of; `None` for another's.
+    /// What stands in the holes of a line that this text, or one of its lines, is; `None` for
+    /// another's.
     #[must_use]
     pub fn holes(&self, line: &str) -> Option<Vec<Hole>> {
-        let parts = self.parts();
-        let (tail, heads) = parts.split_last()?;
-        let mut rest = line.strip_suffix(&*tail.0)?;
-        if heads.is_empty() {
-            return rest.is_empty().then(Vec::new);
-        }
-        rest = rest.strip_prefix(&*heads[0].0)?;
-        let mut holes = Vec::new();
-        for (i, (_, name)) in heads.iter().enumerate() {
-            let end = match heads.get(i + 1) {
-                Some((next, _)) => rest.find(&**next)?,
-                None => rest.len(),
-            };
-            let value = rest[..end].to_owned();
-            holes.push(Hole { name, value });
-            rest = &rest[end + heads.get(i + 1).map_or(0, |h| h.0.len())..];
-        }
-        Some(holes)
+        self.pattern.split('\n').find_map(|p| holes(p, line))
     }
+}
+
+/// What stands before each hole of a pattern, and the hole's name; last what is behind them, with
+/// no name.
+fn parts(pattern: &'static str) -> Vec<(Cow<'static, str>, &'static str)> {
+    let mut parts = Vec::new();
+    let mut fixed = String::new();
+    let mut rest = pattern;
+    while let Some(at) = rest.find(['{', '}']) {
+        fixed.push_str(&rest[..at]);
+        let brace = &rest[at..=at];
+        rest = &rest[at + 1..];
+        if let Some(behind) = rest.strip_prefix(brace) {
+            fixed.push_str(brace);
+            rest = behind;
+        } else if let Some(end) = rest.find('}') {
+            parts.push((std::mem::take(&mut fixed).into(), &rest[..end]));
+            rest = &rest[end + 1..];
+        }
+    }
+    fixed.push_str(rest);
+    parts.push((fixed.into(), ""));
+    parts
+}
+
+fn holes(pattern: &'static str, line: &str) -> Option<Vec<Hole>> {
+    let parts = parts(pattern);
+    let (tail, heads) = parts.split_last()?;
+    let mut rest = line.strip_suffix(&*tail.0)?;
+    let Some((first, _)) = heads.first() else {
+        return rest.is_empty().then(Vec::new);
+    };
+    rest = rest.strip_prefix(&**first)?;
+    let mut holes = Vec::new();
+    for (i, (_, name)) in heads.iter().enumerate() {
+        let next = heads.get(i + 1).map_or("", |h| &*h.0);
+        let end = match heads.len() == i + 1 {
+            true => rest.len(),
+            false => rest.find(next)?,
+        };
+        let value = rest[..end].to_owned();
+        holes.push(Hole { name, value });
+        rest = &rest[end + next.len()..];
+    }
+    Some(holes)
 }
 
 /// A rule's words with what stands in the holes of the text.

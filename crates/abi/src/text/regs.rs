@@ -67,7 +67,7 @@ super::rules! {
     }
     "the walk over a program comes to its end: no state comes back unchanged to an instruction that it was seen at",
     "give the loop a counter that changes in each round and a constant bound, or use bpf_loop, bpf_for or can_loop, whose rounds are not followed one by one" => {
-        EINVAL "infinite loop detected at insn {insn}";
+        EINVAL "infinite loop detected at insn {insn}\ncur state:{cur}\nold state:{old}";
     }
     "the ways through a program are walked within a million instructions and 8,192 branches that wait",
     "make loops shorter or use bpf_loop; put parts into global functions, which are verified once; test less at a time" => {
