@@ -1,20 +1,17 @@
 //! Running a test in one order or in many.
 
+use crate::panics::{panicked, quiet_workers, quietly};
 use crate::regressions::{FOLDER, Kept};
 use crate::settings::Settings;
-use crate::{Config, Error, Machine, Result, Sim};
+use crate::{Chances, Config, Error, Machine, Result, Sim};
 use bpfsim_explore::{
-    Failed, Found, Model, Outcome, Progress, ReplayError, ReplayString, Run, Seed, Strategy,
-    WORKER, Worker,
+    Failed, Found, Model, Outcome, Progress, Record, ReplayError, ReplayString, Run, Seed,
+    Strategy, Worker, unlike,
 };
 use bpfsim_kernel::{Chooser, Usual};
-use parking_lot::Mutex;
-use std::any::Any;
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Once;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 /// A test failed in some order.
@@ -95,7 +92,7 @@ pub fn check_seed(test: impl Fn(&Sim) -> Result<()>, seed: u64) -> TestResult {
         seed,
         ..Config::default()
     };
-    let (run, record) = one(&test, &config, Seed(seed).chooser());
+    let (run, record) = one(&test, &config, &|| Seed(seed).chooser());
     let strategy = match Seed(seed) {
         Seed::USUAL => Strategy::Usual,
         _ => Strategy::Replay(record.schedule.clone()),
@@ -195,6 +192,13 @@ impl Runner {
     #[must_use]
     pub fn executions(mut self, n: u64) -> Runner {
         self.inner.executions = n;
+        self
+    }
+
+    /// What joins the order as a choice: random values, failed allocations, faults.
+    #[must_use]
+    pub fn chances(mut self, chances: Chances) -> Runner {
+        self.inner.config.chances = chances;
         self
     }
 
@@ -315,7 +319,7 @@ impl Runner {
             return Ok(());
         };
         let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
-        let (run, record) = one(test, &replay.config, replay.chooser());
+        let (run, record) = one(test, &replay.config, &|| replay.chooser());
         match record.strayed {
             true => Ok(()),
             false => judge(run, record, replay.config, strategy),
@@ -334,7 +338,7 @@ fn replay_on(
         replay.check_config(config).map_err(unable)?;
     }
     let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
-    let (run, record) = one(test, &replay.config, replay.chooser());
+    let (run, record) = one(test, &replay.config, &|| replay.chooser());
     replay
         .check_run(run.objects, record.strayed)
         .map_err(unable)?;
@@ -343,15 +347,31 @@ fn replay_on(
 
 /// Runs once, on this thread.
 fn alone(test: &impl Fn(&Sim) -> Result<()>, config: &Config, strategy: Strategy) -> TestResult {
-    let (run, record) = one(test, config, Box::new(Usual));
+    let (run, record) = one(test, config, &|| Box::new(Usual));
     judge(run, record, config.clone(), strategy)
 }
 
+/// Runs once, and where that fails once more: a failure that does not come again is another one.
 fn one(
     test: &impl Fn(&Sim) -> Result<()>,
     config: &Config,
+    chooser: &dyn Fn() -> Box<dyn Chooser>,
+) -> (Run, Record) {
+    let (mut run, record) = once(test, config, chooser());
+    if run.result.is_err() {
+        let (is, again) = quietly(|| once(test, config, chooser()));
+        if let Some(failed) = unlike(&run, &is, &again) {
+            run.result = Err(failed);
+        }
+    }
+    (run, record)
+}
+
+fn once(
+    test: &impl Fn(&Sim) -> Result<()>,
+    config: &Config,
     chooser: Box<dyn Chooser>,
-) -> (Run, bpfsim_explore::Record) {
+) -> (Run, Record) {
     let (recorder, record) = bpfsim_explore::Recorder::new(chooser);
     let run = match Sim::with_chooser(config.clone(), Box::new(recorder)) {
         Ok(sim) => run(&|sim: &Sim| test(sim).map_err(|e| e.failed()), &sim),
@@ -361,12 +381,7 @@ fn one(
     (run, record)
 }
 
-fn judge(
-    run: Run,
-    record: bpfsim_explore::Record,
-    config: Config,
-    strategy: Strategy,
-) -> TestResult {
+fn judge(run: Run, record: Record, config: Config, strategy: Strategy) -> TestResult {
     let Err(failed) = run.result else {
         return Ok(());
     };
@@ -469,56 +484,4 @@ impl Error {
             message: self.to_string(),
         }
     }
-}
-
-fn panicked(payload: &(dyn Any + Send)) -> Failed {
-    let text = payload.downcast_ref::<&str>().map(|s| s.to_string());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    let text = text.unwrap_or_else(|| "the test panicked".to_string());
-    let place = take_place();
-    let message = match &place {
-        Some(place) => format!("{text} ({place})"),
-        None => text,
-    };
-    Failed {
-        kind: "panic".to_string(),
-        place,
-        object: None,
-        message,
-    }
-}
-
-/// Where workers panicked, until the one that catches it asks.
-static PLACES: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
-
-/// Has the panics of workers, and only theirs, kept to be reported with their order rather than
-/// printed at once.
-fn quiet_workers() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let others = panic::take_hook();
-        panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-            let thread = std::thread::current();
-            if thread.name() != Some(WORKER) {
-                return others(info);
-            }
-            if let Some(place) = info.location() {
-                let place = format!("{}:{}", place.file(), place.line());
-                PLACES.lock().push((thread.id(), place));
-            }
-        }));
-    });
-}
-
-fn take_place() -> Option<String> {
-    let thread = std::thread::current().id();
-    let mut places = PLACES.lock();
-    let mut own = None;
-    places.retain(|(id, place)| {
-        if *id == thread {
-            own = Some(place.clone());
-        }
-        *id != thread
-    });
-    own
 }

@@ -28,6 +28,7 @@ mod ebpf;
 mod error;
 mod machine;
 mod map;
+mod panics;
 mod regressions;
 mod settings;
 mod sim;
@@ -43,11 +44,11 @@ pub use bpfsim_explore::{
     Coverage, Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
 };
 pub use bpfsim_kernel::{
-    Arg, AsyncKind, BOOTED, Blocked, Chooser, Config, Cpu, CtxId, Detectors, Element, Event,
-    Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId, MapSpec,
-    OnUnsupported, Party, Place, Preemption, Prepared, ProgramInput, ProgramOutput, Record,
-    Redirect, RedirectKind, Rejection, Report, SockId, SockSpec, SockState, Standing, SysOp,
-    SysResult, Trace, Wait, Warning, What, update,
+    Arg, AsyncKind, BOOTED, Blocked, Chance, Chances, Chooser, Config, Cpu, CtxId, Detectors,
+    Element, Event, Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId,
+    MapSpec, NoChances, OnUnsupported, Party, Place, Preemption, Prepared, ProgramInput,
+    ProgramOutput, Record, Redirect, RedirectKind, Rejection, Report, SockId, SockSpec, SockState,
+    Standing, SysOp, SysResult, Trace, Wait, Warning, What, update,
 };
 /// Makes a test of a function: `#[bpfsim::test(random = 1000, pct = 3, exhaustive)]` on
 /// `fn name(sim: &Sim) -> Result<()>` makes the tests `name::random` (so many random orders),

@@ -1,6 +1,7 @@
 //! The environment variables that this crate knows: the only place that reads them.
 
 use bpfsim_explore::Runner;
+use bpfsim_kernel::Chances;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub(crate) struct Settings {
     pub time_limit: Option<Duration>,
     pub shard: Option<(u64, u64)>,
     pub shrink: Option<u64>,
+    pub chances: Option<Chances>,
     /// Where failing orders are kept; `Some(None)` for nowhere.
     pub regressions: Option<Option<PathBuf>>,
 }
@@ -50,6 +52,14 @@ const TABLE: &[Row] = &[
         s.shrink = Some(number(v)?);
         Ok(())
     }),
+    (
+        "BPFSIM_CHANCES",
+        "what is a choice beside the order: `random`, `failures`, `faults`, with bounds",
+        |s, v| {
+            s.chances = Some(v.parse().map_err(|_| "no chances")?);
+            Ok(())
+        },
+    ),
     (
         "BPFSIM_REGRESSIONS",
         "folder for failing orders, or `off`",
@@ -113,6 +123,7 @@ impl Settings {
         set(&mut runner.executions, &self.executions);
         set(&mut runner.shard, &self.shard);
         set(&mut runner.shrink, &self.shrink);
+        set(&mut runner.config.chances, &self.chances);
         runner.time_limit = self.time_limit.or(runner.time_limit);
     }
 }
@@ -139,6 +150,7 @@ mod tests {
             ("BPFSIM_SHARD", "4/3"),
             ("BPFSIM_THREADS", "two"),
             ("BPFSIM_THREAD", "2"),
+            ("BPFSIM_CHANCES", "luck"),
         ] {
             let error = of(name, value).unwrap_err();
             assert!(error.starts_with(name), "{error}");

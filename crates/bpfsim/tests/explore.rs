@@ -4,6 +4,7 @@ use bpfsim::{
     Cpu, Ebpf, ProgramInput, ReplayError, ReplayString, Runner, Sim, Strategy, check_exhaustive,
     ensure_eq, replay,
 };
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
 
@@ -140,8 +141,7 @@ fn a_panic_is_a_failure_with_its_place() {
 
 #[test]
 fn a_test_that_differs_from_run_to_run_is_found_out() {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    let runs = AtomicU32::new(0);
+    let runs = AtomicU64::new(0);
     let outcome = runner(Strategy::Exhaustive).threads(1).run(|sim| {
         let bpf = Ebpf::load(sim, OBJECT)?;
         let program = bpf.program("inc")?;
@@ -157,4 +157,53 @@ fn a_test_that_differs_from_run_to_run_is_found_out() {
 #[bpfsim::test(usual, random = 20, pct = 2, exhaustive)]
 fn soft_interrupts_wait(sim: &Sim) -> bpfsim::Result<()> {
     timer_waits(sim)
+}
+
+/// Counts its own executions, which nothing of the simulation does.
+fn counts(sim: &Sim, executions: &AtomicU64) -> bpfsim::Result<u64> {
+    let mut bpf = Ebpf::load(sim, OBJECT)?;
+    let n = executions.fetch_add(1, Ordering::Relaxed);
+    bpf.program_mut("inc")?.test_run(ProgramInput::empty())?;
+    Ok(n)
+}
+
+#[test]
+fn a_failure_that_does_not_come_again_is_nondeterminism() {
+    let executions = AtomicU64::new(0);
+    let seldom = |sim: &Sim| {
+        bpfsim::ensure!(counts(sim, &executions)? % 10 != 9);
+        Ok(())
+    };
+    let runner = Runner::new().executions(100).threads(1).regressions(None);
+    let failed = runner.check(seldom).unwrap_err().failed;
+    assert_eq!(failed.kind, "nondeterminism");
+    assert!(failed.message.contains("at first it failed"), "{failed}");
+    // In the usual order too, before it is told.
+    executions.store(9, Ordering::Relaxed);
+    let failed = bpfsim::check(seldom).unwrap_err().failed;
+    assert_eq!(failed.kind, "nondeterminism");
+}
+
+#[test]
+fn now_and_then_an_execution_is_made_twice() {
+    let executions = AtomicU64::new(0);
+    let other_values = |sim: &Sim| {
+        let n = counts(sim, &executions)?;
+        let bpf = Ebpf::load(sim, OBJECT)?;
+        bpf.map("counters")?.set(&0u32, &[n, 0, 0])?;
+        sim.spawn_on(Cpu(0), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.finish()
+    };
+    for strategy in strategies() {
+        let mut runner = Runner::new().strategy(strategy.clone()).threads(1);
+        runner = runner.executions(200);
+        runner.inner_mut().recheck = 1;
+        let failed = runner.run(other_values).failure.unwrap().failed;
+        assert_eq!(failed.kind, "nondeterminism", "{strategy:?}");
+        assert!(failed.message.contains("gave the traces"), "{failed}");
+        runner.inner_mut().recheck = 0;
+        assert_eq!(runner.run(other_values).failure, None, "{strategy:?}");
+    }
+    let found = Runner::new().executions(200).run(other_values).failure;
+    assert_eq!(found.unwrap().execution, 64);
 }

@@ -7,7 +7,7 @@ use crate::run;
 use crate::scenario::{Ended, Scenario};
 use crate::{Outcome, Stop, show};
 use bpfsim::explore::Found;
-use bpfsim::{Config, Progress, Runner, Sim, Strategy};
+use bpfsim::{Chances, Config, Progress, Runner, Sim, Strategy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,10 @@ pub struct Args {
     /// Time after which no execution begins any more, such as 60s.
     #[arg(long, value_parser = run::duration)]
     time_limit: Option<Duration>,
+    /// What is a choice beside the order: `random`, `failures`, `faults`, alone or each with a bound
+    /// such as `failures=2`, and `values=0/1/7`.
+    #[arg(long, value_name = "WHAT")]
+    chances: Option<Chances>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -114,7 +118,10 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         cpus: args.cpus,
         ..Config::default()
     };
-    let config = scenario.config(base).map_err(Stop::unusable)?;
+    let mut config = scenario.config(base).map_err(Stop::unusable)?;
+    if let Some(chances) = &args.chances {
+        config.chances = chances.clone();
+    }
     let (strategy, executions) = args.how.strategy(args.executions);
     let mut runner = Runner::new()
         .strategy(strategy)

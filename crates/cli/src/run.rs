@@ -6,7 +6,7 @@ use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
 use bpfsim::explore;
 use bpfsim::timeline::{Detail, Timeline};
-use bpfsim::{Config, Ebpf, Event, ProgramInput, ReplayString, Seed, Sim, What};
+use bpfsim::{Chances, Config, Ebpf, Event, ProgramInput, ReplayString, Seed, Sim, What};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -41,6 +41,10 @@ pub struct Args {
         conflicts_with = "seed"
     )]
     replay: Option<String>,
+    /// What is a choice beside the order: `random`, `failures`, `faults`, alone or each with a bound
+    /// such as `failures=2`, and `values=0/1/7`.
+    #[arg(long, value_name = "WHAT", requires = "scenario")]
+    chances: Option<Chances>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -140,6 +144,8 @@ fn replaying(order: &str, config: Config) -> Result<(Sim, Option<Taken>), Stop> 
     let order: ReplayString = order.parse().map_err(Stop::unusable)?;
     let config = Config {
         seed: order.config.seed,
+        // These are the order's own, whether they are said again or not.
+        chances: order.config.chances.clone(),
         ..config
     };
     order.check_config(&config).map_err(Stop::unusable)?;
@@ -159,7 +165,10 @@ fn ran_on(ran: &Result<(Sim, Ebpf), Ended>) -> Option<&Sim> {
 /// Runs a scenario in one order.
 fn scenario(args: &Args, path: &Path, object: &[u8], config: Config) -> Result<Outcome, Stop> {
     let scenario = Scenario::read(path).map_err(Stop::unusable)?;
-    let config = scenario.config(config).map_err(Stop::unusable)?;
+    let mut config = scenario.config(config).map_err(Stop::unusable)?;
+    if let Some(chances) = &args.chances {
+        config.chances = chances.clone();
+    }
     let (sim, strays) = match &args.replay {
         Some(order) => replaying(order, config)?,
         None => {
@@ -270,6 +279,10 @@ impl Report<'_> {
                 "map": self.map_name(element.map), "key": self.key(element.map, &element.key),
                 "cpu": event.cpu.0, "context": event.level.name(), "at_ns": event.at,
                 "return_value": return_value,
+            }),
+            What::Chance { call, chance } => json!({
+                "event": "chance", "call": call, "how": chance.to_string(), "cpu": event.cpu.0,
+                "at_ns": event.at,
             }),
             What::Printk { text } => json!({
                 "event": "printk", "text": text, "cpu": event.cpu.0, "at_ns": event.at,

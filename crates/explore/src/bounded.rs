@@ -96,11 +96,11 @@ impl Chooser for OnTheWay {
             let goes_on = way
                 .last
                 .is_some_and(|last| last.goes_on(&offer.choices[pick]));
+            let full = goes_on && way.preemptions >= self.bound;
+            // What comes out otherwise preempts nobody.
+            let free = |&i: &usize| !full || offer.choices[i].is_chance_of(&offer.choices[pick]);
             let others = (0..choices).rev().filter(|&i| i != pick);
-            let rest: Vec<usize> = match goes_on && way.preemptions >= self.bound {
-                true => Vec::new(),
-                false => others.collect(),
-            };
+            let rest: Vec<usize> = others.filter(free).collect();
             way.cut += (choices - 1 - rest.len()) as u64;
             way.nodes.push(Node {
                 choices,

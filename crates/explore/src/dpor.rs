@@ -305,6 +305,7 @@ pub(crate) fn explore(
         let class = search.class();
         unit.counts.redundant += class.is_none() as u64;
         unit.count(&run, &record, true, class);
+        unit.check_again(runner, &runner.config, worker, (&run, &record, true));
         if let Some(found) = &mut unit.failure {
             found.seed = runner.config.seed;
         }

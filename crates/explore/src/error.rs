@@ -53,6 +53,9 @@ pub struct Failed {
     pub message: String,
 }
 
+/// Kind of a test that does not do the same twice.
+pub(crate) const NONDETERMINISM: &str = "nondeterminism";
+
 impl Failed {
     /// True for failures of one kind, at one place, about one thing: what shrinking keeps.
     pub fn like(&self, other: &Failed) -> bool {
@@ -60,14 +63,21 @@ impl Failed {
     }
 
     /// The same choices were offered other things: the test depends on what is outside of it.
-    pub(crate) fn nondeterminism() -> Failed {
+    pub(crate) fn nondeterminism(traces: Option<[u64; 2]>, failed: Option<&Failed>) -> Failed {
+        let mut message = "the test does not do the same when it is run again: it depends on \
+                           something that is not part of the simulation"
+            .to_string();
+        if let Some([a, b]) = traces.filter(|[a, b]| a != b) {
+            message += &format!(" (one order gave the traces {a:016x} and {b:016x})");
+        }
+        if let Some(failed) = failed {
+            message += &format!("; at first it failed: {failed}");
+        }
         Failed {
-            kind: "nondeterminism".to_string(),
+            kind: NONDETERMINISM.to_string(),
             place: None,
             object: None,
-            message: "the test does not do the same when it is run again: it depends on something \
-                      that is not part of the simulation"
-                .to_string(),
+            message,
         }
     }
 }

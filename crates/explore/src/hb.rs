@@ -108,10 +108,11 @@ impl Relation {
 }
 
 /// One way to go on, the same as long as nothing that concerns its CPU happens.
-pub(crate) type Key = (u32, u64, u64);
+pub(crate) type Key = (u32, u64, u64, u64);
 
 pub(crate) fn key(choice: &Choice) -> Key {
-    (choice.cpu.0, choice.id.0, choice.at)
+    let chance = choice.chance.word();
+    (choice.cpu.0, choice.id.0, choice.at, chance)
 }
 
 /// What a step did to others.
@@ -244,7 +245,8 @@ impl Path {
     /// Equal for executions that are one trace.
     pub fn class(&self) -> u64 {
         let each = self.events.iter().map(|e| {
-            let (cpu, id, _) = e.keys[e.picked];
+            let (cpu, id, _, chance) = e.keys[e.picked];
+            let id = if chance == 0 { id } else { mix(id, chance) };
             // Trailing zeros say nothing.
             let end = e.clock.iter().rposition(|&n| n != 0).map_or(0, |i| i + 1);
             let clock = e.clock[..end].iter();

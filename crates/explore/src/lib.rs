@@ -5,16 +5,20 @@
 //! takes many of them on a pool of threads and gives an [`Outcome`], which is the same for any
 //! number of threads, and a failing order is made small.
 //!
-//! - `random`, `pct`, `walk`: strategies that draw; `bounded`, `dpor`: those that enumerate;
+//! - `random`, `pct`, `walk`: strategies that draw, with `chance` for what comes out otherwise than
+//!   usual; `bounded`, `dpor`: those that enumerate;
 //! - `hb`: which steps may change places, in one table;
 //! - `schedule`: orders as data and as `bs1-...`; `shrink`: small ones;
 //! - `timeline`, `coverage`: what happened in one run, and what ran in all of them;
-//! - `runner`, `pool`, `outcome`: many executions, and what came of them.
+//! - `runner`, `pool`, `outcome`: many executions, and what came of them; `again`: whether they are
+//!   what they were when they are made twice.
 //!
 //! Invariant: results depend on the model, the configuration and the bounds, never on the number
 //! of threads or on timing; but for a time limit, which is said so.
 
+mod again;
 mod bounded;
+mod chance;
 mod coverage;
 mod dpor;
 mod error;
@@ -31,7 +35,9 @@ mod strategy;
 pub mod timeline;
 mod walk;
 
+pub use again::unlike;
 pub use bounded::Bounded;
+pub use chance::Lot;
 pub use coverage::{Coverage, Share};
 pub use error::{Failed, ReplayError};
 pub use hb::{Relation, Rule};
@@ -61,7 +67,7 @@ impl Seed {
     pub fn chooser(self) -> Box<dyn Chooser> {
         match self {
             Seed::USUAL => Box::new(Usual),
-            Seed(seed) => Box::new(Random::new(seed)),
+            Seed(seed) => Box::new(chance::Luck::new(Random::new(seed), seed)),
         }
     }
 }

@@ -125,6 +125,14 @@ impl fmt::Display for Outcome {
             _ => String::new(),
         };
         match (self.complete, self.strategy.is_exhaustive()) {
+            (true, true) if !self.config.chances.is_none() => write!(
+                f,
+                ": every order{bound} with {} in each, given sequential consistency, these inputs, \
+                 this seed, a horizon of {} ns and {}",
+                self.config.chances,
+                self.config.horizon,
+                plural(self.config.cpus.into(), "CPU")
+            ),
             (true, true) => write!(
                 f,
                 ": every order{bound}, given sequential consistency, these inputs, a horizon of \

@@ -1,6 +1,8 @@
 //! Explorations: many executions of one test, on as many threads as there are.
 
+use crate::again;
 use crate::bounded::Bounded;
+use crate::error::NONDETERMINISM;
 use crate::hb::Observer;
 use crate::outcome::{Counts, Found, Outcome};
 use crate::pool::in_order;
@@ -52,6 +54,9 @@ pub struct Runner {
     pub shard: (u64, u64),
     /// Most executions for making a failing order small.
     pub shrink: u64,
+    /// Every so manyth execution is made twice, to see that the test is deterministic; 0 for none.
+    /// One that failed always is.
+    pub recheck: u64,
     /// Which steps may change places, for [`Strategy::Exhaustive`].
     pub relation: Relation,
     /// Orders that differ only in the places of independent steps count as one trace, whatever the
@@ -70,6 +75,7 @@ impl Default for Runner {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             shard: (0, 1),
             shrink: 2_000,
+            recheck: 64,
             relation: Relation::default(),
             classes: false,
         }
@@ -94,6 +100,8 @@ const TRIAL: u64 = 512;
 
 /// Part of an exploration that one thread does.
 pub(crate) struct Unit {
+    /// Executions of units before.
+    before: u64,
     pub counts: Counts,
     pub failure: Option<Found>,
     pub complete: bool,
@@ -161,8 +169,24 @@ impl Runner {
             },
             ..self.clone()
         };
-        self.on_worker(model, |worker| shrink::shrink(&runner, worker, &found))
-            .unwrap_or(found)
+        let shrunk = self.on_worker(model, |worker| {
+            let was = Run {
+                result: Err(found.failed.clone()),
+                trace: found.trace,
+                objects: found.objects,
+            };
+            let known = found.failed.kind == NONDETERMINISM;
+            let order = found.schedule.as_ref();
+            let differs = || again::differs(&runner.config, worker, &was, order);
+            match (!known).then(differs).flatten() {
+                Some(failed) => Found {
+                    failed,
+                    ..found.clone()
+                },
+                None => shrink::shrink(&runner, worker, &found),
+            }
+        });
+        shrunk.unwrap_or(found)
     }
 
     /// Does something on a thread like those that executions run on.
@@ -282,6 +306,7 @@ impl Runner {
                 _,
             ) => {
                 let from = (first + i * stride) * SEEDS;
+                unit.before = from;
                 for n in from..(from + SEEDS).min(self.executions) {
                     let config = Config {
                         seed: self.seed.wrapping_add(n),
@@ -353,6 +378,7 @@ pub(crate) fn observed(
 impl Unit {
     fn new() -> Unit {
         Unit {
+            before: 0,
             counts: Counts::default(),
             failure: None,
             complete: true,
@@ -383,6 +409,7 @@ impl Unit {
             }
         };
         self.count(&run, &record, explores, Some(class));
+        self.check_again(runner, config, worker, (&run, &record, explores));
         if let Some(found) = &mut self.failure {
             found.seed = config.seed;
         }
@@ -410,11 +437,36 @@ impl Unit {
         }
     }
 
+    /// Makes the execution that was counted last again, if it is its turn. One that failed is made
+    /// again before it is reported.
+    pub(crate) fn check_again(
+        &mut self,
+        runner: &Runner,
+        config: &Config,
+        worker: &mut Worker<'_>,
+        (run, record, explores): (&Run, &Record, bool),
+    ) {
+        let nth = self.before + self.counts.executions;
+        if self.failure.is_some() || runner.recheck == 0 || !nth.is_multiple_of(runner.recheck) {
+            return;
+        }
+        let order = explores.then_some(&record.schedule);
+        if let Some(failed) = again::differs(config, worker, run, order) {
+            self.stray();
+            if let Some(found) = &mut self.failure {
+                (found.failed, found.trace) = (failed, run.trace);
+                found.schedule = order.cloned();
+                (found.preemptions, found.steps) = (record.preemptions, record.steps);
+                found.objects = run.objects;
+            }
+        }
+    }
+
     /// The test is not deterministic.
     pub(crate) fn stray(&mut self) {
         let found = self.failure.take();
         self.failure = Some(Found {
-            failed: Failed::nondeterminism(),
+            failed: Failed::nondeterminism(None, None),
             execution: self.counts.executions,
             schedule: Some(Schedule::default()),
             seed: 0,

@@ -5,8 +5,10 @@
 //! schedule without departures is empty, and one bug's schedule fits into a line.
 
 use crate::ReplayError;
+use crate::chance::{Draws, Lot};
 use bpfsim_kernel::{
-    Choice, Chooser, Config, Cpu, CtxId, Next, Offer, Preemption, Starts, Step, Usual,
+    Chance, Choice, Chooser, Config, Cpu, CtxId, Detectors, Next, Offer, Preemption, Report,
+    Starts, Step, Usual,
 };
 use data_encoding::BASE64URL_NOPAD;
 use std::cell::RefCell;
@@ -143,12 +145,15 @@ pub struct Record {
     pub preemptions: u64,
     /// A choice was asked for that was not offered.
     pub strayed: bool,
+    /// Of the departures, those that are of chance, by their numbers.
+    pub lots: Vec<(u32, Lot)>,
 }
 
 /// Writes down what another chooser chooses.
 pub struct Recorder<C: ?Sized> {
     record: Rc<RefCell<Record>>,
     last: Option<Last>,
+    draws: Draws,
     inner: Box<C>,
 }
 
@@ -159,6 +164,7 @@ impl<C: Chooser + ?Sized> Recorder<C> {
         let recorder = Recorder {
             record: Rc::clone(&record),
             last: None,
+            draws: Draws::default(),
             inner,
         };
         (recorder, record)
@@ -172,6 +178,12 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
         let record = &mut *record;
         record.strayed |= pick >= offer.choices.len();
         let pick = pick.min(offer.choices.len() - 1);
+        if offer.chances
+            && let Some(lot) = self.draws.lot(offer.choices, pick)
+            && lot.chance != Chance::Usual
+        {
+            record.lots.push((record.choices as u32, lot));
+        }
         if pick != default_pick(offer.choices, self.last) {
             record.schedule.departures.push(Departure {
                 at: record.choices as u32,
@@ -220,21 +232,19 @@ impl ReplayString {
     /// Checks that a machine is the one that this was made on.
     pub fn check_config(&self, config: &Config) -> Result<(), ReplayError> {
         let (was, is) = (config_words(&self.config), config_words(config));
-        let names = [
-            "cpus",
-            "seed",
-            "horizon",
-            "fuel",
-            "max_callbacks",
-            "preemption",
-        ];
-        match (0..was.len()).find(|&i| was[i] != is[i]) {
+        let values = |c: &Config| c.chances.values.iter().map(u32::to_string).collect();
+        let values = [&self.config, config].map(|c| -> Vec<String> { values(c) });
+        let of = |words: &[u64], values: &[String]| {
+            let mut texts: Vec<String> = words.iter().map(u64::to_string).collect();
+            texts.push(values.join("/"));
+            texts
+        };
+        let (was, is) = (of(&was, &values[0]), of(&is, &values[1]));
+        let names = NAMES.iter().chain(&["chances.values"]);
+        let each = names.zip(was.into_iter().zip(is));
+        match { each }.find(|(_, (was, is))| was != is) {
             None => Ok(()),
-            Some(i) => Err(ReplayError::Config {
-                what: names[i],
-                was: was[i].to_string(),
-                is: is[i].to_string(),
-            }),
+            Some((what, (was, is))) => Err(ReplayError::Config { what, was, is }),
         }
     }
 }
@@ -264,8 +274,33 @@ impl ReplayString {
 
 const PREFIX: &str = "bs1-";
 
-/// Numbers of the configuration, in the format's order, and their defaults.
-fn config_words(c: &Config) -> [u64; 6] {
+/// Names of the numbers of the configuration, in the format's order: six in the first mask, the
+/// rest in the second.
+const NAMES: [&str; 11] = [
+    "cpus",
+    "seed",
+    "horizon",
+    "fuel",
+    "max_callbacks",
+    "preemption",
+    "checked",
+    "detectors",
+    "chances.random",
+    "chances.failures",
+    "chances.faults",
+];
+/// Numbers in the first mask, whose other bits say that there is a second one and that there is a
+/// schedule.
+const FIRST: usize = 6;
+const MORE: u8 = 1 << 6;
+const EXPLORES: u8 = 1 << 7;
+/// In the second mask: random values.
+const VALUES: u8 = 1 << 7;
+/// Most random values.
+const MOST_VALUES: u64 = 1 << 16;
+
+/// The numbers of the configuration.
+fn config_words(c: &Config) -> [u64; NAMES.len()] {
     let preemption = match c.preemption {
         Preemption::None => 0,
         Preemption::Full => 1,
@@ -277,10 +312,49 @@ fn config_words(c: &Config) -> [u64; 6] {
         c.fuel,
         c.max_callbacks,
         preemption,
+        c.checked.into(),
+        detector_word(&c.detectors),
+        c.chances.random.into(),
+        c.chances.failures.into(),
+        c.chances.faults.into(),
     ]
 }
 
-fn config_of(mut config: Config, words: [u64; 6]) -> Option<Config> {
+/// Two bits for each detector.
+fn detector_word(d: &Detectors) -> u64 {
+    let all = [
+        d.stale,
+        d.unwritten_argument,
+        d.lost_update,
+        d.data_race,
+        d.dropped,
+    ];
+    let report = |r: &Report| match r {
+        Report::Off => 0,
+        Report::Warn => 1,
+        Report::Fail => 2,
+    };
+    all.iter().rev().fold(0, |word, r| word << 2 | report(r))
+}
+
+fn detectors_of(word: u64) -> Option<Detectors> {
+    let report = |i: u32| match word >> (2 * i) & 3 {
+        0 => Some(Report::Off),
+        1 => Some(Report::Warn),
+        2 => Some(Report::Fail),
+        _ => None,
+    };
+    (word >> 10 == 0).then_some(())?;
+    Some(Detectors {
+        stale: report(0)?,
+        unwritten_argument: report(1)?,
+        lost_update: report(2)?,
+        data_race: report(3)?,
+        dropped: report(4)?,
+    })
+}
+
+fn config_of(mut config: Config, words: [u64; NAMES.len()]) -> Option<Config> {
     config.cpus = u32::try_from(words[0]).ok()?;
     config.seed = words[1];
     config.horizon = words[2];
@@ -291,6 +365,15 @@ fn config_of(mut config: Config, words: [u64; 6]) -> Option<Config> {
         1 => Preemption::Full,
         _ => return None,
     };
+    config.checked = match words[6] {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    config.detectors = detectors_of(words[7])?;
+    config.chances.random = u32::try_from(words[8]).ok()?;
+    config.chances.failures = u32::try_from(words[9]).ok()?;
+    config.chances.faults = u32::try_from(words[10]).ok()?;
     Some(config)
 }
 
@@ -299,9 +382,18 @@ impl fmt::Display for ReplayString {
         let mut bytes = self.objects.to_le_bytes().to_vec();
         let (words, usual) = (config_words(&self.config), config_words(&Config::default()));
         let differ = (0..words.len()).filter(|&i| words[i] != usual[i]);
-        let mask = differ.clone().fold(0, |m, i| m | 1 << i);
-        bytes.push(mask | (self.schedule.is_some() as u8) << 7);
+        let mask = differ.clone().fold(0_u32, |m, i| m | 1 << i);
+        let values = &self.config.chances.values;
+        let more = (mask >> FIRST) as u8 | if values.is_empty() { 0 } else { VALUES };
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let first = mask as u8 & (MORE - 1);
+        bytes.push(first | flag(more != 0, MORE) | flag(self.schedule.is_some(), EXPLORES));
+        bytes.extend((more != 0).then_some(more));
         differ.for_each(|i| put(&mut bytes, words[i]));
+        if !values.is_empty() {
+            put(&mut bytes, values.len() as u64);
+            values.iter().for_each(|&v| put(&mut bytes, v.into()));
+        }
         let mut at = 0;
         for d in self.schedule.iter().flat_map(Schedule::departures) {
             put(&mut bytes, (d.at - at).into());
@@ -339,13 +431,27 @@ impl FromStr for ReplayString {
 fn parse(bytes: &[u8]) -> Option<ReplayString> {
     let (objects, bytes) = bytes.split_first_chunk::<4>()?;
     let (&mask, mut bytes) = bytes.split_first()?;
+    let mut more = 0;
+    if mask & MORE != 0 {
+        let (&second, rest) = bytes.split_first()?;
+        (more, bytes) = (second, rest);
+    }
+    let differ = (mask & (MORE - 1)) as u32 | ((more & !VALUES) as u32) << FIRST;
     let mut words = config_words(&Config::default());
+    (differ >> words.len() == 0).then_some(())?;
     for (i, word) in words.iter_mut().enumerate() {
-        if mask & 1 << i != 0 {
+        if differ & 1 << i != 0 {
             *word = take(&mut bytes)?;
         }
     }
-    let config = config_of(Config::default(), words)?;
+    let mut config = config_of(Config::default(), words)?;
+    if more & VALUES != 0 {
+        let n = take(&mut bytes).filter(|&n| n <= MOST_VALUES)?;
+        for _ in 0..n {
+            let value = u32::try_from(take(&mut bytes)?).ok()?;
+            config.chances.values.push(value);
+        }
+    }
     let mut departures = Vec::new();
     let mut at = 0_u32;
     while !bytes.is_empty() {
@@ -354,7 +460,7 @@ fn parse(bytes: &[u8]) -> Option<ReplayString> {
         departures.push(Departure { at, pick });
         at = at.checked_add(1)?;
     }
-    let explores = mask & 0x80 != 0;
+    let explores = mask & EXPLORES != 0;
     if !explores && !departures.is_empty() {
         return None;
     }
@@ -416,7 +522,20 @@ mod tests {
             schedule: None,
             ..example()
         };
-        for replay in [example(), usual] {
+        let chancy = ReplayString {
+            config: Config {
+                seed: 7,
+                checked: false,
+                detectors: Detectors {
+                    data_race: Report::Fail,
+                    ..Detectors::OFF
+                },
+                chances: "random=2,values=0/4294967295,failures=3".parse().unwrap(),
+                ..Config::default()
+            },
+            ..example()
+        };
+        for replay in [example(), usual, chancy] {
             assert_eq!(replay.to_string().parse(), Ok(replay));
         }
     }

@@ -2,14 +2,19 @@
 //! then fewest steps; with the same failure.
 
 use crate::bounded::Bounded;
+use crate::chance::WithLots;
+use crate::error::NONDETERMINISM;
 use crate::outcome::Found;
 use crate::runner::{Run, Runner, Worker, observed};
-use crate::{Record, Schedule};
+use crate::{Departure, Lot, Record, Replay, Schedule};
+use bpfsim_kernel::Chooser;
 
 struct Shrink<'a, 'w> {
     runner: &'a Runner,
     worker: &'a mut Worker<'w>,
     best: Found,
+    /// Departures of the best that are of chance.
+    lots: Vec<(u32, Lot)>,
     left: u64,
 }
 
@@ -20,9 +25,11 @@ pub(crate) fn shrink(runner: &Runner, worker: &mut Worker<'_>, found: &Found) ->
         runner,
         worker,
         best: found.clone(),
+        lots: Vec::new(),
         left: runner.shrink,
     };
-    if found.schedule.is_some() && found.failed.kind != "nondeterminism" {
+    if found.schedule.is_some() && found.failed.kind != NONDETERMINISM {
+        shrink.find_lots();
         shrink.drop_departures();
         shrink.fewer_preemptions();
         shrink.drop_departures();
@@ -45,6 +52,7 @@ impl Shrink<'_, '_> {
         let Err(failed) = run.result else {
             return false;
         };
+        let lots = record.lots;
         let found = Found {
             schedule: Some(record.schedule),
             preemptions: record.preemptions,
@@ -56,8 +64,32 @@ impl Shrink<'_, '_> {
         let better = found.failed.like(&self.best.failed) && size(&found) < size(&self.best);
         if better {
             self.best = found;
+            self.lots = lots;
         }
         better
+    }
+
+    /// Which of the departures are of chance.
+    fn find_lots(&mut self) {
+        if !self.runner.config.chances.is_none() {
+            let order = self.best.schedule.clone().unwrap_or_default();
+            let (_, record) = self.runner.replay(self.worker, order);
+            self.lots = record.lots;
+        }
+    }
+
+    /// What takes these departures. Those of chance stay with their calls where others are left
+    /// out, and choices before them with those.
+    fn with_lots(&self, mut departures: Vec<Departure>) -> Box<dyn Chooser> {
+        let number = |at: u32| self.lots.binary_search_by_key(&at, |l| l.0);
+        let lots = departures.iter().filter_map(|d| number(d.at).ok());
+        let lots: Vec<Lot> = lots.map(|i| self.lots[i].1).collect();
+        departures.retain(|d| number(d.at).is_err());
+        let order = Replay::new(Schedule::new(departures));
+        match lots.is_empty() {
+            true => Box::new(order),
+            false => Box::new(WithLots::new(order, lots)),
+        }
     }
 
     /// Leaves out departures, many at once first.
@@ -71,7 +103,8 @@ impl Shrink<'_, '_> {
                 let mut departures = schedule.departures().to_vec();
                 departures.drain(at..(at + len).min(departures.len()));
                 self.left -= 1;
-                let (run, record) = self.runner.replay(self.worker, Schedule::new(departures));
+                let chooser = self.with_lots(departures);
+                let (run, record) = observed(&self.runner.config, self.worker, chooser);
                 if !self.judge(run, record) {
                     at += len;
                 }

@@ -1,5 +1,6 @@
 //! How orders are picked.
 
+use crate::chance::Luck;
 use crate::{Pct, Random, Replay, Schedule, Walk, Work};
 use bpfsim_kernel::{Chooser, Usual};
 use std::fmt;
@@ -58,11 +59,15 @@ impl Strategy {
 
     /// The chooser of an execution; strategies that enumerate have others.
     pub(crate) fn chooser(&self, seed: u64, probe: &Probe) -> Box<dyn Chooser> {
+        let steps = probe.steps;
         match self {
             Strategy::Usual => Box::new(Usual),
-            Strategy::Random => Box::new(Random::new(seed)),
-            Strategy::Pct { depth } => Box::new(Pct::new(seed, *depth, probe.steps)),
-            Strategy::Walk => Box::new(Walk::new(seed, Arc::clone(&probe.work))),
+            Strategy::Random => Box::new(Luck::new(Random::new(seed), seed)),
+            Strategy::Pct { depth } => Box::new(Luck::new(Pct::new(seed, *depth, steps), seed)),
+            Strategy::Walk => {
+                let walk = Walk::new(seed, Arc::clone(&probe.work));
+                Box::new(Luck::new(walk, seed))
+            }
             Strategy::Replay(schedule) => Box::new(Replay::new(schedule.clone())),
             Strategy::Bounded { .. } | Strategy::Exhaustive => {
                 Box::new(Replay::new(Schedule::default()))

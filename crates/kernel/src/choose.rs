@@ -1,5 +1,6 @@
 //! Who steps next: the one place where an order is decided.
 
+use crate::chance::Chance;
 use crate::ids::{Cpu, CtxId, MapId};
 use crate::touch::Touch;
 use bpfsim_vm::{Access, Call};
@@ -53,6 +54,8 @@ pub struct Choice {
     pub next: Next,
     /// Virtual time at which that would be, in ns.
     pub at: u64,
+    /// How it comes out.
+    pub chance: Chance,
 }
 
 /// Why an execution cannot go on.
@@ -136,6 +139,8 @@ pub struct Offer<'a> {
     pub waiting: &'a [Waiting],
     /// As in [`Step::window`].
     pub window: u64,
+    /// Some of the choices are not [`Chance::Usual`].
+    pub chances: bool,
 }
 
 /// A step that was taken.

@@ -1,6 +1,7 @@
 //! Making things happen: executions begin, go on and end.
 
 use crate::asynch::{Callback, Slot};
+use crate::chance::Chance;
 use crate::choose::{Next, Starts};
 use crate::failure::{Failure, FailureKind, LeftOver};
 use crate::ids::{Cpu, CtxId, ProgId, TaskId};
@@ -145,6 +146,10 @@ impl Kernel {
         let fuel = self.config.fuel.saturating_sub(run.act.insns);
         let base = self.st.cpus[cpu.at()].clock - run.act.insns;
         std::mem::swap(&mut self.st.cur, &mut run.cur);
+        let coming = std::mem::take(&mut self.st.coming);
+        if coming != Chance::Usual {
+            self.st.take_chance(coming, run.next);
+        }
         if self.st.records {
             self.touch_next(run.next, run.act.args());
         }

@@ -1,11 +1,12 @@
 //! Failures that a test has helpers and kfuncs meet, and helpers that it does itself.
 
+use crate::chance;
 use crate::helper;
 use crate::kernel::Kernel;
 use crate::kfunc;
 use crate::state::State;
 use bpfsim_abi::{Errno, Func};
-use bpfsim_vm::{Call, Flow};
+use bpfsim_vm::{Call, Flow, GuestMem};
 use std::rc::Rc;
 
 /// A call to come that is to fail.
@@ -53,6 +54,7 @@ impl Kernel {
 /// What a call answers in place of being carried out.
 pub(crate) fn instead(
     st: &mut State,
+    mem: &mut GuestMem,
     overrides: &[(Call, Override)],
     call: Call,
     args: &[u64; 5],
@@ -63,6 +65,9 @@ pub(crate) fn instead(
     }
     if let Some(r0) = failed(st, call) {
         return Some(Flow::Done(r0));
+    }
+    if let Some(flow) = chance::instead(st, mem, call, args) {
+        return Some(flow);
     }
     let (_, with) = overrides.iter().find(|(c, _)| *c == call)?;
     with(args).map(Flow::Done)

@@ -1,5 +1,6 @@
 //! One simulation: its making and what user space does with it.
 
+use crate::chance::Chances;
 use crate::checked::Watch;
 use crate::choose::{Chooser, Usual};
 use crate::failure::{Detectors, Failure, Place};
@@ -44,6 +45,8 @@ pub struct Config {
     pub checked: bool,
     /// What else is looked for.
     pub detectors: Detectors,
+    /// What joins the order as a choice when orders are explored.
+    pub chances: Chances,
 }
 
 /// `CONFIG_PREEMPT_*`
@@ -67,6 +70,7 @@ impl Default for Config {
             preemption: Preemption::None,
             checked: true,
             detectors: Detectors::default(),
+            chances: Chances::default(),
         }
     }
 }
@@ -171,6 +175,9 @@ impl Kernel {
             touched: Vec::new(),
             seed: config.seed,
             injected: Vec::new(),
+            chances_on: false,
+            taken: Default::default(),
+            coming: Default::default(),
             world: Shared::new(World::default()),
             cur: Box::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),

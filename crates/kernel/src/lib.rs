@@ -24,6 +24,7 @@
 //! checked, since programs may have written it.
 
 mod asynch;
+mod chance;
 mod checked;
 mod choose;
 mod dynptr;
@@ -66,6 +67,7 @@ mod view;
 mod wait;
 mod world;
 
+pub use chance::{Chance, Chances, NoChances};
 pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 pub use failure::{
     Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,

@@ -1,5 +1,6 @@
 //! The scheduler: what can happen next.
 
+use crate::chance::Chance;
 use crate::choose::{Choice, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 use crate::failure::{Failure, Report};
 use crate::ids::{Cpu, CtxId, TaskId};
@@ -31,11 +32,20 @@ pub(crate) struct Offered {
     pub again: bool,
     /// No choice comes, goes or changes because time passes or memory is written.
     steady: bool,
+    /// Some of the choices are of chance.
+    chances: bool,
 }
 
 impl Offered {
     fn add(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64, what: Do) {
-        self.choices.push(Choice { id, cpu, next, at });
+        let chance = Chance::Usual;
+        self.choices.push(Choice {
+            id,
+            cpu,
+            next,
+            at,
+            chance,
+        });
         self.what.push((cpu, what));
     }
 }
@@ -64,6 +74,7 @@ impl Kernel {
                     choices: &self.offer.choices,
                     waiting: &self.offer.waiting,
                     window: self.window.nth,
+                    chances: self.offer.chances,
                 };
                 let picked = self.chooser.choose(&offer).min(n - 1);
                 if self.prefix.is_some() {
@@ -87,6 +98,7 @@ impl Kernel {
             return performed.map(|()| true);
         }
         self.st.touched.clear();
+        self.st.coming = self.offer.choices[picked].chance;
         let idle = self.cpus[cpu.at()].stack.is_empty();
         let performed = self.perform(cpu, what, budget);
         self.record_rest();
@@ -139,10 +151,12 @@ impl Kernel {
         offer.what.clear();
         offer.waiting.clear();
         offer.give_up = None;
+        offer.chances = false;
         let now = self.st.now();
         let running = self.cpus.iter().any(|c| !c.stack.is_empty());
         self.st.explores = self.chooser.explores();
         self.st.records = self.st.explores && self.chooser.records();
+        self.st.chances_on = self.st.explores && !self.config.chances.is_none();
         let d = &self.config.detectors;
         let races = d.lost_update != Report::Off || d.data_race != Report::Off;
         self.st.watch.races_on = self.st.explores && races;
@@ -238,6 +252,7 @@ impl Kernel {
                         cpu,
                         next: run.next,
                         at,
+                        chance: Chance::Usual,
                     };
                     if at <= limit {
                         offer.add(id, cpu, run.next, at, Do::GiveUp(at));
@@ -246,11 +261,28 @@ impl Kernel {
                     }
                 }
             }
-            None => offer.add(id, cpu, run.next, clock, Do::Continue),
+            None => {
+                offer.add(id, cpu, run.next, clock, Do::Continue);
+                if self.st.chances_on {
+                    self.offer_chances(offer, cpu, run);
+                }
+            }
         }
         self.config.preemption == Preemption::Full
             && run.cur.level == Level::Task
             && !(run.cur.bh_off || run.cur.irq_off > 0 || run.cur.preempt_off > 0)
+    }
+
+    /// Offers the unusual ways in which a run can go on, after the usual one.
+    fn offer_chances(&self, offer: &mut Offered, cpu: Cpu, run: &Run) {
+        for chance in self.st.chances(&self.config.chances, run) {
+            let at = self.st.cpus[cpu.at()].clock;
+            offer.add(run.cur.id, cpu, run.next, at, Do::Continue);
+            offer.chances = true;
+            if let Some(choice) = offer.choices.last_mut() {
+                choice.chance = chance;
+            }
+        }
     }
 
     /// Offers what tasks can do on a CPU that nothing executes on, or that can be preempted.

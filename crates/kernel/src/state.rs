@@ -1,6 +1,7 @@
 //! Everything of a simulation that helpers and kfuncs may touch.
 
 use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, wq::Work};
+use crate::chance::{Chance, Taken};
 use crate::checked::{Held, Watch};
 use crate::choose::Wait;
 use crate::helper::Iteration;
@@ -46,6 +47,11 @@ pub(crate) struct State {
     pub tasks_with_work: u32,
     /// Calls to come that are to fail.
     pub injected: Vec<Injected>,
+    /// Calls that can come out otherwise are choices.
+    pub chances_on: bool,
+    /// How often they did, and how the step that is being taken does.
+    pub taken: Taken,
+    pub coming: Chance,
     /// Network devices, sockets and cgroups.
     pub world: Shared<World>,
     /// What others could see half done is done in pieces.
@@ -121,6 +127,8 @@ pub(crate) struct Cur {
     pub made: u32,
     /// Random numbers that it has drawn.
     pub drawn: u32,
+    /// How the call that it is making comes out.
+    pub chance: Chance,
     /// When what it waited for came about.
     pub over: Option<u64>,
     /// What keeps interrupts off: `bpf_spin_lock`s held and `bpf_local_irq_save`s open.
@@ -191,6 +199,7 @@ impl Cur {
             prog: ProgId(0),
             made: 0,
             drawn: 0,
+            chance: Chance::Usual,
             over: None,
             irq_off: 0,
             preempt_off: 0,
@@ -215,8 +224,14 @@ impl Cur {
 
     /// The next random number of this execution: the same in all orders.
     pub fn random(&mut self, seed: u64) -> u32 {
+        let drawn = self.next_random(seed);
         self.drawn += 1;
-        (mix(mix(seed, self.id.0), self.drawn as u64) >> 32) as u32
+        drawn
+    }
+
+    /// What [`Cur::random`] will give.
+    pub fn next_random(&self, seed: u64) -> u32 {
+        (mix(mix(seed, self.id.0), self.drawn as u64 + 1) >> 32) as u32
     }
 
     /// Identity for the next execution that this one makes.
@@ -270,6 +285,7 @@ impl State {
                 cpu: self.cur.cpu,
                 cpus: self.cpus.len() as u32,
                 user: false,
+                fails: self.cur.chance == Chance::NoMemory,
                 freed: Freed::new(),
             },
         )

@@ -1,5 +1,6 @@
 //! What happened, in the order in which it happened.
 
+use crate::chance::Chance;
 use crate::ids::{Cpu, CtxId, MapId, mix};
 use bpfsim_vm::{Access, AccessKind};
 use smallvec::SmallVec;
@@ -163,6 +164,13 @@ pub enum What {
         /// The element.
         element: Element,
     },
+    /// A call comes out as it usually does not.
+    Chance {
+        /// The helper or kfunc.
+        call: &'static str,
+        /// How.
+        chance: Chance,
+    },
     /// `bpf_trace_printk` and its relatives.
     Printk {
         /// The text, without the end of the line.
@@ -293,6 +301,7 @@ impl Trace {
                 self.word(*due);
             }
             What::Disarmed { kind, element } => self.element(6, *kind, element),
+            What::Chance { chance, .. } => self.word(8 | chance.word() << 8),
             What::Printk { text } => {
                 self.word(7);
                 self.bytes(text.as_bytes());

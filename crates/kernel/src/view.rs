@@ -1,5 +1,6 @@
 //! The kernel, as the engine sees it.
 
+use crate::chance::{self, Chance};
 use crate::checked;
 use crate::helper::{self, Args};
 use crate::inject::{self, Override};
@@ -43,9 +44,10 @@ impl Host for View<'_> {
         if watched && let Err(kind) = checked::before(self.st, mem, call, args) {
             return Flow::Fault(kind);
         }
-        let changed = !self.st.injected.is_empty() || !self.overrides.is_empty();
+        let chance = self.st.cur.chance != Chance::Usual;
+        let changed = chance || !self.st.injected.is_empty() || !self.overrides.is_empty();
         let instead = match changed {
-            true => inject::instead(self.st, self.overrides, call, args),
+            true => inject::instead(self.st, mem, self.overrides, call, args),
             false => None,
         };
         let flow = match (instead, call) {
@@ -53,6 +55,9 @@ impl Host for View<'_> {
             (None, Call::Helper(id)) => helper::call(self.st, mem, id, &a),
             (None, Call::Kfunc(index)) => kfunc::call(self.st, mem, index, &a),
         };
+        if chance && flow != Flow::Suspend {
+            self.st.cur.chance = Chance::Usual;
+        }
         if watched {
             checked::after(self.st, mem, call, args, &flow);
         }
@@ -64,10 +69,11 @@ impl Host for View<'_> {
     }
 
     fn is_visible(&self, call: Call, _: &[u64; 5]) -> bool {
-        match call {
+        let own = match call {
             Call::Helper(id) => helper::is_visible(id),
             Call::Kfunc(index) => kfunc::is_visible(index),
-        }
+        };
+        own || self.st.chances_on && chance::concerns(call)
     }
 
     fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64> {

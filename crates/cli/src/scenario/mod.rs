@@ -5,7 +5,8 @@ mod expect;
 mod value;
 
 use bpfsim::{
-    Config, Cpu, Ebpf, Error, Failed, Job, Map, ProgramInput, Seed, Sim, User as UserTask, update,
+    Config, Cpu, Ebpf, Error, Failed, Job, Map, NoChances, ProgramInput, Seed, Sim,
+    User as UserTask, update,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ struct FileConfig {
     cpus: Option<u32>,
     /// Virtual time by which a callback may be early or late, such as `10ms`.
     horizon: Option<Spanned<String>>,
+    /// What is a choice beside the order, when orders are explored.
+    chances: Option<Spanned<String>>,
 }
 
 /// One step: one of the things to do, and then what to expect.
@@ -180,6 +183,11 @@ impl Scenario {
         if let Some(horizon) = &file.horizon {
             let time = time(horizon).map_err(|p| self.message(&p))?;
             config.horizon = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        }
+        if let Some(chances) = &file.chances {
+            let parsed = chances.get_ref().parse();
+            let parsed = parsed.or_else(|e: NoChances| wrong(chances.span(), e));
+            config.chances = parsed.map_err(|p| self.message(&p))?;
         }
         Ok(config)
     }

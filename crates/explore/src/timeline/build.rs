@@ -170,6 +170,7 @@ impl Build<'_> {
                 let of = self.element(element);
                 (Kind::Disarmed, format!("{} of {of} cancelled", kind.name()))
             }
+            What::Chance { call, chance } => (Kind::Chance, format!("{call} {chance}")),
             What::Printk { text } => (Kind::Printk, format!("printk: {text}")),
         };
         let (at, cpu, level, ctx) = (event.at, event.cpu.0, event.level, event.ctx);

@@ -63,6 +63,8 @@ pub enum Kind {
     Armed,
     /// A callback that was asked for will not run.
     Disarmed,
+    /// A call came out otherwise than usual.
+    Chance,
     /// A line was printed.
     Printk,
     /// Shared memory was read.

@@ -24,7 +24,12 @@ impl Timeline {
             detail == Detail::All
                 || matches!(
                     s.kind,
-                    Kind::Begin | Kind::End | Kind::Armed | Kind::Disarmed | Kind::Printk
+                    Kind::Begin
+                        | Kind::End
+                        | Kind::Armed
+                        | Kind::Disarmed
+                        | Kind::Chance
+                        | Kind::Printk
                 )
         };
         let steps: Vec<&Step> = self.steps.iter().filter(shown).collect();

@@ -103,6 +103,7 @@ impl State {
     fn task_work_take(&mut self, mem: &mut GuestMem, slot: Slot) -> Result<Handle, Errno> {
         let handle = match self.task_works.in_slot(mem, slot.addr) {
             Some(handle) => handle,
+            None if self.fails() => return Err(Errno::ENOMEM),
             None => {
                 let new = TaskWork {
                     slot,

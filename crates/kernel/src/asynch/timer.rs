@@ -75,6 +75,9 @@ impl State {
         if self.maps[slot.map.at()].uref == 0 {
             return done(Err(Errno::EPERM));
         }
+        if self.fails() {
+            return done(Err(Errno::ENOMEM));
+        }
         let timer = self.timers.insert(Timer {
             slot,
             base,

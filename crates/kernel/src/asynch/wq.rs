@@ -51,6 +51,9 @@ impl State {
         if self.maps[slot.map.at()].uref == 0 {
             return done(Err(Errno::EPERM));
         }
+        if self.fails() {
+            return done(Err(Errno::ENOMEM));
+        }
         let work = Work {
             slot,
             callback: None,

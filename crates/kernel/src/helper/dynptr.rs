@@ -151,6 +151,9 @@ fn ringbuf_reserve(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     if a.r[2] == 0 {
         made = Dynptr::new(DynptrKind::Ringbuf, 0, size);
     }
+    if st.fails() {
+        made = Err(Errno::EINVAL);
+    }
     if let Ok(d) = made {
         let Some(ring) = st.maps[map.at()].ringbuf() else {
             return a.bad(1);

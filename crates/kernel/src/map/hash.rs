@@ -147,11 +147,14 @@ impl Hash {
 
     /// `alloc_htab_elem`'s choice of an element, but for the spare that a preallocated map's
     /// update takes.
-    fn take(&mut self, cpu: Cpu, replaces: bool) -> Result<u32, Errno> {
+    fn take(&mut self, cx: &Cx<'_>, replaces: bool) -> Result<u32, Errno> {
         if !replaces && self.table.len >= self.table.max_entries {
             return Err(Errno::E2BIG);
         }
-        self.pop(cpu.at()).ok_or(if self.prealloc {
+        if cx.fails && !self.prealloc {
+            return Err(Errno::ENOMEM);
+        }
+        self.pop(cx.cpu.at()).ok_or(if self.prealloc {
             Errno::E2BIG
         } else {
             Errno::ENOMEM
@@ -195,7 +198,7 @@ impl Hash {
         let Hash {
             table, lru, kind, ..
         } = self;
-        let lru = lru.as_mut().ok_or(Errno::ENOMEM)?;
+        let lru = lru.as_mut().filter(|_| !cx.fails).ok_or(Errno::ENOMEM)?;
         let values = if *kind == Kind::PerCpu { cx.cpus } else { 1 } as u64;
         let freed = &mut *cx.freed;
         let slot = lru.pop(cx.cpu.at(), &mut |victim| {
@@ -293,7 +296,7 @@ impl Hash {
                 _ => store(cx.mem, at, value),
             };
         }
-        let slot = self.take(cx.cpu, false)?;
+        let slot = self.take(cx, false)?;
         let at = self.table.set_key(cx.mem, slot, hash, key)?;
         match self.kind {
             Kind::PerCpu => self.fill_percpu(cx, slot, value)?,
@@ -341,7 +344,7 @@ impl Hash {
                 *spare = Some(old);
                 new
             }
-            _ => self.take(cx.cpu, old.is_some())?,
+            _ => self.take(cx, old.is_some())?,
         };
         let at = self.table.set_key(cx.mem, slot, hash, key)?;
         copy_value(cx.mem, cx.fields, at, value)?;
@@ -375,7 +378,7 @@ impl Hash {
             u64::MAX
         };
         Self::check_flags(old.is_some(), flags & mask)?;
-        let slot = self.take(cx.cpu, old.is_some())?;
+        let slot = self.take(cx, old.is_some())?;
         let at = self.table.set_key(cx.mem, slot, hash, key)?;
         store(cx.mem, at, value)?;
         if let Some(old) = old {

@@ -120,6 +120,9 @@ impl MapOps for Local {
         if let (Some(at), true) = (old, flags & update::LOCK != 0 || cgroup) {
             return copy_value(cx.mem, cx.fields, at, value);
         }
+        if cx.fails {
+            return Err(Errno::ENOMEM);
+        }
         // A new element takes the old one's place.
         if let Some(slot) = self.owners.remove(owner) {
             cx.freed.push(self.slab.addr(slot));

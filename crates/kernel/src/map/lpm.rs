@@ -297,6 +297,9 @@ impl MapOps for Lpm {
         if flags > update::EXIST || prefixlen(key) > self.max_prefixlen() {
             return Err(Errno::EINVAL);
         }
+        if cx.fails {
+            return Err(Errno::ENOMEM);
+        }
         let new = self.alloc(cx.mem, key)?;
         let at = self.slab.addr(new) + self.value_at;
         let filled = match cx.mem.slice_mut(at, value.len() as u64) {

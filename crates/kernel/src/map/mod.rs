@@ -142,6 +142,7 @@ impl Map {
             cpu: op.cpu,
             cpus: op.cpus,
             user: op.user,
+            fails: op.fails,
             freed: &mut op.freed,
             spec: &self.spec,
             fields: &self.fields,

@@ -17,6 +17,8 @@ pub(crate) struct Op<'a> {
     pub cpus: u32,
     /// Made by a system call, not by a program.
     pub user: bool,
+    /// Its allocations find no memory.
+    pub fails: bool,
     /// Elements whose special fields the caller must free.
     pub freed: Freed,
 }
@@ -27,6 +29,7 @@ pub(crate) struct Cx<'a> {
     pub cpu: Cpu,
     pub cpus: u32,
     pub user: bool,
+    pub fails: bool,
     pub freed: &'a mut Freed,
     pub spec: &'a MapSpec,
     pub fields: &'a Fields,
