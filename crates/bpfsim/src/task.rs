@@ -1,8 +1,8 @@
 //! Tasks of the emulated machine.
 
-use crate::{Cgroup, Error, Result, Sim};
+use crate::{Cgroup, Error, File, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{Cpu, TaskId, TaskKind, TaskSpec};
+use bpfsim_kernel::{Arg, Cpu, TaskId, TaskKind, TaskSpec};
 use std::time::Duration;
 
 /// A task.
@@ -102,6 +102,22 @@ impl<'a> TaskBuilder<'a> {
 }
 
 impl Task {
+    /// Its `struct task_struct`, for a program's arguments.
+    pub fn arg(self) -> Arg {
+        Arg::Task(self.0)
+    }
+
+    /// It executes a file from now on (`/proc/PID/exe`). `EINVAL` for a kernel thread.
+    pub fn execute(self, sim: &Sim, file: File) -> Result<(), Errno> {
+        sim.kernel_mut().set_exe(self.0, file.0)
+    }
+
+    /// Sets registers of its user mode, by their names in `struct pt_regs`: what
+    /// `bpf_task_pt_regs` shows. `EINVAL` for a name that there is not.
+    pub fn set_registers(self, sim: &Sim, registers: &[(&str, u64)]) -> Result<(), Errno> {
+        sim.kernel_mut().set_user_regs(self.0, registers)
+    }
+
     /// Its pid.
     pub fn pid(self, sim: &Sim) -> u32 {
         sim.kernel().task_pid(self.0)

@@ -2,8 +2,8 @@
 
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{CgroupId, NetdevSpec, SockId, SockSpec, SockState};
-use std::net::SocketAddr;
+use bpfsim_kernel::{Arg, CgroupId, FileId, NetdevSpec, Route, SockId, SockSpec, SockState};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 /// A cgroup.
@@ -13,6 +13,10 @@ pub struct Cgroup(pub(crate) CgroupId);
 /// A socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sock(pub(crate) SockId);
+
+/// A file that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct File(pub(crate) FileId);
 
 /// A network device, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +38,7 @@ impl Sim {
             ifindex: None,
             mac,
             rx_queues: 1,
+            mtu: 1500,
         };
         let made = self.kernel_mut().make_netdev(&spec);
         made.map(Netdev)
@@ -91,6 +96,45 @@ impl Sim {
     /// Makes a socket.
     pub fn sock(&self, spec: SockSpec) -> Result<Sock> {
         Ok(Sock(self.kernel_mut().make_sock(spec)?))
+    }
+
+    /// Adds a route, for `bpf_fib_lookup`. `ENODEV` for a device that is not there, `EEXIST` for a
+    /// route that is.
+    ///
+    /// ```
+    /// use bpfsim::{Route, Sim};
+    ///
+    /// let sim = Sim::new()?;
+    /// let eth0 = sim.netdev("eth0", [2, 0, 0, 0, 0, 1])?;
+    /// let gateway = "10.0.0.1".parse().unwrap();
+    /// let mut default = Route::new("0.0.0.0".parse().unwrap(), 0, eth0.ifindex());
+    /// default.via = Some(gateway);
+    /// sim.route(default)?;
+    /// eth0.neighbour(&sim, gateway, [2, 0, 0, 0, 0, 9]).unwrap();
+    /// eth0.forwarding(&sim, true).unwrap();
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn route(&self, route: Route) -> Result<()> {
+        let name = format!("{}/{}", route.dest, route.prefix);
+        let added = self.kernel_mut().add_route(route);
+        added.map_err(|errno| refused("route", &name, errno))
+    }
+
+    /// Opens a file of an absolute path, for arguments of programs and for tasks to execute.
+    ///
+    /// ```
+    /// let sim = bpfsim::Sim::new()?;
+    /// let nginx = sim.file("/usr/sbin/nginx")?;
+    /// nginx.set_xattr(&sim, "user.role", b"web").unwrap();
+    /// let task = sim.task("nginx").user()?;
+    /// task.execute(&sim, nginx).unwrap();
+    /// assert_eq!(nginx.xattr(&sim, "user.role").unwrap(), b"web");
+    /// assert!(sim.file("no/absolute/path").is_err());
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn file(&self, path: &str) -> Result<File> {
+        let made = self.kernel_mut().make_file(path);
+        made.map(File).map_err(|errno| refused("file", path, errno))
     }
 
     /// The `nth` call of a helper or kfunc from now on, counted from 1, fails with this errno; one
@@ -154,9 +198,56 @@ impl Netdev {
     pub fn ifindex(self) -> u32 {
         self.0
     }
+
+    /// Says which hardware address another has that is reached by it.
+    pub fn neighbour(self, sim: &Sim, ip: IpAddr, mac: [u8; 6]) -> Result<(), Errno> {
+        sim.kernel_mut().set_neighbour(self.0, ip, mac)
+    }
+
+    /// Has it forward packets, or not, as it does at first.
+    pub fn forwarding(self, sim: &Sim, forwards: bool) -> Result<(), Errno> {
+        sim.kernel_mut().set_forwarding(self.0, forwards)
+    }
+
+    /// Sets the longest packet that it sends, 1,500 bytes at first.
+    pub fn set_mtu(self, sim: &Sim, mtu: u32) -> Result<(), Errno> {
+        sim.kernel_mut().set_mtu(self.0, mtu)
+    }
+}
+
+impl File {
+    /// Its `struct file`, for a program's arguments.
+    pub fn arg(self) -> Arg {
+        Arg::File(self.0)
+    }
+
+    /// Its `struct path`, for a program's arguments.
+    pub fn path_arg(self) -> Arg {
+        Arg::Path(self.0)
+    }
+
+    /// Sets an extended attribute (`fsetxattr(2)`).
+    pub fn set_xattr(self, sim: &Sim, name: &str, value: &[u8]) -> Result<(), Errno> {
+        sim.kernel_mut().set_xattr(self.0, name, value)
+    }
+
+    /// An extended attribute (`fgetxattr(2)`).
+    pub fn xattr(self, sim: &Sim, name: &str) -> Result<Vec<u8>, Errno> {
+        sim.kernel().xattr(self.0, name).map(<[u8]>::to_vec)
+    }
 }
 
 impl Cgroup {
+    /// Its `struct cgroup`, for a program's arguments.
+    pub fn arg(self) -> Arg {
+        Arg::Cgroup(self.0)
+    }
+
+    /// Sets an extended attribute of its directory. `EPERM` but for those of users.
+    pub fn set_xattr(self, sim: &Sim, name: &str, value: &[u8]) -> Result<(), Errno> {
+        sim.kernel_mut().set_cgroup_xattr(self.0, name, value)
+    }
+
     /// Its number, as `bpf_get_current_cgroup_id` gives it.
     pub fn id(self, sim: &Sim) -> u64 {
         sim.kernel().cgroup_number(self.0)
@@ -169,6 +260,11 @@ impl Cgroup {
 }
 
 impl Sock {
+    /// Its `struct sock`, for a program's arguments.
+    pub fn arg(self) -> Arg {
+        Arg::Sock(self.0)
+    }
+
     /// Its identity, for [`ProgramInput::with_sock`](crate::ProgramInput::with_sock).
     pub fn id(self) -> SockId {
         self.0

@@ -1,6 +1,6 @@
 //! What Linux left in the fixtures' maps, beside what bpfsim leaves there in the usual order.
 
-use bpfsim::{Ebpf, ProgramInput, Sim, millis};
+use bpfsim::{Ebpf, ProgramInput, ProgramOutput, Sim, millis};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -24,10 +24,7 @@ fn compare(name: &str) {
         let out = bpf.program_mut(program).unwrap().test_run(input).unwrap();
         sim.run_for(settle).unwrap();
         let outcomes = answer["outcomes"].as_array().unwrap();
-        let differences: Vec<_> = outcomes
-            .iter()
-            .map(|o| difference(o, out.return_value, &bpf))
-            .collect();
+        let differences: Vec<_> = outcomes.iter().map(|o| difference(o, &out, &bpf)).collect();
         if differences.iter().all(|d| d.is_some()) {
             wrong.push(format!("{program}: {}", differences[0].as_deref().unwrap()));
         }
@@ -36,11 +33,19 @@ fn compare(name: &str) {
 }
 
 /// How what bpfsim left differs from one of Linux's outcomes, if it does.
-fn difference(outcome: &Value, returned: u32, bpf: &Ebpf) -> Option<String> {
+fn difference(outcome: &Value, out: &ProgramOutput, bpf: &Ebpf) -> Option<String> {
+    let returned = out.return_value;
     if outcome["return_value"] != returned {
         return Some(format!(
             "returns {returned}, not {}",
             outcome["return_value"]
+        ));
+    }
+    let data = outcome["data_out"].as_str().unwrap_or("");
+    if !data.is_empty() && data != hex(&out.data_out) {
+        return Some(format!(
+            "packet: {}",
+            first_word("it", &hex(&out.data_out), data)
         ));
     }
     outcome["maps"]
@@ -62,7 +67,9 @@ fn difference(outcome: &Value, returned: u32, bpf: &Ebpf) -> Option<String> {
 /// The first word in which two values differ.
 fn first_word(key: &str, got: &str, want: &str) -> String {
     let words = got.as_bytes().chunks(16).zip(want.as_bytes().chunks(16));
-    let (i, (got, want)) = words.enumerate().find(|(_, (x, y))| x != y).unwrap();
+    let Some((i, (got, want))) = words.enumerate().find(|(_, (x, y))| x != y) else {
+        return format!("{} bytes of {key}, not {}", got.len() / 2, want.len() / 2);
+    };
     let text = |word| std::str::from_utf8(word).unwrap();
     format!(
         "at {:#x} of {key}: {}, not {}",
@@ -146,4 +153,9 @@ fn texts() {
 #[test]
 fn arenas() {
     compare("arenas");
+}
+
+#[test]
+fn packets() {
+    compare("packets");
 }

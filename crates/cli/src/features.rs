@@ -5,10 +5,12 @@ use crate::{Outcome, Stop};
 use bpfsim_abi::helper::{self, ProtoFlags};
 use bpfsim_abi::kfunc::{self, KfuncFlags};
 use bpfsim_abi::prog::{can_be_sleepable, fixup_attach_type, takes_attach_type};
-use bpfsim_abi::status::{self, Support};
+use bpfsim_abi::status;
 use bpfsim_abi::{AttachType, Func, KernelVersion, MapType, ProgType, ProgTypes, Status};
+use bpfsim_btf::Btf;
 use bpfsim_isa::{Insn, uapi};
 use bpfsim_loader::{ExternKind, Object, Program, RelocKind};
+use bpfsim_verifier::support;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -95,19 +97,21 @@ struct Row {
     progs: ProgTypes,
     flags: Vec<&'static str>,
     proto: String,
-    support: Support,
+    verifies: Status,
+    runs: Status,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Stop> {
     if args.missing.is_empty() {
-        table(args);
+        let kernel = bpfsim_btf::vmlinux().map_err(Stop::unusable)?;
+        table(args, &kernel);
         return Ok(Outcome::Fine);
     }
     Ok(missing(args))
 }
 
-fn table(args: &Args) {
-    let mut rows = rows();
+fn table(args: &Args, kernel: &Btf) {
+    let mut rows = rows(kernel);
     if let Some(prog_type) = args.prog_type {
         rows.iter_mut()
             .for_each(|row| row.for_programs_of(prog_type));
@@ -138,10 +142,10 @@ fn table(args: &Args) {
     }
     for kind in [Kind::Helper, Kind::Kfunc, Kind::MapType, Kind::ProgType] {
         let of: Vec<&Row> = rows.iter().filter(|r| r.kind == kind).collect();
-        let runs = of.iter().filter(|r| r.support.run == Status::Done).count();
+        let runs = of.iter().filter(|r| r.runs == Status::Done).count();
         let part = of
             .iter()
-            .filter(|r| matches!(r.support.run, Status::Partial(_)))
+            .filter(|r| matches!(r.runs, Status::Partial(_)))
             .count();
         if !of.is_empty() {
             let (kind, all) = (kind.name(), of.len());
@@ -171,7 +175,7 @@ impl Row {
             && self.since <= args.kernel
             && self.until.is_none_or(|until| args.kernel < until)
             && args.prog_type.is_none_or(|t| self.progs.contains(t))
-            && args.status.is_none_or(|degree| degree.is(self.support.run))
+            && args.status.is_none_or(|degree| degree.is(self.runs))
     }
 
     fn json(&self) -> Value {
@@ -184,9 +188,9 @@ impl Row {
             "prog_types": self.progs.iter().map(ProgType::name).collect::<Vec<_>>(),
             "flags": self.flags,
             "prototype": self.proto,
-            "verify": self.support.verify.name(),
-            "run": self.support.run.name(),
-            "lacks": self.support.run.lacks().or(self.support.verify.lacks()),
+            "verify": self.verifies.name(),
+            "run": self.runs.name(),
+            "lacks": self.runs.lacks().or(self.verifies.lacks()),
         })
     }
 
@@ -195,8 +199,8 @@ impl Row {
             "{:<40} {:>7} {:>8} {:>8}",
             self.name,
             since(self.since),
-            self.support.verify.name(),
-            self.support.run.name(),
+            self.verifies.name(),
+            self.runs.name(),
         );
         let progs: Vec<&str> = self.progs.iter().map(ProgType::name).collect();
         if self.kind != Kind::ProgType {
@@ -207,7 +211,7 @@ impl Row {
                 _ => format!("  {}", progs.join(" ")),
             };
         }
-        for lacks in [self.support.verify.lacks(), self.support.run.lacks()]
+        for lacks in [self.verifies.lacks(), self.runs.lacks()]
             .into_iter()
             .flatten()
         {
@@ -226,12 +230,12 @@ fn since(version: KernelVersion) -> String {
     }
 }
 
-fn rows() -> Vec<Row> {
+fn rows(kernel: &Btf) -> Vec<Row> {
     let mut rows: Vec<Row> = Func::ALL[1..]
         .iter()
         .map(|func| helper_row(*func))
         .collect();
-    let mut kfuncs: Vec<Row> = kfunc::all().map(kfunc_row).collect();
+    let mut kfuncs: Vec<Row> = kfunc::all().map(|k| kfunc_row(kernel, k)).collect();
     kfuncs.sort_by_key(|row| row.name);
     rows.append(&mut kfuncs);
     rows.extend(MapType::ALL[1..].iter().map(|map_type| Row {
@@ -243,7 +247,8 @@ fn rows() -> Vec<Row> {
         progs: ProgTypes::ALL,
         flags: Vec::new(),
         proto: String::new(),
-        support: status::map_type(*map_type),
+        verifies: support::map_type(*map_type),
+        runs: status::map_type(*map_type),
     }));
     rows.extend(ProgType::ALL[1..].iter().map(|prog_type| {
         let sleeps = AttachType::ALL.iter().any(|a| {
@@ -263,7 +268,8 @@ fn rows() -> Vec<Row> {
                 Vec::new()
             },
             proto: String::new(),
-            support: status::prog_type(*prog_type),
+            verifies: support::prog_type(*prog_type),
+            runs: status::prog_type(*prog_type),
         }
     }));
     rows
@@ -291,11 +297,12 @@ fn helper_row(func: Func) -> Row {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join("; "),
-        support: status::helper(func),
+        verifies: support::helper(func),
+        runs: status::helper(func),
     }
 }
 
-fn kfunc_row(kfunc: &'static kfunc::Kfunc) -> Row {
+fn kfunc_row(kernel: &Btf, kfunc: &'static kfunc::Kfunc) -> Row {
     Row {
         kind: Kind::Kfunc,
         name: kfunc.name,
@@ -313,7 +320,8 @@ fn kfunc_row(kfunc: &'static kfunc::Kfunc) -> Row {
             .map(|(name, _)| name)
             .collect(),
         proto: kfunc.proto.to_owned(),
-        support: status::kfunc(kfunc.name),
+        verifies: support::kfunc(kernel, kfunc),
+        runs: status::kfunc(kfunc.name),
     }
 }
 
@@ -424,8 +432,8 @@ fn report(args: &Args, wants: Wants, programs: usize, complete: usize) {
 /// not there is none: the program asks before it calls.
 fn lacks(object: &Object, program: &Program) -> Vec<(Kind, String)> {
     let mut lacks = Vec::new();
-    let mut add = |kind, name: String, support: Support| {
-        if support.run == Status::No && !lacks.contains(&(kind, name.clone())) {
+    let mut add = |kind, name: String, runs: Status| {
+        if runs == Status::No && !lacks.contains(&(kind, name.clone())) {
             lacks.push((kind, name));
         }
     };
@@ -439,11 +447,7 @@ fn lacks(object: &Object, program: &Program) -> Vec<(Kind, String)> {
         let number = u32::try_from(insn.imm).unwrap_or(u32::MAX);
         match Func::from_u32(number) {
             Some(func) => add(Kind::Helper, func.name().to_owned(), status::helper(func)),
-            None => add(
-                Kind::Helper,
-                format!("helper #{}", insn.imm),
-                Support::default(),
-            ),
+            None => add(Kind::Helper, format!("helper #{}", insn.imm), Status::No),
         }
     }
     for reloc in &program.relocs {
@@ -469,7 +473,7 @@ fn lacks(object: &Object, program: &Program) -> Vec<(Kind, String)> {
                         add(
                             Kind::MapType,
                             format!("map type {}", map.map_type),
-                            Support::default(),
+                            Status::No,
                         );
                     }
                 }
@@ -499,7 +503,7 @@ mod tests {
 
     fn names(line: &str) -> Vec<&'static str> {
         let args = Cli::parse_from(std::iter::once("features").chain(line.split(' '))).args;
-        let mut rows = rows();
+        let mut rows = rows(&bpfsim_btf::vmlinux().unwrap());
         if let Some(prog_type) = args.prog_type {
             rows.iter_mut()
                 .for_each(|row| row.for_programs_of(prog_type));
@@ -512,7 +516,7 @@ mod tests {
 
     #[test]
     fn every_row_is_there_once() {
-        let rows = rows();
+        let rows = rows(&bpfsim_btf::vmlinux().unwrap());
         let keys: BTreeSet<_> = rows.iter().map(|row| (row.kind, row.name)).collect();
         assert_eq!(keys.len(), rows.len());
         let of = |kind| rows.iter().filter(|row| row.kind == kind).count();

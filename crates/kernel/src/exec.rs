@@ -501,6 +501,7 @@ impl Kernel {
             return self.push_syscall(cpu, cur);
         };
         let (prog, input) = (*prog, std::mem::take(input));
+        let retval = input.retval;
         let kept = s.ctx.take();
         if self
             .cpus
@@ -528,6 +529,7 @@ impl Kernel {
             cpu,
             prog,
             bh_off,
+            retval,
             ctx,
             lane: self.lane(cpu, Some(task)),
             scratch: self.stacks[stack as usize] + STACK_SIZE,
@@ -646,6 +648,8 @@ impl Kernel {
         }
         self.st.seq_out.extend_from_slice(&run.cur.seq);
         let seq = std::mem::take(&mut run.cur.seq);
+        let meta = &self.st.progs[run.cur.prog.at()];
+        let retval = crate::helper::hook_retval(meta, &run.cur, return_value);
         let mut ctx = std::mem::replace(&mut run.cur.ctx, ProgCtx::Memory);
         self.note_redirect(&mut ctx, return_value);
         s.left -= 1;
@@ -657,6 +661,9 @@ impl Kernel {
             let mut out = self.finish_ctx(*prog, input, r1, ctx, return_value, run.act.insns);
             if let (SysResult::Output(out), false) = (&mut out, seq.is_empty()) {
                 out.data_out = seq;
+            }
+            if let SysResult::Output(out) = &mut out {
+                out.retval = retval;
             }
             s.out = Some(out);
         }

@@ -2,17 +2,23 @@
 
 mod cgroup;
 pub(crate) mod dynptr;
+mod fib;
+mod file;
 mod iterate;
 pub(crate) mod memory;
 mod misc;
 mod packet;
+mod retval;
+mod room;
 mod sock;
 mod stack;
 mod tail;
 mod text;
 
 pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
+pub(crate) use file::kfuncs as file_kfuncs;
 pub(crate) use iterate::{Iteration, begin_rb_add, resume};
+pub(crate) use retval::hook_retval;
 
 use crate::asynch::{Callback, Slot};
 use crate::ids::{MapId, TaskId};
@@ -170,6 +176,10 @@ const HELPERS: &[Helper] = &[
     row(Func::GetCurrentComm, false, current_comm),
     row(Func::GetCurrentTask, false, current_task),
     row(Func::GetCurrentTaskBtf, false, current_task),
+    row(Func::TaskPtRegs, false, |st, _, a| {
+        let task = a.task(st, 1)?;
+        Ok(Flow::Done(st.tasks[task.at()].regs))
+    }),
     row(Func::KptrXchg, true, kptr_xchg),
     row(Func::ThisCpuPtr, false, |st, _, a| {
         let at = st.per_cpu(a.r[0], st.cur.cpu.0);
@@ -205,6 +215,10 @@ const GROUPS: &[&[Helper]] = &[
     packet::HELPERS,
     sock::HELPERS,
     cgroup::HELPERS,
+    retval::HELPERS,
+    room::HELPERS,
+    file::HELPERS,
+    fib::HELPERS,
 ];
 
 /// Row of each helper number.

@@ -35,6 +35,8 @@ index! {
     SockId, "sock";
     /// A cgroup, by its place in the simulation; its id is another number.
     CgroupId, "cgroup";
+    /// A file.
+    FileId, "file";
 }
 
 /// Identity of one execution of a program or callback, the same in every order of execution:

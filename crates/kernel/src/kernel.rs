@@ -264,6 +264,8 @@ impl Kernel {
             signals: Vec::new(),
             refs: 0,
             user: UserMem::default(),
+            exe: None,
+            regs: addr + self.layouts.regs_at(),
             id: CtxId::USER.child(1 << 20 | id.0),
             made: 0,
         }));

@@ -2,6 +2,7 @@
 
 mod arena;
 mod cpumask;
+mod css;
 mod dynptr;
 mod iter;
 mod lock;
@@ -10,7 +11,7 @@ mod object;
 mod string;
 mod task_iter;
 
-use crate::helper::{Args, Body, cgroup_kfuncs, ret};
+use crate::helper::{Args, Body, cgroup_kfuncs, file_kfuncs, ret};
 use crate::state::State;
 use bpfsim_abi::Errno;
 use bpfsim_btf::fields::FieldKind;
@@ -93,6 +94,14 @@ const KFUNCS: &[Kfunc] = &[
     row("bpf_cgroup_ancestor", false, cgroup_kfuncs::ancestor),
     row("bpf_cgroup_from_id", false, cgroup_kfuncs::from_id),
     row("bpf_task_under_cgroup", false, cgroup_kfuncs::task_under),
+    row("bpf_path_d_path", false, file_kfuncs::path_d_path),
+    row("bpf_get_task_exe_file", true, file_kfuncs::task_exe),
+    row("bpf_put_file", true, file_kfuncs::put),
+    row("bpf_get_file_xattr", true, file_kfuncs::file_xattr),
+    row("bpf_get_dentry_xattr", true, file_kfuncs::dentry_xattr),
+    row("bpf_set_dentry_xattr", true, file_kfuncs::set_xattr),
+    row("bpf_remove_dentry_xattr", true, file_kfuncs::remove_xattr),
+    row("bpf_cgroup_read_xattr", true, file_kfuncs::cgroup_xattr),
 ];
 
 /// All rows.
@@ -102,6 +111,7 @@ const GROUPS: &[&[Kfunc]] = &[
     dynptr::KFUNCS,
     string::KFUNCS,
     cpumask::KFUNCS,
+    css::KFUNCS,
     lock::KFUNCS,
     misc::KFUNCS,
     arena::KFUNCS,

@@ -73,7 +73,7 @@ pub use failure::{
     Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,
 };
 pub use helper::runs as runs_helper;
-pub use ids::{CgroupId, Cpu, CtxId, MapId, ProgId, SockId, TaskId, mix};
+pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, ProgId, SockId, TaskId, mix};
 pub use inject::{Override, UnknownCall};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
@@ -91,7 +91,7 @@ pub use task::{TaskKind, TaskSpec};
 pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 pub use verify::{Profile, Resolved, veristat_fixup};
-pub use world::{NetdevSpec, SockSpec, SockState};
+pub use world::{NetdevSpec, Route, RouteKind, SockSpec, SockState};
 
 /// True when bpfsim runs the kfunc of this name.
 pub fn runs_kfunc(name: &str) -> bool {

@@ -48,6 +48,8 @@ pub(crate) struct FieldsCtx {
     pub packet: Option<Packet>,
     /// Memory beside it, address and length: a flow dissector's keys.
     pub beside: Option<(u64, u64)>,
+    /// What a socket buffer knows beside its fields.
+    pub skb: SkbState,
     /// The socket that a hook without a field for it is about.
     pub sock: Option<SockId>,
     /// What `bpf_sk_assign` chose.
@@ -56,6 +58,16 @@ pub(crate) struct FieldsCtx {
     pub target: Option<Redirect>,
     /// Where packets were sent.
     pub redirects: Vec<Redirect>,
+}
+
+/// What a socket buffer knows that its context does not show.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SkbState {
+    /// A header was pushed around another (`skb->encapsulation`).
+    pub encapsulation: bool,
+    /// How many checksums a device has checked, less one; none where it has checked none
+    /// (`skb->ip_summed`, `skb->csum_level`).
+    pub csum_level: Option<u8>,
 }
 
 /// A packet in guest memory: `head <= data <= end <= tail`.
@@ -130,6 +142,7 @@ impl FieldsCtx {
             pointers: Vec::new(),
             packet: None,
             beside: None,
+            skb: SkbState::default(),
             sock: None,
             selected: None,
             target: None,

@@ -1,6 +1,6 @@
 //! Programs, what they are given, and what R1 means to them.
 
-use crate::ids::{CgroupId, MapId, ProgId, SockId, TaskId};
+use crate::ids::{CgroupId, FileId, MapId, ProgId, SockId, TaskId};
 use crate::packet::{FieldsCtx, Packet, Redirect};
 use crate::trace::{Level, Name};
 use bpfsim_abi::ctx::PT_REGS_NAMES;
@@ -84,6 +84,9 @@ pub struct ProgramInput {
     pub args: Vec<Arg>,
     /// The socket that a hook of sockets is about.
     pub sock: Option<SockId>,
+    /// What a cgroup's hook would give without this program, as `bpf_get_retval` sees it; of
+    /// `cgroup/getsockopt` the context says it.
+    pub retval: i32,
     /// What kind of context it runs in, where that is not what its hook says.
     pub level: Option<Level>,
 }
@@ -99,6 +102,10 @@ pub enum Arg {
     Sock(SockId),
     /// A cgroup's `struct cgroup`.
     Cgroup(CgroupId),
+    /// A file's `struct file`.
+    File(FileId),
+    /// The `struct path` of a file (`&file->f_path`).
+    Path(FileId),
     /// A map's `struct bpf_map`.
     Map(MapId),
     /// A pointer to kernel memory that holds these bytes.
@@ -196,6 +203,9 @@ pub struct ProgramOutput {
     pub ctx_out: Vec<u8>,
     /// Where packets were sent, in order.
     pub redirects: Vec<Redirect>,
+    /// What the hook of a cgroup's program gives: what `bpf_set_retval` left there, else `-EPERM`
+    /// if the program returned that it refuses. 0 of other programs.
+    pub retval: i32,
     /// Instructions executed, callbacks not counted.
     pub insns: u64,
 }

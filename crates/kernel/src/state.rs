@@ -153,6 +153,8 @@ pub(crate) struct Cur {
     pub storage: Vec<(MapId, u64)>,
     /// What `bpf_cast_to_kern_ctx` gave it, or 0.
     pub kern_ctx: u64,
+    /// What `bpf_get_retval` gives.
+    pub retval: i32,
     /// What it wrote to its sequence file.
     pub seq: Vec<u8>,
     /// Helpers in the middle of their callbacks, innermost last.
@@ -212,6 +214,7 @@ impl Cur {
             ctx: ProgCtx::Memory,
             storage: Vec::new(),
             kern_ctx: 0,
+            retval: 0,
             seq: Vec::new(),
             iterations: Vec::new(),
             tail_calls: 0,

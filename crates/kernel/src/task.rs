@@ -1,12 +1,13 @@
 //! Tasks: who `current` is, what they do in user mode, and the memory that user pointers mean.
 
 use crate::asynch::Handle;
-use crate::ids::{CgroupId, Cpu, CtxId, TaskId};
+use crate::ids::{CgroupId, Cpu, CtxId, FileId, TaskId};
 use crate::kernel::Kernel;
 use crate::shared::Shared;
 use crate::state::State;
 use crate::types::Shown;
 use bpfsim_abi::Errno;
+use bpfsim_abi::ctx::PT_REGS_NAMES;
 use std::collections::BTreeMap;
 
 const PAGE: u64 = 4096;
@@ -41,6 +42,10 @@ pub(crate) struct Task {
     /// References that programs hold.
     pub refs: u32,
     pub user: UserMem,
+    /// What it executes.
+    pub exe: Option<FileId>,
+    /// Guest address of its `struct pt_regs`: the registers that it entered the kernel with.
+    pub regs: u64,
     /// Identity for what it does outside of programs, and how much it has made.
     pub id: CtxId,
     pub made: u32,
@@ -269,6 +274,8 @@ impl Kernel {
         }
         let cpu = self.clamp(spec.cpu);
         let kthread = spec.kind == TaskKind::Kthread;
+        // Until it executes another file, it executes what its parent does.
+        let exe = if kthread { None } else { above.exe };
         let task = self.add_task(pid, &spec.name, cpu, kthread);
         let task = task.map_err(|_| Errno::ENOMEM)?;
         let t = &mut *self.st.tasks[task.at()];
@@ -281,6 +288,7 @@ impl Kernel {
         t.tgid = spec.tgid.unwrap_or(pid);
         (t.uid, t.gid) = (spec.uid, spec.gid);
         (t.parent, t.cgroup) = (Some(parent), cgroup);
+        t.exe = exe;
         self.fill_task(task);
         Ok(task)
     }
@@ -370,6 +378,18 @@ impl Kernel {
     /// for so long, in ns.
     pub fn page_out(&mut self, task: TaskId, addr: u64, ns: u64) {
         self.st.tasks[task.at()].user.page_out(addr, ns);
+    }
+
+    /// Sets registers of a task's user mode, by their names in `struct pt_regs`. `EINVAL` for one
+    /// that there is not.
+    pub fn set_user_regs(&mut self, task: TaskId, regs: &[(&str, u64)]) -> Result<(), Errno> {
+        let at = self.st.tasks.get(task.at()).ok_or(Errno::ESRCH)?.regs;
+        for (name, value) in regs {
+            let reg = PT_REGS_NAMES.iter().position(|n| n == name);
+            let reg = reg.ok_or(Errno::EINVAL)?;
+            self.mem.write_u64(at + 8 * reg as u64, *value);
+        }
+        Ok(())
     }
 
     /// A task's pid.

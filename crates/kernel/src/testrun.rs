@@ -301,6 +301,11 @@ impl Kernel {
             Arg::Task(task) => nothing(self.st.tasks.get(task.at()).map(|t| t.addr)),
             Arg::Sock(sock) => nothing(self.st.world.socks.get(sock.at()).map(|s| s.addr)),
             Arg::Cgroup(c) => nothing(self.st.world.cgroups.get(c.at()).map(|c| c.addr)),
+            Arg::File(file) => nothing(self.st.world.files.get(file.at()).map(|f| f.addr)),
+            Arg::Path(file) => {
+                let path = self.layouts.member("file", "f_path").unwrap_or(0);
+                nothing(self.st.world.files.get(file.at()).map(|f| f.addr + path))
+            }
             Arg::Map(map) => nothing(self.st.maps.get(map.at()).map(|m| m.addr)),
             Arg::Bytes(bytes) => {
                 let at = self.mem.alloc(Area::Object, bytes.len().max(1) as u64, 8)?;

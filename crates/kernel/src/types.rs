@@ -126,9 +126,14 @@ impl Layouts {
         }
     }
 
-    /// Bytes of a task with its credentials and its set of cgroups behind it.
+    /// Bytes of a task with its credentials, its set of cgroups and its registers behind it.
     pub fn task_room(&self) -> u64 {
-        self.cred_at() + self.css_set_size
+        self.regs_at() + u64::from(bpfsim_abi::ctx::PT_REGS_SIZE)
+    }
+
+    /// Where the registers are that a task entered the kernel with.
+    pub fn regs_at(&self) -> u64 {
+        (self.cred_at() + self.css_set_size).next_multiple_of(8)
     }
 
     fn cred_at(&self) -> u64 {

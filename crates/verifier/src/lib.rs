@@ -50,6 +50,7 @@ mod stack;
 mod state;
 mod step;
 mod subprog;
+pub mod support;
 #[cfg(test)]
 mod tests;
 mod tnum;

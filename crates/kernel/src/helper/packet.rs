@@ -50,12 +50,12 @@ pub(crate) const HELPERS: &[Helper] = &[
     }),
 ];
 
-fn done(result: Result<u64, Errno>) -> Arg<Flow> {
+pub(super) fn done(result: Result<u64, Errno>) -> Arg<Flow> {
     Ok(Flow::Done(ret(result)))
 }
 
 /// The packet of the program that calls.
-fn packet(st: &State, a: &Args) -> Arg<Packet> {
+pub(super) fn packet(st: &State, a: &Args) -> Arg<Packet> {
     match &st.cur.ctx {
         ProgCtx::Fields(ctx) if a.r[0] == crate::packet::CTX_WINDOW => {
             ctx.packet.map_or_else(|| a.bad(1), Ok)
@@ -64,7 +64,7 @@ fn packet(st: &State, a: &Args) -> Arg<Packet> {
     }
 }
 
-fn show(st: &mut State, packet: Packet) {
+pub(super) fn show(st: &mut State, packet: Packet) {
     if let ProgCtx::Fields(ctx) = &mut st.cur.ctx {
         ctx.show(packet);
     }
@@ -202,7 +202,7 @@ const XDP_REDIRECT: u64 = 4;
 const TC_ACT_SHOT: u64 = 2;
 const TC_ACT_REDIRECT: u64 = 7;
 
-fn is_xdp(st: &State) -> bool {
+pub(super) fn is_xdp(st: &State) -> bool {
     matches!(&st.cur.ctx, ProgCtx::Fields(ctx) if ctx.is_xdp())
 }
 
@@ -312,7 +312,7 @@ fn skb_change_tail(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
 }
 
 /// `BPF_SKB_MAX_LEN`
-const SKB_MAX_LEN: u64 = 65536;
+pub(super) const SKB_MAX_LEN: u64 = 65536;
 
 /// `bpf_skb_change_type(skb, type)`: between the types that mean that it was received.
 fn skb_change_type(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {

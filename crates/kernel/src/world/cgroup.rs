@@ -23,6 +23,7 @@ pub(crate) struct Cgroup {
     pub online: bool,
     /// References that programs hold.
     pub refs: u32,
+    pub xattrs: super::Xattrs,
 }
 
 /// The deepest level that there may be: ancestors are kept in an array.
@@ -54,6 +55,27 @@ impl World {
     /// True when a cgroup is `of` or below it (`cgroup_is_descendant`).
     pub fn is_below(&self, cgroup: CgroupId, of: CgroupId) -> bool {
         self.ancestor(cgroup, self.cgroups[of.at()].level.into()) == Some(of)
+    }
+
+    /// A cgroup and all online ones below it, each before what is below it or (`post`) after.
+    pub fn descendants(&self, start: CgroupId, post: bool) -> Vec<CgroupId> {
+        let mut listed = Vec::new();
+        // What is to be listed, and whether what is below it is listed already.
+        let mut todo = vec![(start, false)];
+        while let Some((cgroup, below_done)) = todo.pop() {
+            if below_done {
+                listed.push(cgroup);
+                continue;
+            }
+            match post {
+                true => todo.push((cgroup, true)),
+                false => listed.push(cgroup),
+            }
+            let all = self.cgroups.iter().enumerate().rev();
+            let below = all.filter(|(_, c)| c.parent == Some(cgroup) && c.online);
+            todo.extend(below.map(|(i, _)| (CgroupId(i as u32), false)));
+        }
+        listed
     }
 
     /// The online cgroup of a number.
@@ -116,6 +138,7 @@ impl Kernel {
             addr,
             online: true,
             refs: 0,
+            xattrs: super::Xattrs::new(),
         });
         let ancestors: Vec<u64> = (0..=level)
             .filter_map(|l| world.ancestor(id, l.into()))
@@ -154,6 +177,23 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         self.st.world.cgroups[cgroup.at()].online = false;
+        Ok(())
+    }
+
+    /// Sets an extended attribute of a cgroup's directory. `EPERM` for a name that is neither the
+    /// user's (`user.`) nor the trusted user's.
+    pub fn set_cgroup_xattr(
+        &mut self,
+        cgroup: CgroupId,
+        name: &str,
+        value: &[u8],
+    ) -> Result<(), Errno> {
+        if !name.starts_with("user.") && !name.starts_with("trusted.") {
+            return Err(Errno::EPERM);
+        }
+        let cgroup = self.st.world.cgroups.get_mut(cgroup.at());
+        let cgroup = cgroup.ok_or(Errno::ENOENT)?;
+        cgroup.xattrs.insert(name.to_string(), value.to_vec());
         Ok(())
     }
 

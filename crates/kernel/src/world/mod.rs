@@ -7,12 +7,17 @@ use crate::kernel::Kernel;
 use bpfsim_vm::MemError;
 
 mod cgroup;
+mod file;
 mod netdev;
+mod route;
 mod sock;
 
 pub(crate) use cgroup::Cgroup;
+pub(crate) use file::{File, Xattrs};
 pub use netdev::NetdevSpec;
 pub(crate) use netdev::{LOOPBACK, Netdev};
+pub(crate) use route::{MAIN, Neighbour};
+pub use route::{Route, RouteKind};
 pub(crate) use sock::{
     AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Sock, Tuple, octets, read_ip, sock_window,
 };
@@ -27,6 +32,9 @@ pub(crate) struct World {
     pub socks: Vec<Sock>,
     /// The root is the first.
     pub cgroups: Vec<Cgroup>,
+    pub files: Vec<File>,
+    pub routes: Vec<Route>,
+    pub neighbours: Vec<Neighbour>,
 }
 
 impl Kernel {
@@ -37,6 +45,8 @@ impl Kernel {
             name: "lo".to_string(),
             mac: [0; 6],
             rx_queues: 1,
+            mtu: 65536,
+            forwards: false,
         });
         self.add_cgroup(None, "")?;
         self.make_test_socks()

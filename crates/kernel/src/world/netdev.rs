@@ -18,6 +18,8 @@ pub struct NetdevSpec {
     pub mac: [u8; 6],
     /// Receive queues, at least one.
     pub rx_queues: u32,
+    /// The longest packet that it sends, without its Ethernet header.
+    pub mtu: u32,
 }
 
 /// A network device.
@@ -27,6 +29,9 @@ pub(crate) struct Netdev {
     pub name: String,
     pub mac: [u8; 6],
     pub rx_queues: u32,
+    pub mtu: u32,
+    /// It forwards packets (`net.ipv4.conf.*.forwarding` and that of IPv6).
+    pub forwards: bool,
 }
 
 impl Netdev {
@@ -71,6 +76,8 @@ impl Kernel {
             name: name.clone(),
             mac: spec.mac,
             rx_queues: spec.rx_queues.max(1),
+            mtu: spec.mtu,
+            forwards: false,
         };
         world.netdevs.insert(at, made);
         Ok(ifindex)
