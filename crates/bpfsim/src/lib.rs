@@ -31,6 +31,7 @@ mod map;
 mod panics;
 mod regressions;
 mod settings;
+mod setup;
 mod sim;
 mod task;
 mod user;

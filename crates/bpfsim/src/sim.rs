@@ -1,7 +1,7 @@
 //! A simulation.
 
 use crate::ebpf::Parts;
-use crate::machine::Origin;
+use crate::setup::{Came, Setup, Step};
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
 use crate::{Cache, EbpfLoader, Program, Result};
@@ -22,7 +22,8 @@ use std::time::Duration;
 pub struct Sim {
     kernel: Rc<RefCell<Kernel>>,
     users: Rc<RefCell<Users>>,
-    origin: Rc<Origin>,
+    setup: Rc<RefCell<Setup>>,
+    cache: Rc<RefCell<Cache>>,
     /// Hash of all objects loaded so far.
     objects: Rc<Cell<u64>>,
 }
@@ -45,7 +46,8 @@ impl Sim {
         Ok(Sim {
             kernel: Rc::new(RefCell::new(kernel)),
             users: Rc::default(),
-            origin: Rc::default(),
+            setup: Rc::default(),
+            cache: Rc::default(),
             objects: Rc::default(),
         })
     }
@@ -67,25 +69,52 @@ impl Sim {
 
     /// From here on objects are taken from this cache, and put there, where they are loaded.
     pub fn use_cache(&self, cache: &Cache) {
-        self.origin.cache.replace(cache.clone());
+        self.cache.replace(cache.clone());
     }
 
     pub(crate) fn cache(&self) -> Cache {
-        self.origin.cache.borrow().clone()
+        self.cache.borrow().clone()
     }
 
     pub(crate) fn kernel(&self) -> Ref<'_, Kernel> {
-        self.origin.settle(&self.kernel);
+        if self.setup.borrow_mut().leave() {
+            drop(self.kernel_mut());
+        }
         self.kernel.borrow()
     }
 
     pub(crate) fn kernel_mut(&self) -> RefMut<'_, Kernel> {
-        self.origin.settle(&self.kernel);
+        let mut kernel = self.kernel.borrow_mut();
+        self.setup.borrow_mut().settle(&mut kernel);
+        kernel
+    }
+
+    /// The kernel as it is, be it as the last execution left it.
+    pub(crate) fn at_once(&self) -> RefMut<'_, Kernel> {
         self.kernel.borrow_mut()
     }
 
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
+    pub(crate) fn setup(&self) -> &RefCell<Setup> {
+        &self.setup
+    }
+
+    /// Makes a step that tests begin with, by `make` unless what comes of it is known already.
+    fn step(
+        &self,
+        step: &Step<'_>,
+        make: impl FnOnce(&mut Kernel) -> Result<Option<Came>>,
+    ) -> Result<Option<Came>> {
+        let kernel = &mut *self.kernel.borrow_mut();
+        let mut setup = self.setup.borrow_mut();
+        if let Some(came) = setup.known(kernel, step) {
+            return Ok(Some(came));
+        }
+        let came = make(kernel);
+        match &came {
+            Ok(Some(came)) => setup.note(kernel, step, || came.clone()),
+            _ => setup.settle(kernel),
+        }
+        came
     }
 
     /// Loads an object, by `load` unless that is known already.
@@ -95,9 +124,15 @@ impl Sim {
         bytes: &[u8],
         load: impl FnOnce(&mut Kernel) -> Result<Parts>,
     ) -> Result<Parts> {
-        let parts = self.origin.load(&self.kernel, loader, bytes, load);
-        self.kernel_mut().record_loaded();
-        parts
+        let came = self.step(&Step::Load(loader, bytes), |kernel| {
+            let parts = load(kernel)?;
+            kernel.record_loaded();
+            Ok(Some(Came::Loaded(parts)))
+        });
+        match came? {
+            Some(Came::Loaded(parts)) => Ok(parts),
+            _ => unreachable!("a load gives parts"),
+        }
     }
 
     pub(crate) fn users(&self) -> RefMut<'_, Users> {
@@ -118,10 +153,21 @@ impl Sim {
     /// A system call of the test's task, made at once; where it must wait, the simulation goes
     /// on meanwhile.
     pub(crate) fn syscall(&self, op: &SysOp) -> Result<SysResult> {
-        let begun = self.kernel_mut().begin_now(op)?;
-        match begun {
-            Ok(result) => Ok(result),
-            Err(job) => self.finish_job(job),
+        let mut waits = None;
+        let came = self.step(&Step::Syscall(op), |kernel| {
+            let begun = kernel.begin_now(op)?;
+            Ok(match begun {
+                Ok(result) => Some(Came::Returned(result)),
+                Err(job) => {
+                    waits = Some(job);
+                    None
+                }
+            })
+        });
+        match (came?, waits) {
+            (Some(Came::Returned(result)), _) => Ok(result),
+            (_, Some(job)) => self.finish_job(job),
+            _ => unreachable!("a system call returns or waits"),
         }
     }
 
@@ -159,7 +205,15 @@ impl Sim {
     /// Has a new task on `cpu` run a program (`BPF_PROG_TEST_RUN`), side by side with whatever
     /// else the simulation runs. It begins when the simulation goes on.
     pub fn spawn_on(&self, cpu: Cpu, program: Program<'_>, input: ProgramInput) -> Result<Job> {
-        Ok(self.kernel_mut().spawn_on(cpu, program.id, input)?)
+        let step = Step::Spawn(cpu, program.id, &input);
+        let came = self.step(&step, |kernel| {
+            let job = kernel.spawn_on(cpu, program.id, input.clone())?;
+            Ok(Some(Came::Spawned(job)))
+        });
+        match came? {
+            Some(Came::Spawned(job)) => Ok(job),
+            _ => unreachable!("a program is spawned"),
+        }
     }
 
     /// Adds a task on `cpu` whose user mode is this code: every awaited method of [`User`] is a

@@ -1,7 +1,8 @@
 //! Checked mode and detectors, on the kernel's side: what calls do to memory and to order, and
 //! what was found.
 
-use crate::failure::{Detectors, Failure, FailureKind, Party, Report, Warning};
+use crate::failure::{Detectors, Failure, FailureKind, Party, Warning};
+use crate::finding::{Finding, Findings};
 use crate::helper;
 use crate::ids::{Cpu, CtxId, ProgId};
 use crate::kernel::Kernel;
@@ -19,24 +20,12 @@ use std::sync::OnceLock;
 #[derive(Default, educe::Educe)]
 #[educe(Clone)]
 pub(crate) struct Watch {
-    pub detectors: Detectors,
     /// Orders are explored, and somebody wants to know of races.
     pub races_on: bool,
     pub races: Races,
-    pub found: Vec<Finding>,
-    /// The first of `found` that ends the run.
-    fatal: Option<usize>,
+    pub findings: Findings,
     /// Callbacks that were armed and did not begin: by value and kind, who armed, and for when.
     arming: BTreeMap<(u64, AsyncKind), (Site, u64)>,
-}
-
-/// Something that a detector found.
-#[derive(Clone)]
-pub(crate) struct Finding {
-    pub kind: FailureKind,
-    pub at: u64,
-    pub by: Site,
-    pub other: Option<Site>,
 }
 
 /// What an execution must give back before it ends.
@@ -51,39 +40,16 @@ pub(crate) struct Held {
 impl Watch {
     pub fn new(detectors: Detectors) -> Watch {
         Watch {
-            detectors,
+            findings: Findings::new(detectors),
             ..Watch::default()
         }
-    }
-
-    fn found(&mut self, finding: Finding) {
-        let report = self.detectors.of(&finding.kind);
-        if report == Report::Off {
-            return;
-        }
-        let key = |f: &Finding| {
-            let place = |s: Site| (s.prog, s.pc);
-            (f.kind.name(), place(f.by), f.other.map(place))
-        };
-        if self.found.iter().any(|f| key(f) == key(&finding)) {
-            return;
-        }
-        if report == Report::Fail && self.fatal.is_none() {
-            self.fatal = Some(self.found.len());
-        }
-        self.found.push(finding);
     }
 }
 
 impl State {
     pub fn found(&mut self, kind: FailureKind, by: Site, other: Option<Site>) {
         let at = self.cpus[self.cur.cpu.at()].clock;
-        self.watch.found(Finding {
-            kind,
-            at,
-            by,
-            other,
-        });
+        self.watch.findings.other(at, by, other, kind);
     }
 
     /// A callback is armed, to be run at `due`.
@@ -124,22 +90,13 @@ impl State {
         }
         let at = self.cpus[self.cur.cpu.at()].clock;
         let lane = self.cur.lane;
-        let mut met = smallvec::SmallVec::<[(Met, Site); 2]>::new();
-        self.watch
-            .races
-            .access(lane, by, access, orders, |m, other| met.push((m, other)));
-        for (m, other) in met {
-            let kind = match m {
-                Met::Race(other) => FailureKind::DataRace { access, other },
-                Met::Lost => FailureKind::LostUpdate(access),
-            };
-            self.watch.found(Finding {
-                kind,
-                at,
-                by,
-                other: Some(other),
-            });
-        }
+        let Watch {
+            races, findings, ..
+        } = &mut self.watch;
+        races.access(lane, by, access, orders, |met, other| match met {
+            Met::Race(kind) => findings.race(at, by, other, access, kind),
+            Met::Lost => findings.lost(at, by, other, access),
+        });
     }
 
     /// What comes before what by this call that succeeded.
@@ -329,7 +286,12 @@ impl Kernel {
     /// What was found and did not end the run, in the order in which it was found; of each kind
     /// and pair of places the first.
     pub fn warnings(&self) -> Vec<Warning> {
-        self.st.watch.found.iter().map(|f| self.tell(f)).collect()
+        self.st
+            .watch
+            .findings
+            .iter()
+            .map(|f| self.tell(f))
+            .collect()
     }
 
     /// Takes what checked memory noted in the last steps; fails where a finding is to end the run.
@@ -345,8 +307,8 @@ impl Kernel {
                 self.st.found(kind, s.by, Some(s.freed));
             }
         }
-        match self.st.watch.fatal {
-            Some(at) => Err(self.tell(&self.st.watch.found[at])),
+        match self.st.watch.findings.fatal() {
+            Some(finding) => Err(self.tell(finding)),
             None => Ok(()),
         }
     }
@@ -354,7 +316,7 @@ impl Kernel {
     /// A finding with its places.
     fn tell(&self, f: &Finding) -> Failure {
         Failure {
-            kind: f.kind.clone(),
+            kind: self.st.watch.findings.kind(f),
             at: f.at,
             who: Some((Cpu(f.by.cpu), CtxId(f.by.ctx))),
             place: self.site_place(f.by).map(Box::new),

@@ -21,6 +21,8 @@ use bpfsim_vm::{Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_
 const MAX_PASSES: u32 = 10;
 /// How long ksoftirqd leaves the CPU to the task that it competes with: a tick at `HZ=250`, in ns.
 const TICK: u64 = 4_000_000;
+/// Stacks that a simulation begins with.
+const FIRST_STACKS: u32 = 4;
 /// Bytes beside a stack: the key that callbacks of array elements are given.
 const STACK_EXTRA: u64 = 64;
 
@@ -324,9 +326,25 @@ impl Kernel {
         if let Some(stack) = self.free_stacks.pop() {
             return Ok(stack);
         }
-        let at = self.mem.alloc(Area::Stack, STACK_SIZE + STACK_EXTRA, 64);
+        let at = self.make_stack();
         self.stacks.push(at.map_err(|e| self.out_of_memory(e))?);
         Ok(self.stacks.len() as u32 - 1)
+    }
+
+    fn make_stack(&mut self) -> Result<u64, MemError> {
+        let at = self.mem.alloc(Area::Stack, STACK_SIZE + STACK_EXTRA, 64)?;
+        self.mem.hold_stack(at);
+        Ok(at)
+    }
+
+    /// The stacks that almost every execution of a test needs, for it to find them made.
+    pub(crate) fn make_first_stacks(&mut self) -> Result<(), MemError> {
+        for _ in 0..FIRST_STACKS {
+            let at = self.make_stack()?;
+            self.stacks.push(at);
+        }
+        self.free_stacks.extend((0..FIRST_STACKS).rev());
+        Ok(())
     }
 
     /// Begins a callback on a CPU.

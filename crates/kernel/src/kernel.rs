@@ -218,6 +218,7 @@ impl Kernel {
             kernel.add_task(0, &format!("swapper/{c}"), Cpu(c), true)?;
         }
         kernel.st.cur.task = kernel.main_task();
+        kernel.make_first_stacks()?;
         Ok(kernel)
     }
 

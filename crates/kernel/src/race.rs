@@ -8,10 +8,9 @@
 //! test's own code to what it starts.
 
 use crate::ids::{Cpu, TaskId};
-use bpfsim_vm::{Access, AccessKind, ByWord, Site};
+use crate::stamped::{Anew, Stamped};
+use bpfsim_vm::{Access, AccessKind, Site};
 use smallvec::SmallVec;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 
 /// How far each lane had come.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
@@ -69,7 +68,18 @@ struct Cell {
     recs: SmallVec<[Rec; 4]>,
 }
 
-type Table<T> = HashMap<u64, T, BuildHasherDefault<ByWord>>;
+impl Anew for Cell {
+    fn anew(&mut self) {
+        self.seq = 0;
+        self.recs.clear();
+    }
+}
+
+impl Anew for Clock {
+    fn anew(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// What a pair of accesses is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +102,8 @@ pub(crate) struct Races {
     /// What the test's own code comes after.
     user: Clock,
     /// Locks, slots, elements and atomics, by address.
-    sync: Table<Clock>,
-    cells: Table<Cell>,
+    sync: Stamped<Clock>,
+    cells: Stamped<Cell>,
 }
 
 /// The lane of an execution that has none yet.
@@ -147,8 +157,7 @@ impl Races {
 
     /// All that was done before [`Races::release`] of an object comes before what follows.
     pub fn acquire(&mut self, lane: u16, object: u64) {
-        if let (Some(l), Some(clock)) = (self.lanes.get_mut(lane as usize), self.sync.get(&object))
-        {
+        if let (Some(l), Some(clock)) = (self.lanes.get_mut(lane as usize), self.sync.get(object)) {
             l.clock.join(clock);
         }
     }
@@ -156,7 +165,7 @@ impl Races {
     /// See [`Races::acquire`].
     pub fn release(&mut self, lane: u16, object: u64) {
         if let Some(l) = self.lanes.get_mut(lane as usize) {
-            self.sync.entry(object).or_default().join(&l.clock);
+            self.sync.entry(object).join(&l.clock);
             l.clock.tick(lane);
         }
     }
@@ -200,15 +209,17 @@ impl Races {
         met: &mut impl FnMut(Met, Site),
     ) {
         let clock = &self.lanes[lane as usize].clock;
-        let cell = self.cells.entry(word).or_default();
+        let Cell { seq, recs } = self.cells.entry(word);
         let writes = |k: AccessKind| k != AccessKind::Read;
-        let read = |r: &Rec| r.lane == lane && r.kind == AccessKind::Read && r.by.ctx == by.ctx;
+        let read = |r: &Rec| {
+            let own = r.lane == lane && r.by.ctx == by.ctx;
+            own && r.kind == AccessKind::Read && r.mask & mask != 0
+        };
         let since = match kind {
-            AccessKind::Write => cell.recs.iter().find(|r| read(r) && r.mask & mask != 0),
+            AccessKind::Write => recs.iter().find(|r| read(r)).map(|r| r.seq),
             _ => None,
         };
-        let since = since.map(|r| r.seq);
-        for r in &cell.recs {
+        for r in recs.iter() {
             if r.lane == lane || r.mask & mask == 0 {
                 continue;
             }
@@ -221,9 +232,11 @@ impl Races {
             }
         }
         if writes(kind) {
-            cell.seq += 1;
+            *seq += 1;
             // What was loaded is used.
-            cell.recs.retain(|r| !(read(r) && r.mask & mask != 0));
+            while let Some(used) = recs.iter().position(read) {
+                recs.remove(used);
+            }
         }
         let rec = Rec {
             by,
@@ -231,12 +244,12 @@ impl Races {
             clock: clock.at(lane),
             mask,
             kind,
-            seq: cell.seq,
+            seq: *seq,
         };
         let same = |r: &&mut Rec| r.lane == lane && r.kind == kind && r.mask == mask;
-        match cell.recs.iter_mut().find(same) {
+        match recs.iter_mut().find(same) {
             Some(r) => *r = rec,
-            None => cell.recs.push(rec),
+            None => recs.push(rec),
         }
     }
 }

@@ -601,6 +601,9 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         return mem.lend(|m| go::<true, EXPLORE, CHECKED>(image, act, m, host, left));
     }
     if CHECKED {
+        if matches!(stop, Stop::Exit(_)) {
+            ck.ended();
+        }
         let (prog, at) = (act.prog, pc.index());
         mem.lend(|m| ck.put_back(m, prog, at));
     }

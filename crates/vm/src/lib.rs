@@ -18,6 +18,7 @@ mod code;
 mod cursor;
 mod host;
 mod interp;
+mod kept;
 mod lower;
 mod mem;
 mod op;

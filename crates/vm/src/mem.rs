@@ -60,7 +60,7 @@ pub enum Area {
 }
 
 impl Area {
-    const ALL: [Area; 4] = [Area::Object, Area::Packet, Area::Stack, Area::Shared];
+    pub(crate) const ALL: [Area; 4] = [Area::Object, Area::Packet, Area::Stack, Area::Shared];
 
     /// The area that an address lies in.
     #[inline]

@@ -11,9 +11,9 @@
 use crate::Activation;
 use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 use crate::host::FaultKind;
+use crate::kept::{KeptNumbers, Numbers, Rows};
 use crate::mem::{Area, BASE, GuestMem};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::rc::Rc;
 
 /// Where a pointer came from: number and generation of an allocation. The first allocation is none.
@@ -115,6 +115,8 @@ const PARTS: u32 = MAX_FRAMES as u32 + 1;
 #[derive(Debug)]
 pub(crate) struct StackShadow {
     pub base: u64,
+    /// A run has it. What is left of one that ended means nothing, and is not copied.
+    live: bool,
     /// Number of the outermost frame's allocation.
     first: u32,
     pub tags: [Tag; 16],
@@ -135,8 +137,8 @@ impl Clone for StackShadow {
     }
 
     fn clone_from(&mut self, from: &StackShadow) {
-        (self.base, self.first, self.tags) = (from.base, from.first, from.tags);
-        (self.saved, self.init) = (from.saved, from.init);
+        (self.base, self.live, self.first) = (from.base, from.live, from.first);
+        (self.tags, self.saved, self.init) = (from.tags, from.saved, from.init);
         self.spills.clone_from(&from.spills);
     }
 }
@@ -160,23 +162,48 @@ impl Hasher for ByWord {
     }
 }
 
-/// The state of checked memory beside its bytes. Snapshots share what seldom changes.
+/// The state of checked memory beside its bytes.
 #[derive(Debug)]
 pub(crate) struct Shadow {
-    allocs: Vec<Alloc>,
-    fates: Rc<Vec<Fate>>,
-    /// By address.
-    regions: Rc<Vec<Region>>,
+    allocs: Rows<Alloc>,
+    fates: Rows<Fate>,
+    /// Of each area, by address.
+    regions: [Rows<Region>; Area::ALL.len()],
     /// Allocations that are no whole region, by where they begin.
-    by_base: Rc<HashMap<u64, u32, BuildHasherDefault<ByWord>>>,
+    by_base: Numbers,
     /// By address; none while a loop has it.
     stacks: Vec<(u64, Option<Box<StackShadow>>)>,
+    rest: Rest,
+}
+
+/// What a [`Shadow`] has of other things.
+#[derive(Clone, Default, Debug)]
+struct Rest {
     /// Who executes.
     site: Site,
     /// Of the arguments of the call that is being made.
     args: [Tag; 5],
     stale: Vec<Stale>,
     blamed: Option<Site>,
+}
+
+/// A [`Shadow`] as it was at one moment.
+#[derive(Clone)]
+pub(crate) struct KeptShadow {
+    allocs: Rc<Vec<Alloc>>,
+    fates: Rc<Vec<Fate>>,
+    regions: [Rc<Vec<Region>>; Area::ALL.len()],
+    by_base: KeptNumbers,
+    stacks: Vec<KeptStack>,
+    rest: Rest,
+}
+
+#[derive(Clone)]
+struct KeptStack {
+    base: u64,
+    first: u32,
+    /// What is known of it, if a run has it.
+    own: Option<Box<StackShadow>>,
 }
 
 /// Whether a value may be an address in guest memory, with room for what is added and taken
@@ -186,48 +213,59 @@ pub(crate) fn near(value: u64) -> bool {
     value.wrapping_sub(BASE - (1 << 31)) < 1 << 33
 }
 
-impl Clone for Shadow {
-    fn clone(&self) -> Shadow {
-        let mut new = Shadow::new();
-        new.clone_from(self);
-        new
-    }
-
-    /// Takes no memory where there is some already: going back to a snapshot does this.
-    fn clone_from(&mut self, from: &Shadow) {
-        self.allocs.clone_from(&from.allocs);
-        self.fates.clone_from(&from.fates);
-        self.regions.clone_from(&from.regions);
-        self.by_base.clone_from(&from.by_base);
-        self.stacks.truncate(from.stacks.len());
-        for (i, (base, theirs)) in from.stacks.iter().enumerate() {
-            match (self.stacks.get_mut(i), theirs) {
-                (Some((at, Some(mine))), Some(theirs)) => {
-                    *at = *base;
-                    mine.as_mut().clone_from(theirs);
-                }
-                (Some(mine), _) => *mine = (*base, theirs.clone()),
-                (None, _) => self.stacks.push((*base, theirs.clone())),
-            }
-        }
-        (self.site, self.args, self.blamed) = (from.site, from.args, from.blamed);
-        self.stale.clone_from(&from.stale);
-    }
-}
-
 impl Shadow {
     fn new() -> Shadow {
         Shadow {
-            allocs: vec![Alloc::default()],
-            fates: Rc::new(vec![Fate::default()]),
-            regions: Rc::default(),
-            by_base: Rc::default(),
+            allocs: Rows::new(Alloc::default()),
+            fates: Rows::new(Fate::default()),
+            regions: Default::default(),
+            by_base: Numbers::default(),
             stacks: Vec::new(),
-            site: Site::default(),
-            args: [Tag::default(); 5],
-            stale: Vec::new(),
-            blamed: None,
+            rest: Rest::default(),
         }
+    }
+
+    /// Everything as it is now.
+    pub fn keep(&mut self) -> KeptShadow {
+        let kept = |(base, own): &(u64, Option<Box<StackShadow>>)| KeptStack {
+            base: *base,
+            first: own.as_ref().map_or(0, |own| own.first),
+            own: own.as_ref().filter(|own| own.live).cloned(),
+        };
+        KeptShadow {
+            allocs: self.allocs.keep(),
+            fates: self.fates.keep(),
+            regions: self.regions.each_mut().map(Rows::keep),
+            by_base: self.by_base.keep(),
+            stacks: self.stacks.iter().map(kept).collect(),
+            rest: self.rest.clone(),
+        }
+    }
+
+    /// Everything as it was. Takes no memory where there is some already.
+    pub fn bring_back(&mut self, kept: &KeptShadow) {
+        self.allocs.bring_back(&kept.allocs);
+        self.fates.bring_back(&kept.fates);
+        for (now, then) in self.regions.iter_mut().zip(&kept.regions) {
+            now.bring_back(then);
+        }
+        self.by_base.bring_back(&kept.by_base);
+        if self.stacks.len() != kept.stacks.len() {
+            let there = |at: u64| kept.stacks.binary_search_by_key(&at, |s| s.base).is_ok();
+            self.stacks.retain(|s| there(s.0));
+        }
+        for (i, k) in kept.stacks.iter().enumerate() {
+            if self.stacks.get(i).is_none_or(|s| s.0 != k.base) {
+                let new = StackShadow::new(k.base, k.first);
+                self.stacks.insert(i, (k.base, Some(Box::new(new))));
+            }
+            match (&mut self.stacks[i].1, &k.own) {
+                (Some(mine), Some(theirs)) => mine.as_mut().clone_from(theirs),
+                (Some(mine), None) => (mine.live, mine.first) = (false, k.first),
+                (None, _) => {}
+            }
+        }
+        self.rest.clone_from(&kept.rest);
     }
 
     fn add(&mut self, base: u64, size: u64, element: bool) -> u32 {
@@ -236,7 +274,7 @@ impl Shadow {
             size: size.min(u32::MAX as u64) as u32,
             generation: 0,
         });
-        Rc::make_mut(&mut self.fates).push(Fate {
+        self.fates.push(Fate {
             element,
             ..Fate::default()
         });
@@ -248,26 +286,38 @@ impl Shadow {
         Tag { index, generation }
     }
 
-    /// All that is there is one allocation.
+    /// All that is there is one allocation. Areas are given out from their beginning on.
     fn whole(&mut self, start: u64, size: u64) {
+        let Some(area) = Area::of(start) else {
+            return;
+        };
         let index = self.add(start, size, false);
-        let at = self.regions.partition_point(|r| r.start < start);
-        let region = Region {
+        self.regions[area as usize].push(Region {
             start,
             end: start + size,
             kind: Kind::Whole(index),
-        };
-        Rc::make_mut(&mut self.regions).insert(at, region);
+        });
     }
 
-    fn region_at(&self, addr: u64) -> Option<usize> {
-        let at = self.regions.partition_point(|r| r.start <= addr);
-        let at = at.checked_sub(1)?;
-        (addr < self.regions[at].end).then_some(at)
+    fn region_at(&self, addr: u64) -> Option<(usize, usize)> {
+        let area = Area::of(addr)? as usize;
+        let regions = self.regions[area].all();
+        let at = regions
+            .partition_point(|r| r.start <= addr)
+            .checked_sub(1)?;
+        (addr < regions[at].end).then_some((area, at))
     }
 
     fn region(&self, addr: u64) -> Option<Region> {
-        self.region_at(addr).map(|at| self.regions[at])
+        self.region_at(addr)
+            .map(|(area, at)| self.regions[area][at])
+    }
+
+    /// The stretch that begins there is of this kind.
+    fn set_kind(&mut self, addr: u64, kind: Kind) {
+        if let Some((area, at)) = self.region_at(addr) {
+            self.regions[area].change(at).kind = kind;
+        }
     }
 
     /// The allocation that an address belongs to, as it is now.
@@ -275,18 +325,18 @@ impl Shadow {
         let region = self.region(addr)?;
         let index = match region.kind {
             Kind::Whole(index) => index,
-            Kind::Records => *self.by_base.get(&addr)?,
+            Kind::Records => self.by_base.get(addr)?,
             Kind::Stack(first) => match (addr - region.start).checked_sub(STACK_SIZE) {
                 Some(_) => first + PARTS - 1,
                 None => first + ((region.start + STACK_SIZE - 1 - addr) / FRAME_SIZE) as u32,
             },
             Kind::Elements(e) => {
                 let (base, size) = e.part(region.start, addr);
-                match self.by_base.get(&base) {
-                    Some(&index) => index,
+                match self.by_base.get(base) {
+                    Some(index) => index,
                     None => {
                         let index = self.add(base, size, true);
-                        Rc::make_mut(&mut self.by_base).insert(base, index);
+                        self.by_base.add(base, index);
                         index
                     }
                 }
@@ -297,17 +347,23 @@ impl Shadow {
 
     fn kill(&mut self, index: u32) {
         if !self.fates[index as usize].dead {
-            let fate = &mut Rc::make_mut(&mut self.fates)[index as usize];
-            (fate.dead, fate.freed) = (true, self.site);
-            let generation = &mut self.allocs[index as usize].generation;
-            *generation = generation.wrapping_add(1);
+            let site = self.rest.site;
+            let fate = self.fates.change(index as usize);
+            (fate.dead, fate.freed) = (true, site);
+            self.age(index);
         }
     }
 
     fn revive(&mut self, index: u32) {
         self.kill(index);
-        Rc::make_mut(&mut self.fates)[index as usize].dead = false;
-        let generation = &mut self.allocs[index as usize].generation;
+        self.fates.change(index as usize).dead = false;
+        self.age(index);
+    }
+
+    /// Pointers that there are point to what is no more.
+    #[inline]
+    fn age(&mut self, index: u32) {
+        let generation = &mut self.allocs.change(index as usize).generation;
         *generation = generation.wrapping_add(1);
     }
 
@@ -321,19 +377,19 @@ impl Shadow {
             Kind::Whole(index) => f(self, index),
             Kind::Elements(e) => {
                 let element = addr - (addr - region.start) % e.stride;
-                if let Some(&index) = self.by_base.get(&element).filter(|_| e.key > 0) {
+                if let Some(index) = self.by_base.get(element).filter(|_| e.key > 0) {
                     f(self, index);
                 }
                 let mut value = e.value;
                 while e.each > 0 && value + e.size <= e.stride {
-                    if let Some(&index) = self.by_base.get(&(element + value)) {
+                    if let Some(index) = self.by_base.get(element + value) {
                         f(self, index);
                     }
                     value += e.each;
                 }
             }
             Kind::Records => {
-                if let Some(&index) = self.by_base.get(&addr) {
+                if let Some(index) = self.by_base.get(addr) {
                     f(self, index);
                 }
             }
@@ -351,19 +407,8 @@ impl Shadow {
                     self.add(base + STACK_SIZE - depth * FRAME_SIZE, FRAME_SIZE, false);
                 }
                 self.add(base + STACK_SIZE, OWN - STACK_SIZE, false);
-                if let Some(at) = self.region_at(base) {
-                    Rc::make_mut(&mut self.regions)[at].kind = Kind::Stack(first);
-                }
-                let mut new = StackShadow {
-                    base,
-                    first,
-                    tags: [Tag::default(); 16],
-                    saved: [[Tag::default(); 4]; MAX_FRAMES],
-                    init: [0; SLOTS + 1],
-                    spills: Vec::new(),
-                };
-                // What is beside the frames is the host's to write.
-                new.init[STACK_SIZE as usize / 8..].fill(u8::MAX);
+                self.set_kind(base, Kind::Stack(first));
+                let new = StackShadow::new(base, first);
                 self.stacks.insert(at, (base, Some(Box::new(new))));
                 at
             }
@@ -373,7 +418,8 @@ impl Shadow {
     fn stack_around(&mut self, addr: u64) -> Option<&mut StackShadow> {
         let at = self.stacks.partition_point(|s| s.0 <= addr);
         let (base, own) = &mut self.stacks[at.checked_sub(1)?];
-        own.as_deref_mut().filter(|_| addr - *base < OWN)
+        own.as_deref_mut()
+            .filter(|own| own.live && addr - *base < OWN)
     }
 
     /// The host wrote there.
@@ -388,8 +434,8 @@ impl Shadow {
             let place = |s: &Stale| (s.by.prog, s.by.pc, s.write, s.recycled);
             place(s) == place(&stale)
         };
-        if !self.stale.iter().any(same) {
-            self.stale.push(stale);
+        if !self.rest.stale.iter().any(same) {
+            self.rest.stale.push(stale);
         }
     }
 
@@ -430,7 +476,7 @@ impl Shadow {
         let stale = tag.generation != generation || fate.dead;
         // Where it was and how long is known no more.
         if stale && !fate.element {
-            self.blamed = Some(fate.freed);
+            self.rest.blamed = Some(fate.freed);
             return Err(FaultKind::UseAfterFree {
                 addr,
                 size: size32,
@@ -453,7 +499,7 @@ impl Shadow {
         if !stale {
             return Ok(());
         }
-        self.blamed = Some(fate.freed);
+        self.rest.blamed = Some(fate.freed);
         if write && !fate.dead {
             return Err(FaultKind::StaleWrite {
                 addr,
@@ -464,7 +510,7 @@ impl Shadow {
         let by = Site {
             prog,
             pc,
-            ..self.site
+            ..self.rest.site
         };
         self.report(Stale {
             by,
@@ -495,6 +541,21 @@ impl Elements {
 }
 
 impl StackShadow {
+    fn new(base: u64, first: u32) -> StackShadow {
+        let mut new = StackShadow {
+            base,
+            live: false,
+            first,
+            tags: [Tag::default(); 16],
+            saved: [[Tag::default(); 4]; MAX_FRAMES],
+            init: [0; SLOTS + 1],
+            spills: Vec::new(),
+        };
+        // What is beside the frames is the host's to write.
+        new.init[STACK_SIZE as usize / 8..].fill(u8::MAX);
+        new
+    }
+
     #[inline(always)]
     fn mask(off: u64, size: usize) -> u16 {
         ((1_u16 << size) - 1) << (off & 7)
@@ -580,12 +641,13 @@ impl Checker {
         let Some((shadow, own)) = self.both() else {
             return;
         };
+        own.live = true;
         own.tags = [Tag::default(); 16];
         own.spills.clear();
         own.forget(0);
         // What pointed to frames of the run before points to nothing.
-        for frame in &mut shadow.allocs[own.first as usize..][..MAX_FRAMES] {
-            frame.generation = frame.generation.wrapping_add(1);
+        for frame in own.first..own.first + MAX_FRAMES as u32 {
+            shadow.age(frame);
         }
         for r in 1..6 {
             if near(act.regs[r]) {
@@ -603,8 +665,9 @@ impl Checker {
     /// Puts all back, for whoever else has the memory next.
     pub fn put_back(&mut self, mem: &mut GuestMem, prog: u32, pc: usize) {
         if let (Some(shadow), Some(own)) = (&mut self.shadow, &mut self.own) {
-            (shadow.site.prog, shadow.site.pc) = (prog, pc.saturating_sub(1) as u32);
-            shadow.args.copy_from_slice(&own.tags[1..6]);
+            let rest = &mut shadow.rest;
+            (rest.site.prog, rest.site.pc) = (prog, pc.saturating_sub(1) as u32);
+            rest.args.copy_from_slice(&own.tags[1..6]);
             shadow.stacks[self.at].1 = self.own.take();
             mem.shadow = self.shadow.take();
         }
@@ -617,6 +680,13 @@ impl Checker {
             // Others may have made stacks meanwhile.
             self.at = s.stack(stack);
             self.own = s.stacks[self.at].1.take();
+        }
+    }
+
+    /// The run is over.
+    pub fn ended(&mut self) {
+        if let Some(own) = &mut self.own {
+            own.live = false;
         }
     }
 
@@ -736,8 +806,7 @@ impl Checker {
         {
             own.tags[6..10].copy_from_slice(&own.saved[depth + 1]);
             // What it had on its stack is gone.
-            let gone = &mut shadow.allocs[own.first as usize + depth + 1];
-            gone.generation = gone.generation.wrapping_add(1);
+            shadow.age(own.first + depth as u32 + 1);
             own.tags[10] = shadow.tag(own.first + depth as u32);
         }
     }
@@ -756,7 +825,7 @@ impl Checker {
 
 #[inline(always)]
 fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
-    let Some(a) = shadow.allocs.get(tag.index as usize) else {
+    let Some(a) = shadow.allocs.all().get(tag.index as usize) else {
         return false;
     };
     addr.wrapping_sub(a.base).saturating_add(size) <= a.size as u64
@@ -828,38 +897,43 @@ impl GuestMem {
     /// What was allocated at `addr` is a table of elements.
     pub fn divide(&mut self, addr: u64, elements: Elements) {
         if let Some(s) = &mut self.shadow
-            && let Some(at) = s.region_at(addr)
             && elements.stride > 0
         {
-            Rc::make_mut(&mut s.regions)[at].kind = Kind::Elements(elements);
+            s.set_kind(addr, Kind::Elements(elements));
         }
     }
 
     /// What was allocated at `addr` holds records, each there only once it is
     /// [placed](GuestMem::place).
     pub fn hold_records(&mut self, addr: u64) {
-        if let Some(s) = &mut self.shadow
-            && let Some(at) = s.region_at(addr)
-        {
-            Rc::make_mut(&mut s.regions)[at].kind = Kind::Records;
+        if let Some(s) = &mut self.shadow {
+            s.set_kind(addr, Kind::Records);
+        }
+    }
+
+    /// What was allocated at `addr`, [`STACK_SIZE`] bytes or more, is to be the stack of runs. Those
+    /// that nobody said so of are found out when a run begins.
+    pub fn hold_stack(&mut self, addr: u64) {
+        if let Some(s) = &mut self.shadow {
+            s.stack(addr);
         }
     }
 
     /// A record begins to exist.
     pub fn place(&mut self, addr: u64, size: u64) {
         let Some(s) = &mut self.shadow else { return };
-        let index = match s.by_base.get(&addr) {
-            Some(&index) => {
+        let index = match s.by_base.get(addr) {
+            Some(index) => {
                 s.revive(index);
                 index
             }
             None => {
                 let index = s.add(addr, size, false);
-                Rc::make_mut(&mut s.by_base).insert(addr, index);
+                s.by_base.add(addr, index);
                 index
             }
         };
-        s.allocs[index as usize].size = size.min(u32::MAX as u64) as u32;
+        s.allocs.change(index as usize).size = size.min(u32::MAX as u64) as u32;
     }
 
     /// The element, record or allocation at `addr` is freed; pointers to it are stale.
@@ -886,7 +960,7 @@ impl GuestMem {
         }) = s.region(addr)
         {
             s.revive(index);
-            let a = &mut s.allocs[index as usize];
+            let a = s.allocs.change(index as usize);
             (a.base, a.size) = (addr, len.min(u32::MAX as u64) as u32);
         }
     }
@@ -894,7 +968,7 @@ impl GuestMem {
     /// Says who executes from here on; program and instruction are known once it makes a call.
     pub fn set_site(&mut self, ctx: u64, cpu: u32) {
         if let Some(s) = &mut self.shadow {
-            s.site = Site {
+            s.rest.site = Site {
                 ctx,
                 cpu,
                 prog: u32::MAX,
@@ -905,20 +979,22 @@ impl GuestMem {
 
     /// Who makes the call that is being made.
     pub fn site(&self) -> Site {
-        self.shadow.as_ref().map_or(Site::default(), |s| s.site)
+        self.shadow
+            .as_ref()
+            .map_or(Site::default(), |s| s.rest.site)
     }
 
     /// Accesses by stale pointers since the last time; the first of each instruction.
     pub fn take_stale(&mut self) -> Vec<Stale> {
         match &mut self.shadow {
-            Some(s) if !s.stale.is_empty() => std::mem::take(&mut s.stale),
+            Some(s) if !s.rest.stale.is_empty() => std::mem::take(&mut s.rest.stale),
             _ => Vec::new(),
         }
     }
 
     /// Who freed what a [`FaultKind::UseAfterFree`] or [`FaultKind::StaleWrite`] is about.
     pub fn blamed(&self) -> Option<Site> {
-        self.shadow.as_ref()?.blamed
+        self.shadow.as_ref()?.rest.blamed
     }
 
     /// Checks memory that argument `n`, from 1, of the call being made points to. True when some
@@ -939,8 +1015,8 @@ impl GuestMem {
         if len == 0 || !near(addr) {
             return Ok(false);
         }
-        let mut tag = s.args.get(n as usize - 1).copied().unwrap_or_default();
-        let place = (s.site.prog, s.site.pc);
+        let mut tag = s.rest.args.get(n as usize - 1).copied().unwrap_or_default();
+        let place = (s.rest.site.prog, s.rest.site.pc);
         s.judge(&mut tag, place, (addr, len, write))?;
         match s.stack_around(addr).filter(|_| !write) {
             None => Ok(false),

@@ -5,7 +5,7 @@
 //! snapshot copies those, and going to another one copies what the two do not share.
 
 use super::{GuestMem, PAGE};
-use crate::shadow::Shadow;
+use crate::shadow::KeptShadow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ pub struct Snapshot {
     next: [u64; 4],
     limit: u64,
     version: Rc<Version>,
-    shadow: Option<Box<Shadow>>,
+    shadow: Option<Box<KeptShadow>>,
 }
 
 /// So many pages are named again by the next version rather than left to the one below: looking
@@ -195,7 +195,7 @@ impl GuestMem {
             next: self.next,
             limit: self.limit,
             version: Rc::clone(&self.version),
-            shadow: self.shadow.clone(),
+            shadow: self.shadow.as_mut().map(|s| Box::new(s.keep())),
         }
     }
 
@@ -212,16 +212,16 @@ impl GuestMem {
     }
 
     /// Goes back, or on, to the bytes of `snapshot`; what differs is copied. False, and nothing
-    /// happens, when it was taken of memory of another size.
+    /// happens, when it was taken of memory of another
+    /// size, or one is checked and the other is not.
     #[must_use]
     pub fn restore(&mut self, snapshot: &Snapshot) -> bool {
-        if snapshot.limit != self.limit {
+        if snapshot.limit != self.limit || snapshot.shadow.is_some() != self.shadow.is_some() {
             return false;
         }
         self.next = snapshot.next;
-        match (&mut self.shadow, &snapshot.shadow) {
-            (Some(now), Some(then)) => now.as_mut().clone_from(then),
-            (now, then) => now.clone_from(then),
+        if let (Some(now), Some(then)) = (&mut self.shadow, &snapshot.shadow) {
+            now.bring_back(then);
         }
         let target = &snapshot.version;
         let mut written = std::mem::take(&mut self.dirty_list);

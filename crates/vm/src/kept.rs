@@ -1,0 +1,191 @@
+//! Plain rows, and words by word, that go back to what they were by undoing what was changed since.
+//!
+//! Executions of a test begin in one state and change little of it: going back costs what was
+//! changed, and copies of the state share what they have in common.
+
+use crate::shadow::ByWord;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::ops::Index;
+use std::rc::Rc;
+
+/// Rows that are changed here and there, and added at the end.
+#[derive(Debug)]
+pub(crate) struct Rows<T> {
+    now: Vec<T>,
+    /// What they were when they were last [kept](Rows::keep) or brought back.
+    kept: Rc<Vec<T>>,
+    /// Rows of `kept` that were changed since, some of them twice; if there are as many as rows,
+    /// any may have been.
+    changed: Vec<u32>,
+}
+
+impl<T> Default for Rows<T> {
+    fn default() -> Self {
+        Rows {
+            now: Vec::new(),
+            kept: Rc::default(),
+            changed: Vec::new(),
+        }
+    }
+}
+
+impl<T: Copy> Rows<T> {
+    pub fn new(first: T) -> Rows<T> {
+        Rows {
+            now: vec![first],
+            ..Rows::default()
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.now.len()
+    }
+
+    #[inline(always)]
+    pub fn all(&self) -> &[T] {
+        &self.now
+    }
+
+    pub fn push(&mut self, row: T) {
+        self.now.push(row);
+    }
+
+    /// A row that is going to be changed.
+    #[inline]
+    pub fn change(&mut self, at: usize) -> &mut T {
+        if at < self.kept.len() && self.changed.len() < self.kept.len() {
+            self.changed.push(at as u32);
+        }
+        &mut self.now[at]
+    }
+
+    /// The rows as they are now, to be brought back.
+    pub fn keep(&mut self) -> Rc<Vec<T>> {
+        if !self.changed.is_empty() || self.now.len() != self.kept.len() {
+            self.kept = Rc::new(self.now.clone());
+            self.changed.clear();
+        }
+        Rc::clone(&self.kept)
+    }
+
+    /// Makes them what they were.
+    pub fn bring_back(&mut self, kept: &Rc<Vec<T>>) {
+        let few = Rc::ptr_eq(kept, &self.kept) && self.changed.len() < kept.len();
+        if few {
+            for at in self.changed.drain(..) {
+                self.now[at as usize] = kept[at as usize];
+            }
+            self.now.truncate(kept.len());
+        } else {
+            self.now.clone_from(kept);
+            self.changed.clear();
+            self.kept = Rc::clone(kept);
+        }
+    }
+}
+
+impl<T: Copy> Index<usize> for Rows<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, at: usize) -> &T {
+        &self.now[at]
+    }
+}
+
+type Map = HashMap<u64, u32, BuildHasherDefault<ByWord>>;
+
+/// Numbers by address, to which others are added.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    now: Map,
+    kept: Rc<Map>,
+    added: Vec<u64>,
+}
+
+impl Numbers {
+    pub fn get(&self, addr: u64) -> Option<u32> {
+        self.now.get(&addr).copied()
+    }
+
+    /// Of an address that has none.
+    pub fn add(&mut self, addr: u64, number: u32) {
+        self.now.insert(addr, number);
+        self.added.push(addr);
+    }
+
+    /// As [`Rows::keep`].
+    pub fn keep(&mut self) -> Rc<Map> {
+        if !self.added.is_empty() {
+            self.kept = Rc::new(self.now.clone());
+            self.added.clear();
+        }
+        Rc::clone(&self.kept)
+    }
+
+    /// As [`Rows::bring_back`].
+    pub fn bring_back(&mut self, kept: &Rc<Map>) {
+        if Rc::ptr_eq(kept, &self.kept) {
+            for addr in self.added.drain(..) {
+                self.now.remove(&addr);
+            }
+        } else {
+            self.now.clone_from(kept);
+            self.added.clear();
+            self.kept = Rc::clone(kept);
+        }
+    }
+}
+
+/// What [`Numbers::keep`] gives.
+pub(crate) type KeptNumbers = Rc<Map>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against copies: changes, additions, keeping, going back to any of what was kept.
+    #[test]
+    fn go_back_to_what_they_were() {
+        let (mut rows, mut numbers) = (Rows::new(0u64), Numbers::default());
+        let mut model: (Vec<u64>, Vec<(u64, u32)>) = (vec![0], Vec::new());
+        let mut kept = vec![(rows.keep(), numbers.keep(), model.clone())];
+        let mut random = 1u64;
+        let mut next = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % n
+        };
+        for step in 1..5000u64 {
+            match next(12) {
+                0 => kept.push((rows.keep(), numbers.keep(), model.clone())),
+                1..4 => {
+                    let last = kept.len() as u64 - 1;
+                    let at = if next(2) == 0 { last } else { next(last + 1) };
+                    let (r, n, was) = &kept[at as usize];
+                    rows.bring_back(r);
+                    numbers.bring_back(n);
+                    model.clone_from(was);
+                }
+                4 => {
+                    rows.push(step);
+                    model.0.push(step);
+                    numbers.add(step, step as u32);
+                    model.1.push((step, step as u32));
+                }
+                _ => {
+                    let at = next(rows.len() as u64) as usize;
+                    *rows.change(at) = step;
+                    model.0[at] = step;
+                }
+            }
+            assert_eq!(rows.all(), &model.0);
+            assert_eq!(numbers.now.len(), model.1.len());
+            for (addr, number) in &model.1 {
+                assert_eq!(numbers.get(*addr), Some(*number));
+            }
+        }
+    }
+}
