@@ -5,6 +5,7 @@
 mod bench;
 mod fixtures;
 mod libbpf_compare;
+mod oracle_live;
 mod oracle_logs;
 mod oracle_testrun;
 mod oracle_verdicts;
@@ -35,7 +36,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
     (
         "oracle",
         "testrun DIR [RECORD.csv]  what selftests return here, beside what they returned on Linux\n  \
-         oracle verdicts DIR [RECORD.csv] [-v] [--only TEXT] [--log N]  what the verifier says of them, beside Linux\n  \
+         oracle verdicts DIR [RECORD.csv|--live] [-v] [--only TEXT] [--log N]  what the verifier says of them, beside Linux\n  \
          oracle logs DIR [RECORD.csv] [-v] [--only TEXT] [--level N]  its logs, line for line beside the running Linux's",
         oracle,
     ),

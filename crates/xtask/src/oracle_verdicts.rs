@@ -9,6 +9,8 @@ use bpfsim_abi::Func;
 use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
 use bpfsim_verifier::{Options, Outcome, Verdict};
 
+use crate::oracle_live;
+
 /// A row of the record.
 pub struct Row {
     file: String,
@@ -18,8 +20,44 @@ pub struct Row {
     pub insns: u32,
     states: u32,
     peak: u32,
-    micros: u64,
+    pub micros: u64,
     message: String,
+}
+
+impl Row {
+    /// Of a log with counts; `None` where the verifier did not run.
+    pub fn of_log(file: &str, program: &str, errno: i32, log: &str) -> Option<Row> {
+        let counts = log.lines().find_map(|l| l.strip_prefix("processed "))?;
+        let words: Vec<&str> = counts.split(' ').collect();
+        let after = |name: &str| {
+            let at = words.iter().position(|w| *w == name)?;
+            words.get(at + 1)?.parse().ok()
+        };
+        let time = log
+            .lines()
+            .find_map(|l| l.strip_prefix("verification time "));
+        let told = log.lines().map(str::trim).filter(|l| !counted(l));
+        Some(Row {
+            file: file.to_owned(),
+            program: program.to_owned(),
+            accepted: errno == 0,
+            errno,
+            insns: words[0].parse().ok()?,
+            states: after("total_states")?,
+            peak: after("peak_states")?,
+            micros: time?.split(' ').next()?.parse().ok()?,
+            message: match errno {
+                0 => String::new(),
+                _ => told.last().unwrap_or_default().to_owned(),
+            },
+        })
+    }
+}
+
+/// Whether a line of a log is about the verifier and not about the program.
+fn counted(line: &str) -> bool {
+    const COUNTS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    line.is_empty() || COUNTS.iter().any(|c| line.starts_with(c))
 }
 
 #[derive(Default)]
@@ -37,18 +75,22 @@ struct Score {
     states: usize,
     peak: usize,
     other: Vec<String>,
-    time: Duration,
-    linux: u64,
+    /// Of each row: ours and Linux's, and its name.
+    times: Vec<(Duration, Duration, String)>,
 }
 
-/// Takes the folder of the objects, the record, and words to look for in `file program` with
+/// A row that takes longer is held against Linux's time for it by itself.
+const LONG: Duration = Duration::from_millis(5);
+
+/// Takes the folder of the objects, the record or `--live`, and words to look for in `file program` with
 /// `--only`; `--log` prints logs.
 pub fn main(args: &[String]) -> Result<(), String> {
     let mut plain = Vec::new();
-    let (mut only, mut level, mut verbose) = (None, 4, false);
+    let (mut only, mut level, mut verbose, mut live) = (None, 4, false, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--live" => live = true,
             "--only" => only = args.next().cloned(),
             "--log" => level = args.next().and_then(|n| n.parse().ok()).unwrap_or(2),
             "-v" => verbose = true,
@@ -56,7 +98,14 @@ pub fn main(args: &[String]) -> Result<(), String> {
         }
     }
     let dir = plain.first().ok_or("oracle verdicts DIR [RECORD.csv]")?;
-    let files = rows_by_file(plain.get(1))?;
+    let files = match live {
+        true => {
+            let (files, unverified) = oracle_live::rows(Path::new(dir), only.as_deref())?;
+            println!("not verified by Linux     {unverified:5}");
+            files
+        }
+        false => rows_by_file(plain.get(1))?,
+    };
     let profile = Profile {
         // As on the machine that the record is from.
         kallsyms_all: false,
@@ -74,11 +123,13 @@ pub fn main(args: &[String]) -> Result<(), String> {
                 continue;
             }
             score.rows += 1;
-            score.linux += row.micros;
+            let mut time = Duration::ZERO;
             let outcome = match &object {
-                Ok(object) => judge(object, &row.program, &profile, level, &mut score.time),
+                Ok(object) => judge(object, &row.program, &profile, level, &mut time),
                 Err(e) => Err(e.clone()),
             };
+            let linux = Duration::from_micros(row.micros);
+            score.times.push((time, linux, name.clone()));
             match outcome {
                 Ok(outcome) => {
                     if level != 4 {
@@ -194,10 +245,43 @@ fn report(score: &Score, verbose: bool) {
     line("same insns", score.insns, score.accepted);
     line("same states", score.states, score.accepted);
     line("same peak states", score.peak, score.accepted);
+    report_times(&score.times);
+}
+
+/// Sums, medians and rows that take too long; how much memory it all took.
+fn report_times(times: &[(Duration, Duration, String)]) {
+    let median = |of: fn(&(Duration, Duration, String)) -> Duration| {
+        let mut all: Vec<Duration> = times.iter().map(of).collect();
+        all.sort();
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    };
+    let (ours, linux): (Duration, Duration) = (
+        times.iter().map(|t| t.0).sum(),
+        times.iter().map(|t| t.1).sum(),
+    );
     println!(
-        "time                     {:.2} s, Linux {:.2} s",
-        score.time.as_secs_f64(),
-        score.linux as f64 / 1e6
+        "time                     {:.2} s, Linux {:.2} s: {:.2} times; median {:?}, Linux {:?}",
+        ours.as_secs_f64(),
+        linux.as_secs_f64(),
+        ours.as_secs_f64() / linux.as_secs_f64(),
+        median(|t| t.0),
+        median(|t| t.1),
+    );
+    let long = times.iter().filter(|t| t.0 > LONG);
+    let (mut count, mut worst) = (0, 0f64);
+    for (ours, linux, name) in long {
+        let times = ours.as_secs_f64() / linux.as_secs_f64().max(1e-6);
+        (count, worst) = (count + 1, worst.max(times));
+        if times > 3.0 {
+            println!("slow {name}: {ours:?}, Linux {linux:?}: {times:.1} times");
+        }
+    }
+    println!("longer than {LONG:?}          {count:5}, at most {worst:.2} times Linux's");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    println!(
+        "memory at most           {}",
+        peak.unwrap_or("unknown").trim()
     );
 }
 
@@ -282,7 +366,7 @@ fn judge(
     };
     let start = cpu_time();
     let outcome = object.judge(index, profile, &options);
-    *time += cpu_time().saturating_sub(start);
+    *time = cpu_time().saturating_sub(start);
     outcome.map_err(|e| format!("{e}"))
 }
 

@@ -1,0 +1,68 @@
+//! Rows of `cargo xtask oracle verdicts DIR --live`: the running kernel is asked of every program of the
+//! objects, in place of a record. Programs are loaded, never attached.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bpfsim_kernel::veristat_fixup;
+use bpfsim_testing::linux::Linux;
+use bpfsim_testing::linux::object::KernelFacts;
+
+use crate::oracle_verdicts::Row;
+
+/// `BPF_LOG_STATS`
+const STATS: u32 = 4;
+/// The kernel's time is that of the clock: the shortest of so many loads is taken.
+const LOADS: u32 = 3;
+
+/// What the kernel says of each program that it verifies, by file; and how many it does not verify.
+pub fn rows(dir: &Path, only: Option<&str>) -> Result<(BTreeMap<String, Vec<Row>>, usize), String> {
+    let linux = Linux::detect().map_err(|e| e.to_string())?;
+    let facts = KernelFacts::of_this_machine(&linux).map_err(|e| e.to_string())?;
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", dir.display());
+    let mut files = BTreeMap::new();
+    let mut unverified = 0;
+    for entry in std::fs::read_dir(dir).map_err(|e| at(&e))? {
+        let path = entry.map_err(|e| at(&e))?.path();
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if !file.ends_with(".bpf.o") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(|e| at(&e))?;
+        let Ok(mut object) = bpfsim_loader::load(&bytes) else {
+            continue;
+        };
+        veristat_fixup(&mut object);
+        let mut rows = Vec::new();
+        for program in &object.programs {
+            let name = format!("{file} {}", program.name);
+            if only.is_some_and(|o| !name.contains(o)) {
+                continue;
+            }
+            let mut row: Option<Row> = None;
+            for _ in 0..LOADS {
+                let Ok(loaded) = linux.judge_object(&facts, &object, &program.name, STATS) else {
+                    break;
+                };
+                let errno = loaded.result.err().map_or(0, |e| -i32::from(e.0));
+                let Some(new) = Row::of_log(&file, &program.name, errno, &loaded.log) else {
+                    break;
+                };
+                row = Some(match row {
+                    Some(old) if old.micros <= new.micros => old,
+                    _ => new,
+                });
+            }
+            match row {
+                Some(row) => rows.push(row),
+                None => unverified += 1,
+            }
+        }
+        files.insert(file, rows);
+    }
+    Ok((files, unverified))
+}
