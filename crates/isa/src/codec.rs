@@ -106,12 +106,24 @@ pub fn encode(op: &Op) -> Result<Encoded, EncodeError> {
 /// # Errors
 /// The first instruction that [`decode`] refuses.
 pub fn decode_all(slots: &[Insn]) -> Result<Vec<(usize, Op)>, DecodeError> {
+    decode_where(slots, |_| true)
+}
+
+/// Decodes the instructions that are asked for; what lies between need not be any.
+///
+/// # Errors
+/// The first of them that [`decode`] refuses.
+pub fn decode_where(
+    slots: &[Insn],
+    wanted: impl Fn(usize) -> bool,
+) -> Result<Vec<(usize, Op)>, DecodeError> {
     let mut ops = Vec::with_capacity(slots.len());
     let mut at = 0;
     while at < slots.len() {
-        let (op, len) = decode(slots, at)?;
-        ops.push((at, op));
-        at += len;
+        if wanted(at) {
+            ops.push((at, decode(slots, at)?.0));
+        }
+        at += slots[at].len_in_slots();
     }
     Ok(ops)
 }

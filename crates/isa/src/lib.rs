@@ -48,7 +48,9 @@ mod arbitrary;
 #[cfg(feature = "proptest")]
 pub use arbitrary::{any_insn, any_op};
 pub use asm::{AsmError, AsmErrorKind, Line, assemble, disassemble, to_assembly};
-pub use codec::{DecodeError, EncodeError, Encoded, decode, decode_all, decode_any, encode};
+pub use codec::{
+    DecodeError, EncodeError, Encoded, decode, decode_all, decode_any, decode_where, encode,
+};
 pub use insn::{Insn, Reg, uapi};
 pub use jumps::{JumpError, check_jumps};
 pub use linux::{LinuxInsn, LinuxNames, NoNames, linux_insn};

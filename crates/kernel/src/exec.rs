@@ -182,9 +182,11 @@ impl Kernel {
             called: false,
         };
         let (act, budget) = (&mut run.act, budget.min(fuel));
-        let stop = match &mut self.recorder {
-            None => bpfsim_vm::run(image, act, &mut self.mem, &mut view, budget, mode),
-            Some(r) => r.run(image, act, &mut self.mem, &mut view, budget, mode, run.next),
+        let mem = &mut self.mem;
+        let stop = match (&mut self.inside, &mut self.recorder) {
+            (None, None) => bpfsim_vm::run(image, act, mem, &mut view, budget, mode),
+            (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
+            (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, run.next),
         };
         let called = view.called;
         self.st.cpus[cpu.at()].clock = base + run.act.insns;

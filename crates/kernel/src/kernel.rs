@@ -117,6 +117,8 @@ pub struct Kernel {
     pub(crate) overrides: Vec<(Call, Override)>,
     /// No part of snapshots.
     pub(crate) recorder: Option<Box<crate::record::Recorder>>,
+    /// No part of snapshots.
+    pub(crate) inside: Option<Box<crate::inside::Inside>>,
 }
 
 /// A stretch for which user space of the test lets the simulation go on.
@@ -206,6 +208,7 @@ impl Kernel {
             buffers: Buffers::default(),
             overrides: Vec::new(),
             recorder: None,
+            inside: None,
         };
         kernel.st.kernel_btf = Some(std::sync::Arc::clone(&kernel.layouts.btf));
         kernel.lay_out_objects();

@@ -35,6 +35,7 @@ mod finding;
 mod helper;
 mod ids;
 mod inject;
+mod inside;
 mod kernel;
 mod kfunc;
 mod ksym;

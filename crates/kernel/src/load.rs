@@ -12,7 +12,7 @@ use crate::verify::{is_frozen, map_spec};
 use bpfsim_abi::{AttachType, Errno, Func, KernelVersion, MapType};
 use bpfsim_btf::TypeId;
 use bpfsim_btf::core::{CoreError, POISON_CALL};
-use bpfsim_isa::{CallKind, Insn, Op, decode_all, uapi};
+use bpfsim_isa::{CallKind, Insn, Op, decode_where, uapi};
 use bpfsim_loader::{
     ExternKind, KernStructOps, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue,
 };
@@ -301,10 +301,7 @@ impl Kernel {
             program: program.name.clone(),
             error,
         };
-        for (at, op) in decode_all(&insns).map_err(|e| code(e.into()))? {
-            if !reached(at) {
-                continue;
-            }
+        for (at, op) in decode_where(&insns, reached).map_err(|e| code(e.into()))? {
             if let Op::Call(CallKind::Helper(n)) = op {
                 let func = u32::try_from(n).ok().and_then(Func::from_u32);
                 // Poisoned by a relocation that found nothing: such code is not meant to run.

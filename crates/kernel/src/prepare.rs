@@ -129,6 +129,11 @@ impl Prepared {
         self.resolved.object()
     }
 
+    /// The object, for its verifier.
+    pub fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
     /// How a program came to be loaded, by its index in [`Object::programs`]; `None` for one that
     /// is not to load.
     pub fn standing(&self, program: usize) -> Option<&Standing> {

@@ -4,7 +4,7 @@ use crate::verify::{Profile, Resolved};
 use bpfsim_abi::features::{self, Feature};
 use bpfsim_abi::map::{FIELD_KINDS, MapFlags};
 use bpfsim_abi::{AttachType, Func, KernelVersion, MapType, ProgType, helper, kfunc};
-use bpfsim_isa::{CallKind, Cpu, Op, decode_all};
+use bpfsim_isa::{CallKind, Cpu, Op, decode_where};
 use bpfsim_loader::{ExternKind, Object, Program, RelocKind};
 use bpfsim_verifier::MapDesc;
 use std::fmt;
@@ -67,10 +67,8 @@ pub(crate) fn newer(
     let maps = resolved.maps().iter().enumerate();
     maps.filter(|(at, _)| made(*at))
         .for_each(|(_, map)| map_kind(map, &mut found));
-    for (at, op) in decode_all(&program.insns).unwrap_or_default() {
-        if reached(at) {
-            instruction(program.spec.prog_type, at, op, &mut found);
-        }
+    for (at, op) in decode_where(&program.insns, &reached).unwrap_or_default() {
+        instruction(program.spec.prog_type, at, op, &mut found);
     }
     if !profile.own_types {
         kfuncs(object, program, reached, &mut found);

@@ -11,7 +11,8 @@ use bpfsim_loader::{
     CoreReport, Extern, ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object, Program,
 };
 use bpfsim_verifier::{
-    AttachTo, Env, FuncInfo, LineInfo, MapDesc, Options, Outcome, ProgramToVerify,
+    AttachTo, Env, FuncInfo, Keep, LineInfo, MapDesc, Observed, Options, Outcome, ProgramToVerify,
+    verify_observed,
 };
 use std::sync::Arc;
 
@@ -142,6 +143,33 @@ impl Resolved {
         profile: &Profile,
         options: &Options,
     ) -> Result<Outcome, LoadError> {
+        self.with_verifier(index, profile, |prog, env| {
+            bpfsim_verifier::verify(prog, env, options)
+        })
+    }
+
+    /// The same, and what the verifier knew at each instruction or where ways meet.
+    ///
+    /// # Errors
+    /// What keeps libbpf from asking.
+    pub fn observe(
+        &self,
+        index: usize,
+        profile: &Profile,
+        options: &Options,
+        keep: Keep,
+    ) -> Result<(Outcome, Observed), LoadError> {
+        self.with_verifier(index, profile, |prog, env| {
+            verify_observed(prog, env, options, keep)
+        })
+    }
+
+    fn with_verifier<T>(
+        &self,
+        index: usize,
+        profile: &Profile,
+        verify: impl FnOnce(&ProgramToVerify<'_>, &Env<'_>) -> T,
+    ) -> Result<T, LoadError> {
         self.loadable(index)?;
         let program = &self.object.programs[index];
         let attach_type = program
@@ -178,7 +206,7 @@ impl Resolved {
             kallsyms_all: profile.kallsyms_all,
             refused_helpers: profile.refused_helpers,
         };
-        Ok(bpfsim_verifier::verify(&prog, &env, options))
+        Ok(verify(&prog, &env))
     }
 
     fn attach_to(&self, index: usize, profile: &Profile) -> Result<AttachTo<'_>, LoadError> {

@@ -6,6 +6,8 @@ pub mod fuzz_btf;
 #[cfg(feature = "objects")]
 pub mod fuzz_elf;
 pub mod fuzz_isa;
+#[cfg(feature = "inside")]
+pub mod inside;
 pub mod linux;
 #[cfg(feature = "objects")]
 pub mod map_ops;

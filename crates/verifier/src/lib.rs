@@ -15,6 +15,7 @@
 //! | `liveness`, `precision`, `equal`, `prune` | which parts of a state matter, and when to stop |
 //! | `step`, `alu`, `jump`, `mem`, `stack`, `btf_access` | instructions |
 //! | `helper`, `kfunc`, `kfunc_args`, `subprog`, `special` | calls |
+//! | `observe` | what the walk knew, to hold runs against |
 //!
 //! Invariant: nothing here runs a program, makes a map or asks the machine it runs on.
 
@@ -34,6 +35,7 @@ mod kfunc_args;
 mod liveness;
 mod log;
 mod mem;
+mod observe;
 #[cfg(feature = "planted")]
 #[doc(hidden)]
 pub mod planted;
@@ -63,6 +65,7 @@ use bpfsim_abi::{AttachType, Errno, Func, MapType, ProgType};
 use bpfsim_btf::{Btf, TypeId, fields::Field};
 use bpfsim_isa::Insn;
 
+pub use observe::{Concrete, ConcreteFrame, Keep, Miss, Observed, Places, verify_observed};
 pub use tnum::Tnum;
 
 /// A program as `BPF_PROG_LOAD` gets it.

@@ -41,6 +41,11 @@ impl Explored {
         explored.buckets.resize_with(len.max(1), Vec::new);
         explored
     }
+    /// All states that are left, listed or not.
+    pub fn take_all(&mut self) -> Vec<State> {
+        let nodes = std::mem::take(&mut self.arena);
+        nodes.into_iter().map(|node| node.state).collect()
+    }
     pub fn get_mut(&mut self, id: StateId) -> &mut State {
         &mut self.arena[id as usize].state
     }
@@ -218,7 +223,10 @@ impl Verifier<'_> {
         let node = &mut self.explored.arena[id as usize];
         node.evicted = false;
         let state = std::mem::take(&mut node.state);
-        self.pool.push(state);
+        match self.observer {
+            None => self.pool.push(state),
+            Some(_) => self.observe(state),
+        }
         self.explored.vacant.push(id);
         self.explored.evicted -= 1;
     }
@@ -269,7 +277,7 @@ impl Verifier<'_> {
     }
 
     /// `clean_verifier_state`: forgets registers and slots that nobody reads.
-    fn clean_state(&mut self, st: &mut State) {
+    pub(crate) fn clean_state(&mut self, st: &mut State) {
         self.live_query(st);
         st.cleaned = true;
         for i in 0..st.frames.len() {

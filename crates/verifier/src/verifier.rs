@@ -157,6 +157,7 @@ pub(crate) struct Verifier<'a> {
     pub rewritten: bool,
     /// Where in the log lines begin that go before a refusal of this instruction.
     pub said_from: Option<usize>,
+    pub observer: Option<Box<crate::observe::Observer>>,
 }
 
 /// The helper with this number.
@@ -207,10 +208,16 @@ impl<'a> Verifier<'a> {
             arena_map: None,
             rewritten: false,
             said_from: None,
+            observer: None,
         }
     }
 
-    pub fn run(mut self) -> Outcome {
+    pub fn run(self) -> Outcome {
+        self.run_observed().0
+    }
+
+    /// [`Verifier::run`], and what was observed.
+    pub fn run_observed(mut self) -> (Outcome, Option<Box<crate::observe::Observer>>) {
         let result = self.check();
         self.stats.insns_processed = self.insn_processed;
         let insn = usize::try_from(self.insn_idx).ok();
@@ -241,11 +248,12 @@ impl<'a> Verifier<'a> {
         };
         self.rewritten |= matches!(verdict, Verdict::Accept(_));
         self.print_stats();
-        Outcome {
+        let outcome = Outcome {
             verdict,
             stats: self.stats,
             log: self.log.text,
-        }
+        };
+        (outcome, self.observer)
     }
 
     /// `print_verification_stats`, without the time.
@@ -322,6 +330,7 @@ impl<'a> Verifier<'a> {
         self.compute_scc();
         self.compute_live_registers();
         self.mark_fastcall_patterns();
+        self.observe_everywhere();
         self.insn_idx = 0;
         self.check_common(0)?;
         self.check_subprog_bodies()?;
@@ -581,6 +590,7 @@ impl<'a> Verifier<'a> {
 
     /// `free_states`
     fn free_states(&mut self) {
+        self.observe_rest();
         self.stack.clear();
         self.explored.clear();
         self.scc.clear();

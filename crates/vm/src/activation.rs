@@ -77,6 +77,13 @@ impl Activation {
         *self.args_ref()
     }
 
+    /// The frames that wait for the innermost, the outermost first: where each goes on, and its R6 to
+    /// R10.
+    pub fn callers(&self) -> impl Iterator<Item = (u32, [u64; 5])> {
+        let frames = self.frames.iter();
+        frames.map(|f| (f.ret, [f.r6, f.r7, f.r8, f.r9, f.fp]))
+    }
+
     /// R1 to R5, where they are.
     #[inline(always)]
     pub(crate) fn args_ref(&self) -> &[u64; 5] {

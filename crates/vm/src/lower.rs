@@ -97,12 +97,18 @@ impl Image {
         let mut starts = vec![false; insns.len()];
         let mut at = 0;
         while at < insns.len() {
-            let (op, slots) = decode_any(insns, at)?;
             starts[at] = true;
-            code[at] = match rewrite(at) {
-                Rewrite::None => lower(at, op)?,
-                Rewrite::ProbeMem => probe(lower(at, op)?),
-                Rewrite::Dead => bad,
+            let rewrite = rewrite(at);
+            if rewrite == Rewrite::Dead {
+                // Linux does not look at what no way reaches either: it need not be an instruction.
+                at += insns[at].len_in_slots();
+                continue;
+            }
+            let (op, slots) = decode_any(insns, at)?;
+            let op = lower(at, op)?;
+            code[at] = match rewrite {
+                Rewrite::ProbeMem => probe(op),
+                Rewrite::None | Rewrite::Dead => op,
             };
             at += slots;
         }
