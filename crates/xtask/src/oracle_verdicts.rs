@@ -36,7 +36,7 @@ impl Row {
         let time = log
             .lines()
             .find_map(|l| l.strip_prefix("verification time "));
-        let told = log.lines().map(str::trim).filter(|l| !counted(l));
+        let mut told = log.lines().map(str::trim).filter(|l| !counted(l));
         Some(Row {
             file: file.to_owned(),
             program: program.to_owned(),
@@ -48,7 +48,7 @@ impl Row {
             micros: time?.split(' ').next()?.parse().ok()?,
             message: match errno {
                 0 => String::new(),
-                _ => told.last().unwrap_or_default().to_owned(),
+                _ => told.next_back().unwrap_or_default().to_owned(),
             },
         })
     }
