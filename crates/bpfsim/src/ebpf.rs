@@ -4,8 +4,8 @@ use crate::{Error, Map, Result, Sim};
 use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{
-    Config, Loaded, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId, ProgramInput,
-    ProgramOutput, SysOp, SysResult, mix,
+    Config, Loaded, MapId, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
+    ProgramInput, ProgramOutput, SysOp, SysResult, mix,
 };
 use bpfsim_loader::load;
 use std::sync::Arc;
@@ -230,13 +230,20 @@ impl Ebpf {
         let found =
             made().find(|(d, _)| d.name == name || d.section == name && d.kind.is_internal());
         match found {
-            Some((_, id)) => Ok(Map::new(self.sim.clone(), id)),
+            Some((_, id)) => Ok(self.made(id)),
             None => Err(Error::not_found(
                 "map",
                 name,
                 made().map(|(d, _)| d.name.as_str()),
             )),
         }
+    }
+
+    /// A map, with the descriptor that the load opened.
+    fn made(&self, id: MapId) -> Map {
+        let mut reused = self.parts.loaded.reused.iter();
+        let fd = reused.find(|(map, _)| *map == id).map(|(_, fd)| *fd);
+        Map::opened(self.sim.clone(), id, fd)
     }
 
     /// The maps that were made, in the object's order.
@@ -246,7 +253,7 @@ impl Ebpf {
             .maps
             .iter()
             .flatten()
-            .map(|&id| Map::new(self.sim.clone(), id))
+            .map(|&id| self.made(id))
     }
 
     /// A global variable's value.

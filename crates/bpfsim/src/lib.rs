@@ -29,6 +29,7 @@ mod error;
 mod machine;
 mod map;
 mod panics;
+mod readers;
 mod regressions;
 mod settings;
 mod setup;
@@ -48,8 +49,8 @@ pub use bpfsim_kernel::{
     Arg, AsyncKind, BOOTED, Blocked, Chance, Chances, Chooser, Config, Cpu, CtxId, Detectors,
     Element, Event, Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId,
     MapSpec, NoChances, OnUnsupported, Party, Place, Preemption, Prepared, ProgramInput,
-    ProgramOutput, Record, Redirect, RedirectKind, Rejection, Report, Route, RouteKind, SockId,
-    SockSpec, SockState, Standing, SysOp, SysResult, Trace, Wait, Warning, What, update,
+    ProgramOutput, Protection, Record, Redirect, RedirectKind, Rejection, Report, Route, RouteKind,
+    SockId, SockSpec, SockState, Standing, SysOp, SysResult, Trace, Wait, Warning, What, update,
 };
 /// Makes a test of a function: `#[bpfsim::test(random = 1000, pct = 3, exhaustive)]` on
 /// `fn name(sim: &Sim) -> Result<()>` makes the tests `name::random` (so many random orders),
@@ -65,6 +66,7 @@ pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use machine::Machine;
 pub use map::Map;
+pub use readers::{PerfBuffer, PerfEvent, RingBuf, UserRingBuf};
 pub use settings::shard as parse_shard;
 pub use sim::Sim;
 pub use task::{Task, TaskBuilder};

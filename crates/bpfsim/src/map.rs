@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{MapFd, MapId, MapSpec, SysOp, SysResult};
+use bpfsim_kernel::{MapFd, MapId, MapSpec, PerfRecord, SysOp, SysResult};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A map in a simulation.
@@ -10,11 +10,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub struct Map {
     sim: Sim,
     id: MapId,
+    /// The descriptor that stands for it here, if it is not the one that making it opened.
+    fd: Option<MapFd>,
 }
 
 impl Map {
     pub(crate) fn new(sim: Sim, id: MapId) -> Map {
-        Map { sim, id }
+        Map::opened(sim, id, None)
+    }
+
+    pub(crate) fn opened(sim: Sim, id: MapId, fd: Option<MapFd>) -> Map {
+        Map { sim, id, fd }
     }
 
     /// Its identity, as events name it.
@@ -37,7 +43,11 @@ impl Map {
         self.len() == 0
     }
 
-    fn refused(&self, op: &'static str) -> impl FnOnce(Errno) -> Error {
+    pub(crate) fn sim(&self) -> &Sim {
+        &self.sim
+    }
+
+    pub(crate) fn refused(&self, op: &'static str) -> impl FnOnce(Errno) -> Error {
         let map = self.spec().name;
         move |errno| Error::Map { map, op, errno }
     }
@@ -171,16 +181,15 @@ impl Map {
         done.map_err(self.refused("opening of perf events"))
     }
 
-    /// Takes all records out of the perf ring of a CPU; also how many were lost since last time
-    /// because there was no room.
+    /// Takes all samples out of the perf ring of a CPU; also how many were lost because there was
+    /// no room, as far as records say so. [`PerfBuffer`](crate::PerfBuffer) tells where.
     pub fn perf_records(&self, cpu: u32) -> Result<(Vec<Vec<u8>>, u64)> {
         let (mut records, mut lost) = (Vec::new(), 0);
         loop {
             let next = self.sim.kernel_mut().perf_read(self.id, cpu);
-            let (record, more) = next.map_err(self.refused("read of the perf ring"))?;
-            lost += more;
-            match record {
-                Some(record) => records.push(record),
+            match next.map_err(self.refused("read of the perf ring"))? {
+                Some(PerfRecord::Sample(sample)) => records.push(sample),
+                Some(PerfRecord::Lost(n)) => lost += n,
                 None => return Ok((records, lost)),
             }
         }
@@ -216,7 +225,7 @@ impl Map {
 
     /// The descriptor that loading the object opened.
     pub fn fd(&self) -> MapFd {
-        self.sim.kernel().map_fd(self.id)
+        self.fd.unwrap_or_else(|| self.sim.kernel().map_fd(self.id))
     }
 
     /// Closes the descriptor that loading the object opened, once. With the last user reference

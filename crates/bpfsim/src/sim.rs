@@ -4,7 +4,7 @@ use crate::ebpf::Parts;
 use crate::setup::{Came, Setup, Step};
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
-use crate::{Cache, EbpfLoader, Program, Result};
+use crate::{Cache, EbpfLoader, Error, Map, Program, Result};
 use bpfsim_explore::{Coverage, Seed, timeline::Timeline};
 use bpfsim_kernel::{
     Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, Record, SysOp,
@@ -241,6 +241,33 @@ impl Sim {
     /// The task that the test is.
     pub fn main_task(&self) -> Task {
         Task(self.kernel().main_task())
+    }
+
+    /// The map that an object pinned by its name (`LIBBPF_PIN_BY_NAME`): objects that are loaded
+    /// into one simulation share it.
+    ///
+    /// ```
+    /// let sim = bpfsim::Sim::new()?;
+    /// let object = include_bytes!("../../../fixtures/matrix/clang-22-v3/maps.bpf.o");
+    /// let first = bpfsim::Ebpf::load(&sim, object)?;
+    /// let second = bpfsim::Ebpf::load(&sim, object)?;
+    /// assert_eq!(first.map("pinned")?.id(), second.map("pinned")?.id());
+    /// sim.pinned("pinned")?.set(&[1u32, 2], &7u64)?;
+    /// assert_eq!(second.map("pinned")?.get::<_, u64>(&[1u32, 2])?, Some(7));
+    /// sim.unpin("pinned")?; // the next one that is loaded makes a map of its own
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn pinned(&self, name: &str) -> Result<Map> {
+        let found = self.kernel().pinned(name);
+        let id = found.ok_or_else(|| Error::not_found("pin", name, self.kernel().pins()))?;
+        Ok(Map::new(self.clone(), id))
+    }
+
+    /// Removes the pin of a map.
+    pub fn unpin(&self, name: &str) -> Result<()> {
+        let taken = self.kernel_mut().take_pin(name);
+        let id = taken.ok_or_else(|| Error::not_found("pin", name, self.kernel().pins()))?;
+        Map::new(self.clone(), id).unpin()
     }
 
     /// Writes to a task's user memory, mapping what is not mapped yet.

@@ -2,7 +2,7 @@
 
 use crate::{Cgroup, Error, File, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{Arg, Cpu, TaskId, TaskKind, TaskSpec};
+use bpfsim_kernel::{Arg, Cpu, Protection, TaskId, TaskKind, TaskSpec};
 use std::time::Duration;
 
 /// A task.
@@ -118,6 +118,11 @@ impl Task {
         sim.kernel_mut().set_user_regs(self.0, registers)
     }
 
+    /// References to it that programs and kptrs hold.
+    pub fn references(self, sim: &Sim) -> u32 {
+        sim.kernel().task_refs(self.0)
+    }
+
     /// Its pid.
     pub fn pid(self, sim: &Sim) -> u32 {
         sim.kernel().task_pid(self.0)
@@ -152,6 +157,35 @@ impl Task {
     /// It goes to sleep in a system call that signals interrupt and restart.
     pub fn sleep(self, sim: &Sim) -> Result<(), Errno> {
         sim.kernel_mut().task_sleep(self.0)
+    }
+
+    /// `munmap(2)` of the pages that a range of its memory touches.
+    ///
+    /// ```
+    /// use bpfsim::{Protection, Sim};
+    ///
+    /// let sim = Sim::new()?;
+    /// let task = sim.main_task();
+    /// sim.write_user(task, 0x5000, b"secret");
+    /// task.protect(&sim, 0x5000, 6, Protection::Read).unwrap(); // bpf_probe_write_user: -EFAULT
+    /// assert_eq!(task.read_memory(&sim, 0x5000, 6), Some(b"secret".to_vec()));
+    /// task.unmap(&sim, 0x5000, 6); // bpf_probe_read_user: -EFAULT
+    /// assert_eq!(task.read_memory(&sim, 0x5000, 6), None);
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn unmap(self, sim: &Sim, addr: u64, len: u64) {
+        sim.kernel_mut().unmap_user(self.0, addr, len);
+    }
+
+    /// `mprotect(2)` of the pages that a range of its memory touches. `ENOMEM` where some are not
+    /// mapped; those before them are changed.
+    pub fn protect(self, sim: &Sim, addr: u64, len: u64, to: Protection) -> Result<(), Errno> {
+        sim.kernel_mut().protect_user(self.0, addr, len, to)
+    }
+
+    /// What is in its memory; none where some of it is not mapped.
+    pub fn read_memory(self, sim: &Sim, addr: u64, len: u64) -> Option<Vec<u8>> {
+        sim.kernel().read_user(self.0, addr, len)
     }
 
     /// Takes the page of an address out of memory: who touches it where sleeping is allowed

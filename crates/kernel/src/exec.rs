@@ -647,6 +647,7 @@ impl Kernel {
             Running::Syscall => Ok(()),
         };
         self.spare_runs.push(run);
+        self.st.free_gone_maps(&mut self.mem);
         result
     }
 

@@ -13,10 +13,11 @@ use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
 use crate::shared::Shared;
 use crate::state::{CpuState, Cur, State};
 use crate::syscall::{Goal, Paused, SysOp, SysResult};
-use crate::task::{Task, TaskState, UserMem};
+use crate::task::{Task, TaskState};
 use crate::testrun::{Buffers, repeats, runs_bh_off};
 use crate::trace::Trace;
 use crate::types::Layouts;
+use crate::user_mem::UserMem;
 use crate::world::World;
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
@@ -163,6 +164,7 @@ impl Kernel {
             works: Default::default(),
             task_works: Default::default(),
             refs: Default::default(),
+            pins: std::collections::BTreeMap::new(),
             map_locks: Vec::new(),
             tasks_with_work: 0,
             explores: false,

@@ -215,7 +215,7 @@ fn copy_from_user_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Result<Fl
     if size == 0 {
         return Ok(Flow::Done(0));
     }
-    if st.user_fault(st.cur.task, from, 1) {
+    if st.user_fault_str(st.cur.task, from, size.into()) {
         return Ok(Flow::Suspend);
     }
     let bad = FaultKind::BadArgument {

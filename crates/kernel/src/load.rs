@@ -5,8 +5,10 @@ use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
 use crate::kfunc;
 use crate::map::{MapBtf, MapSpec};
+use crate::pin;
 use crate::prepare::{Prepared, Rejection, Standing};
 use crate::prog::{ProgCode, ProgMeta, code_address};
+use crate::refs::MapFd;
 use crate::since::Newer;
 use crate::verify::{is_frozen, map_spec};
 use bpfsim_abi::{AttachType, Errno, Func, KernelVersion, MapType};
@@ -24,6 +26,9 @@ use std::sync::Arc;
 pub struct Loaded {
     /// Map of each definition of the object; `None` for those that are not made.
     pub maps: Vec<Option<MapId>>,
+    /// Maps that were pinned already and are shared with whoever pinned them, each with the
+    /// descriptor that this load opened.
+    pub reused: Vec<(MapId, MapFd)>,
     /// Name and identity of each program that was loaded.
     pub programs: Vec<(String, ProgId)>,
 }
@@ -38,6 +43,16 @@ pub enum LoadError {
         map: String,
         /// What `BPF_MAP_CREATE` answers.
         errno: Errno,
+    },
+    /// The map that is pinned by this one's name is another kind of map.
+    #[error("map `{map}`: couldn't reuse pinned map at '{path}': parameter mismatch: {what}")]
+    Pinned {
+        /// The map.
+        map: String,
+        /// Where it is pinned.
+        path: String,
+        /// What differs: what the object wants, and what is there.
+        what: String,
     },
     /// bpfsim cannot do this yet.
     #[error("unsupported: {what}{}", .program.as_ref().map(|(p, i)| format!(" (program `{p}`, insn {i})")).unwrap_or_default())]
@@ -121,7 +136,9 @@ impl LoadError {
         match self {
             LoadError::Map { errno, .. } => kernel(*errno),
             LoadError::Object(e) => Some(e.errno() as u32),
-            LoadError::Core { .. } | LoadError::Newer { .. } => kernel(Errno::EINVAL),
+            LoadError::Core { .. } | LoadError::Newer { .. } | LoadError::Pinned { .. } => {
+                kernel(Errno::EINVAL)
+            }
             LoadError::Attach { .. } => kernel(Errno::ESRCH),
             LoadError::Rejected(r) => kernel(r.errno),
             LoadError::Unsupported { .. }
@@ -143,12 +160,13 @@ impl Kernel {
             })?;
         let kern_ops = object.kern_struct_ops(&self.layouts.btf)?;
         let mut maps = Vec::with_capacity(object.maps.len());
+        let mut reused = Vec::new();
         for (index, def) in object.maps.iter().enumerate() {
             maps.push(
                 if let Some(ops) = kern_ops.iter().find(|ops| ops.map == index) {
                     Some(self.create_struct_ops(def, ops)?)
                 } else if def.autocreate {
-                    Some(self.create_map(object, def)?)
+                    Some(self.pinned_or_new(object, def, &mut reused)?)
                 } else {
                     None
                 },
@@ -164,8 +182,12 @@ impl Kernel {
             }
         }
         self.fill_struct_ops(&kern_ops, &maps, &ids);
-        self.fill_maps(object, &maps, &ids)?;
-        Ok(Loaded { maps, programs })
+        self.fill_maps(object, &maps, &ids, &reused)?;
+        Ok(Loaded {
+            maps,
+            programs,
+            reused,
+        })
     }
 
     /// A struct_ops map, in the kernel's terms.
@@ -207,6 +229,40 @@ impl Kernel {
             }
             self.struct_ops_fill(map, &ops.value, &progs);
         }
+    }
+
+    /// `bpf_object__reuse_map`, or a new map, which is pinned then.
+    fn pinned_or_new(
+        &mut self,
+        object: &Object,
+        def: &MapDef,
+        reused: &mut Vec<(MapId, MapFd)>,
+    ) -> Result<MapId, LoadError> {
+        if !def.pin_by_name {
+            return self.create_map(object, def);
+        }
+        let path = pin::path(&def.name);
+        let map_type = MapType::from_u32(def.map_type);
+        if let (Some(&map), Some(map_type)) = (self.st.pins.get(&path), map_type) {
+            let wanted = map_spec(object, def, map_type, self.cpus.len() as u32);
+            let differs = pin::mismatch(&wanted, &self.st.maps[map.at()]);
+            if let Some(what) = differs {
+                let map = def.name.clone();
+                return Err(LoadError::Pinned { map, path, what });
+            }
+            let failed = |errno| LoadError::Map {
+                map: def.name.clone(),
+                errno,
+            };
+            reused.push((map, self.st.map_open(map).map_err(failed)?));
+            return Ok(map);
+        }
+        let map = self.create_map(object, def)?;
+        self.pin(map, &path).map_err(|errno| LoadError::Map {
+            map: def.name.clone(),
+            errno,
+        })?;
+        Ok(map)
     }
 
     fn create_map(&mut self, object: &Object, def: &MapDef) -> Result<MapId, LoadError> {
@@ -260,9 +316,15 @@ impl Kernel {
         object: &Object,
         maps: &[Option<MapId>],
         programs: &[Option<ProgId>],
+        reused: &[(MapId, MapFd)],
     ) -> Result<(), LoadError> {
         for (def, map) in object.maps.iter().zip(maps) {
             let Some(map) = *map else { continue };
+            // Maps that are shared keep what is in them, but for programs.
+            let shared = reused.iter().any(|(m, _)| *m == map);
+            if shared && def.map_type != MapType::ProgArray.number() {
+                continue;
+            }
             for slot in &def.values {
                 let number = match slot.value {
                     SlotValue::Map(index) => maps.get(index).copied().flatten().map(|id| id.0),

@@ -8,6 +8,7 @@ use crate::asynch::Callback;
 use crate::ids::{MapId, ProgId};
 use crate::state::State;
 use bpfsim_abi::Errno;
+use bpfsim_vm::GuestMem;
 
 /// A file descriptor of a map. Duplicates share one file description.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Refs {
     files: Vec<(MapId, u32)>,
     /// What each descriptor is of.
     fds: Vec<Option<u32>>,
+    /// Maps whose last reference is gone, and whose elements still own what they own.
+    gone: Vec<MapId>,
 }
 
 #[derive(Clone)]
@@ -73,7 +76,11 @@ impl Refs {
 
     fn put_map(&mut self, map: MapId) {
         if let Some(refs) = self.maps.get_mut(map.at()) {
+            let last = *refs == 1;
             *refs = refs.saturating_sub(1);
+            if last {
+                self.gone.push(map);
+            }
         }
     }
 
@@ -163,6 +170,21 @@ impl State {
         }
         self.refs.put_map(map);
         Ok(self.uref_put(map))
+    }
+
+    /// `bpf_map_free_deferred`: elements of maps that are gone give up the objects that they own.
+    pub fn free_gone_maps(&mut self, mem: &mut GuestMem) {
+        if self.refs.gone.is_empty() {
+            return;
+        }
+        for map in std::mem::take(&mut self.refs.gone) {
+            if !self.maps[map.at()].fields.owns() {
+                continue;
+            }
+            for value in self.maps[map.at()].values() {
+                self.free_owned_by(mem, map, value);
+            }
+        }
     }
 
     /// `BPF_OBJ_PIN`

@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub task_works: Pool<TaskWork>,
     /// Who keeps maps and programs.
     pub refs: Shared<Refs>,
+    /// Maps that are pinned by name, by their file in the BPF file system.
+    pub pins: BTreeMap<String, MapId>,
     /// Locks inside of maps that are held while their holder waits.
     pub map_locks: Vec<MapLock>,
     /// Tasks whose lists of task work are not empty.

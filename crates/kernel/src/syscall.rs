@@ -138,6 +138,12 @@ pub(crate) type Step<T> = Option<T>;
 impl State {
     /// Begins a system call, or goes on with it.
     pub(crate) fn sys_step(&mut self, mem: &mut GuestMem, op: &SysOp) -> Step<SysResult> {
+        let result = self.sys_op(mem, op)?;
+        self.free_gone_maps(mem);
+        Some(result)
+    }
+
+    fn sys_op(&mut self, mem: &mut GuestMem, op: &SysOp) -> Step<SysResult> {
         Some(match op {
             SysOp::TestRun { .. } => SysResult::Failed(Errno::EINVAL),
             SysOp::MapLookup { map, key } => match self.sys_lookup(mem, *map, key, 0) {

@@ -3,14 +3,11 @@
 use crate::asynch::Handle;
 use crate::ids::{CgroupId, Cpu, CtxId, FileId, TaskId};
 use crate::kernel::Kernel;
-use crate::shared::Shared;
 use crate::state::State;
 use crate::types::Shown;
+use crate::user_mem::{Protection, UserMem};
 use bpfsim_abi::Errno;
 use bpfsim_abi::ctx::PT_REGS_NAMES;
-use std::collections::BTreeMap;
-
-const PAGE: u64 = 4096;
 
 /// A task as `bpf_get_current_task_btf` shows it.
 #[derive(Clone)]
@@ -121,63 +118,6 @@ impl TaskSpec {
     }
 }
 
-/// User memory of one task: pages that were written or mapped; all else faults.
-#[derive(Default, Clone)]
-pub(crate) struct UserMem {
-    pages: BTreeMap<u64, Shared<[u8; PAGE as usize]>>,
-    /// Pages that are not in memory yet, and how long it takes to bring them in, in ns.
-    absent: BTreeMap<u64, u64>,
-}
-
-impl UserMem {
-    /// Maps what is not mapped yet and writes.
-    pub fn write(&mut self, addr: u64, bytes: &[u8]) {
-        for (i, &b) in bytes.iter().enumerate() {
-            let at = addr.wrapping_add(i as u64);
-            let page = self
-                .pages
-                .entry(at / PAGE)
-                .or_insert_with(|| Shared::new([0; PAGE as usize]));
-            page[(at % PAGE) as usize] = b;
-        }
-    }
-
-    /// The first area of memory that ends after an address: pages without a gap.
-    pub fn area_after(&self, addr: u64) -> Option<std::ops::Range<u64>> {
-        let mut first = addr / PAGE;
-        while self.pages.contains_key(&first) && first > 0 && self.pages.contains_key(&(first - 1))
-        {
-            first -= 1;
-        }
-        let (&start, _) = self.pages.range(first..).next()?;
-        let mut end = start;
-        while self.pages.contains_key(&end) {
-            end += 1;
-        }
-        Some(start * PAGE..end * PAGE)
-    }
-
-    /// One byte, or `None` where nothing is mapped.
-    pub fn byte(&self, addr: u64) -> Option<u8> {
-        Some(self.pages.get(&(addr / PAGE))?[(addr % PAGE) as usize])
-    }
-
-    /// The page of an address is brought in only when it is touched.
-    pub fn page_out(&mut self, addr: u64, ns: u64) {
-        self.absent.insert(addr / PAGE, ns);
-    }
-
-    /// Begins to bring in the first absent page of a range; gives how long that takes, in ns.
-    pub fn fault(&mut self, addr: u64, len: u64) -> Option<u64> {
-        if self.absent.is_empty() {
-            return None;
-        }
-        let last = addr.saturating_add(len.saturating_sub(1)) / PAGE;
-        let (&page, _) = self.absent.range(addr / PAGE..=last).next()?;
-        self.absent.remove(&page)
-    }
-}
-
 impl Task {
     /// It has user memory (`task->mm`).
     pub fn has_mm(&self) -> bool {
@@ -220,6 +160,14 @@ impl State {
         let until = self.cpu().clock.saturating_add(ns);
         self.cur.wait = Some(crate::choose::Wait::Sleep(until));
         true
+    }
+
+    /// As [`State::user_fault`], of a string with its NUL.
+    pub fn user_fault_str(&mut self, task: TaskId, addr: u64, most: u64) -> bool {
+        let user = &self.tasks[task.at()].user;
+        let byte = |i: &u64| matches!(user.byte(addr.wrapping_add(*i)), None | Some(0));
+        let len = (0..most).find(byte).map_or(most, |i| i + 1);
+        self.user_fault(task, addr, len)
     }
 
     /// A task has work to run.
@@ -390,6 +338,33 @@ impl Kernel {
             self.mem.write_u64(at + 8 * reg as u64, *value);
         }
         Ok(())
+    }
+
+    /// `munmap(2)` of the pages that a range touches: reading and writing there faults.
+    pub fn unmap_user(&mut self, task: TaskId, addr: u64, len: u64) {
+        self.st.tasks[task.at()].user.unmap(addr, len);
+    }
+
+    /// `mprotect(2)` of the pages that a range touches. `ENOMEM` where some are not mapped.
+    pub fn protect_user(
+        &mut self,
+        task: TaskId,
+        addr: u64,
+        len: u64,
+        to: Protection,
+    ) -> Result<(), Errno> {
+        self.st.tasks[task.at()].user.protect(addr, len, to)
+    }
+
+    /// What is at a place of a task's memory; none where it is not mapped.
+    pub fn read_user(&self, task: TaskId, addr: u64, len: u64) -> Option<Vec<u8>> {
+        let user = &self.st.tasks[task.at()].user;
+        (0..len).map(|i| user.raw(addr.wrapping_add(i))).collect()
+    }
+
+    /// References that programs and kptrs hold of a task.
+    pub fn task_refs(&self, task: TaskId) -> u32 {
+        self.st.tasks[task.at()].refs
     }
 
     /// A task's pid.

@@ -2,6 +2,7 @@
 //! returned on Linux.
 
 use bpfsim::{Config, EbpfLoader, Error, ProgramInput, Seed, Sim};
+use bpfsim_btf::{Kind, Type};
 use bpfsim_loader::{RelocKind, SlotValue};
 use std::collections::BTreeMap;
 use std::fs;
@@ -112,6 +113,20 @@ fn called(object: &[u8], program: &str) -> Vec<String> {
         .collect()
 }
 
+/// The file whose types the selftests' runner resolves a program's relocations against
+/// (`__btf_path`), where it names one.
+fn types(object: &[u8], program: &str) -> Option<String> {
+    let object = bpfsim_loader::load(object).ok()?;
+    let btf = object.btf?;
+    let func = btf.find(program, Kind::Func)?;
+    let tags = btf.iter().filter_map(|(_, t)| match t {
+        Type::DeclTag { name, ty, .. } if ty == func => Some(name),
+        _ => None,
+    });
+    let mut paths = tags.filter_map(|tag| tag.strip_prefix("comment:test_btf_path="));
+    paths.next().map(str::to_string)
+}
+
 /// What the selftests' runner puts into some maps first: a bound, and a mark behind it.
 fn test_value() -> [u8; 48] {
     let mut value = [0; 48];
@@ -133,6 +148,12 @@ fn run(dir: &Path, row: &Row) -> Result<u32, String> {
         let mut loader = EbpfLoader::new().only(row.program);
         for name in called(&bytes, row.program) {
             loader = loader.only(&name);
+        }
+        if let Some(btf) = types(&bytes, row.program)
+            .and_then(|file| fs::read(dir.join(file)).ok())
+            .and_then(|bytes| bpfsim_loader::load(&bytes).ok()?.btf)
+        {
+            loader = loader.btf(btf);
         }
         let mut bpf = loader.load(&sim, &bytes)?;
         for name in ["map_array_48b", "map_array_ro"] {

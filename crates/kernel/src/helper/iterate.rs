@@ -217,14 +217,14 @@ pub(super) fn find_vma(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
     let task = a.task(st, 1)?;
     let task = &st.tasks[task.at()];
     let area = task.user.area_after(a.r[1]);
-    let area = area.filter(|area| task.has_mm() && area.contains(&a.r[1]));
+    let area = area.filter(|(area, _)| task.has_mm() && area.contains(&a.r[1]));
     let Some(area) = area else {
         return errno(Errno::ENOENT);
     };
     let Some(vma) = st.buffer(mem, st.objects.vma.size) else {
         return errno(Errno::ENOMEM);
     };
-    st.fill_vma(mem, vma, &area);
+    st.fill_vma(mem, vma, &area.0, area.1);
     let over = Over::Once([a.r[0], vma, a.r[3]]);
     Ok(begin(
         st,

@@ -178,17 +178,10 @@ pub(super) fn probe_read_user_str(st: &mut State, mem: &mut GuestMem, a: &Args) 
     copy_str(st, mem, a, a.r[2], space)
 }
 
-/// `bpf_probe_write_user`: writes what is mapped, `EFAULT` otherwise.
+/// `bpf_probe_write_user`: up to where writing faults.
 pub(super) fn probe_write_user(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let bytes = a.bytes(mem, 2, a.r[2] as u32 as u64)?;
-    let user = &mut st.tasks[st.cur.task.at()].user;
-    let mapped = (0..bytes.len() as u64).all(|i| user.byte(a.r[0].wrapping_add(i)).is_some());
-    if mapped {
-        user.write(a.r[0], &bytes);
-    }
-    Ok(Flow::Done(ret(if mapped {
-        Ok(0)
-    } else {
-        Err(Errno::EFAULT)
-    })))
+    let whole = st.tasks[st.cur.task.at()].user.store(a.r[0], &bytes) == bytes.len();
+    let result = if whole { Ok(0) } else { Err(Errno::EFAULT) };
+    Ok(Flow::Done(ret(result)))
 }

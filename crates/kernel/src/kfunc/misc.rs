@@ -109,7 +109,7 @@ fn copy_from_user_task_str(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<
     if size == 0 {
         return done32(Ok(0));
     }
-    if st.user_fault(task, a.r[2], 1) {
+    if st.user_fault_str(task, a.r[2], size) {
         return Ok(Flow::Suspend);
     }
     let result = read_string(st, mem, a, (to, size), a.r[2], Space::User(task))?;

@@ -130,11 +130,11 @@ fn vma_next(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let (Some(task), Some(from)) = (task, mem.read_u64(at.wrapping_add(8))) else {
         return Ok(Flow::Done(0));
     };
-    let Some(area) = task.user.area_after(from) else {
+    let Some((area, protection)) = task.user.area_after(from) else {
         return Ok(Flow::Done(0));
     };
     mem.write_u64(at + 8, area.end);
-    st.fill_vma(mem, at + 16, &area);
+    st.fill_vma(mem, at + 16, &area, protection);
     Ok(Flow::Done(at + 16))
 }
 

@@ -35,6 +35,7 @@ pub(crate) use arena::Arena;
 pub(crate) use btf::{has_types, value_fields};
 pub use create::{MapBtf, MapSpec};
 pub(crate) use ops::{Cx, Freed, MapOps, Op};
+pub use perf::PerfRecord;
 pub(crate) use ringbuf::{Peek, Ringbuf};
 pub use struct_ops::StructOpsMember;
 pub(crate) use sys::Waits;

@@ -10,14 +10,36 @@ use std::collections::VecDeque;
 const RING: usize = 64 * 4096;
 /// `struct perf_event_header`, and the size before the data.
 const HEADER: usize = 12;
+/// `PERF_RECORD_LOST`: header, id, number.
+const LOST: usize = 24;
+
+/// A record of a perf ring.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PerfRecord {
+    /// `PERF_RECORD_SAMPLE`: what a program wrote, filled up so that it ends 4 bytes after a
+    /// multiple of 8.
+    Sample(Vec<u8>),
+    /// `PERF_RECORD_LOST`: so many samples found no room before the next one.
+    Lost(u64),
+}
+
+impl PerfRecord {
+    /// What it takes of the ring.
+    fn size(&self) -> usize {
+        match self {
+            PerfRecord::Sample(sample) => HEADER + sample.len(),
+            PerfRecord::Lost(_) => LOST,
+        }
+    }
+}
 
 /// An event and its ring.
 #[derive(Clone, Default)]
 pub(crate) struct Perf {
     cpu: Cpu,
-    records: VecDeque<Vec<u8>>,
+    records: VecDeque<PerfRecord>,
     bytes: usize,
-    /// Records for which there was no room, since they were asked for last.
+    /// Samples for which there was no room, since the last one for which there was.
     lost: u64,
 }
 
@@ -29,37 +51,35 @@ impl Perf {
         }
     }
 
-    /// `perf_event_output` of an event that counts on its own CPU only.
-    pub fn output(&mut self, cpu: Cpu, sample: Vec<u8>) -> Result<(), Errno> {
+    /// `perf_event_output` of an event that counts on its own CPU only. That samples were lost is
+    /// said before the next one that fits.
+    pub fn output(&mut self, cpu: Cpu, mut sample: Vec<u8>) -> Result<(), Errno> {
         if self.cpu != cpu {
             return Err(Errno::EOPNOTSUPP);
         }
-        let len = size(&sample);
-        if self.bytes + len > RING {
+        let whole = (HEADER + sample.len()).next_multiple_of(8);
+        sample.resize(whole - HEADER, 0);
+        let lost = (self.lost > 0).then_some(PerfRecord::Lost(self.lost));
+        let sample = PerfRecord::Sample(sample);
+        let len = sample.size() + lost.as_ref().map_or(0, PerfRecord::size);
+        // `CIRC_SPACE`: a ring is never quite full.
+        if self.bytes + len >= RING {
             self.lost += 1;
             return Err(Errno::ENOSPC);
         }
         self.bytes += len;
+        self.lost = 0;
+        self.records.extend(lost);
         self.records.push_back(sample);
         Ok(())
     }
 
     /// The oldest record.
-    pub fn read(&mut self) -> Option<Vec<u8>> {
-        let sample = self.records.pop_front()?;
-        self.bytes -= size(&sample);
-        Some(sample)
+    pub fn read(&mut self) -> Option<PerfRecord> {
+        let record = self.records.pop_front()?;
+        self.bytes -= record.size();
+        Some(record)
     }
-
-    /// How many records were lost since this was asked last.
-    pub fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
-    }
-}
-
-/// What a record takes of the ring.
-fn size(sample: &[u8]) -> usize {
-    (HEADER + sample.len()).next_multiple_of(8)
 }
 
 impl Map {
@@ -97,15 +117,24 @@ mod tests {
         let mut perf = Perf::new(Cpu(1));
         assert_eq!(perf.output(Cpu(0), vec![1]), Err(Errno::EOPNOTSUPP));
         let sample = |n: u8| vec![n; 4096 - HEADER];
-        for n in 0..64 {
+        let read = |n: u8| Some(PerfRecord::Sample(sample(n)));
+        for n in 0..63 {
             perf.output(Cpu(1), sample(n)).unwrap();
         }
-        assert_eq!(perf.output(Cpu(1), vec![]), Err(Errno::ENOSPC));
-        assert_eq!(perf.take_lost(), 1);
-        assert_eq!(perf.read(), Some(sample(0)));
+        // One byte of the ring stays free.
+        assert_eq!(perf.output(Cpu(1), sample(63)), Err(Errno::ENOSPC));
+        assert_eq!(perf.output(Cpu(1), sample(63)), Err(Errno::ENOSPC));
+        assert_eq!(perf.read(), read(0));
         perf.output(Cpu(1), sample(64)).unwrap();
-        let rest: Vec<_> = std::iter::from_fn(|| perf.read()).collect();
-        assert_eq!(rest, (1..=64).map(sample).collect::<Vec<_>>());
-        assert_eq!(perf.take_lost(), 0);
+        for n in 1..63 {
+            assert_eq!(perf.read(), read(n));
+        }
+        assert_eq!(perf.read(), Some(PerfRecord::Lost(2)));
+        assert_eq!(perf.read(), read(64));
+        assert_eq!((perf.read(), perf.bytes), (None, 0));
+        perf.output(Cpu(1), vec![7; 10]).unwrap();
+        let mut padded = vec![7; 10];
+        padded.extend([0; 2]);
+        assert_eq!(perf.read(), Some(PerfRecord::Sample(padded)));
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Ringbuf {
     pending: u64,
     /// How often pollers were woken.
     pub wakeups: u64,
+    /// Records that there was no room for. Linux does not count them.
+    pub dropped: u64,
     /// A callback has a sample of this user ring buffer.
     draining: bool,
 }
@@ -64,6 +66,7 @@ impl Ringbuf {
             producer: 0,
             pending: 0,
             wakeups: 0,
+            dropped: 0,
             draining: false,
         })
     }
@@ -79,6 +82,12 @@ impl Ringbuf {
 
     /// `__bpf_ringbuf_reserve`: the address of a new record's data.
     pub fn reserve(&mut self, mem: &mut GuestMem, size: u64) -> Option<u64> {
+        let made = self.try_reserve(mem, size);
+        self.dropped += u64::from(made.is_none());
+        made
+    }
+
+    fn try_reserve(&mut self, mem: &mut GuestMem, size: u64) -> Option<u64> {
         let len = (size + HDR).next_multiple_of(8);
         if size > MAX_RECORD || len > self.size {
             return None;
@@ -267,6 +276,6 @@ mod tests {
             assert_eq!(rb.consume(&mem), second);
             assert_eq!(rb.query(0), 0);
         }
-        assert_eq!(rb.wakeups, 100);
+        assert_eq!((rb.wakeups, rb.dropped), (100, 101));
     }
 }

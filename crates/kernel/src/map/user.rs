@@ -1,5 +1,6 @@
 //! What user space does with maps.
 
+use super::perf::PerfRecord;
 use super::sys::Batch;
 use super::{BatchCmd, BatchOut, Map, MapBtf, MapSpec};
 use crate::ids::{Cpu, MapId};
@@ -171,6 +172,24 @@ impl Kernel {
         Ok(rb.wakeups)
     }
 
+    /// How many records programs could not put into a ring buffer because there was no room.
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of map.
+    pub fn ringbuf_dropped(&mut self, map: MapId) -> Result<u64, Errno> {
+        let rb = self.st.maps[map.at()].ringbuf().ok_or(Errno::EINVAL)?;
+        Ok(rb.dropped)
+    }
+
+    /// Bytes of a ring buffer that wait to be read, as `bpf_ringbuf_query` counts them.
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of map.
+    pub fn ringbuf_unread(&mut self, map: MapId) -> Result<u64, Errno> {
+        let rb = self.st.maps[map.at()].ringbuf().ok_or(Errno::EINVAL)?;
+        Ok(rb.query(0))
+    }
+
     /// Puts a sample into a user ring buffer (`user_ring_buffer__submit`).
     ///
     /// # Errors
@@ -193,13 +212,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// The oldest record in the ring at an index of a perf event array, taken out, and how many
-    /// were lost since.
+    /// The oldest record in the ring at an index of a perf event array, taken out.
     ///
     /// # Errors
     /// `EINVAL` for another kind of map, `ENOENT` where no event was opened.
-    pub fn perf_read(&mut self, map: MapId, index: u32) -> Result<(Option<Vec<u8>>, u64), Errno> {
+    pub fn perf_read(&mut self, map: MapId, index: u32) -> Result<Option<PerfRecord>, Errno> {
         let perf = self.st.maps[map.at()].perf(index).ok_or(Errno::EINVAL)??;
-        Ok((perf.read(), perf.take_lost()))
+        Ok(perf.read())
     }
 }

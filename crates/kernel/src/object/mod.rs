@@ -12,6 +12,7 @@ use crate::field::Fields;
 use crate::ids::{Cpu, MapId, TaskId};
 use crate::kernel::Kernel;
 use crate::state::State;
+use crate::user_mem::Protection;
 use bpfsim_btf::fields::{FieldKind, FieldMask, parse_fields_in};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_vm::{Area, GuestMem};
@@ -202,13 +203,18 @@ impl State {
     }
 
     /// Writes a `struct vm_area_struct`.
-    pub fn fill_vma(&self, mem: &mut GuestMem, at: u64, area: &Range<u64>) {
-        /// `VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE`
-        const FLAGS: u64 = 0x33;
+    pub fn fill_vma(&self, mem: &mut GuestMem, at: u64, area: &Range<u64>, may: Protection) {
+        // `VM_MAYREAD | VM_MAYWRITE`, and `VM_READ`, `VM_WRITE` before them.
+        let flags = 0x30
+            | match may {
+                Protection::None => 0,
+                Protection::Read => 1,
+                Protection::ReadWrite => 3,
+            };
         let vma = self.objects.vma;
         mem.write_u64(at + vma.start as u64, area.start);
         mem.write_u64(at + vma.end as u64, area.end);
-        mem.write_u64(at + vma.flags as u64, FLAGS);
+        mem.write_u64(at + vma.flags as u64, flags);
     }
 
     /// `bpf_obj_new`, and with `percpu` `bpf_percpu_obj_new`: the address or 0. `None` for a type
