@@ -222,6 +222,11 @@ pub static HELPERS: &[(Func, Status)] = &[
         Partial("one table of rules: local, then main; no nexthop groups, no tunnels"),
     ),
     (Func::SockFromFile, Partial("no file is a socket's")),
+    (Func::GetFuncIp, Done),
+    (Func::GetAttachCookie, Done),
+    (Func::GetFuncArg, Done),
+    (Func::GetFuncRet, Done),
+    (Func::GetFuncArgCnt, Done),
 ];
 
 /// Kfuncs: which, and whether it runs.

@@ -36,8 +36,8 @@ pub struct Program<'a> {
 
 /// A program, to run it.
 pub struct ProgramMut<'a> {
-    id: ProgId,
-    sim: &'a Sim,
+    pub(crate) id: ProgId,
+    pub(crate) sim: &'a Sim,
 }
 
 /// Loads objects otherwise than [`Ebpf::load`] does.
@@ -340,6 +340,11 @@ impl Program<'_> {
 }
 
 impl ProgramMut<'_> {
+    /// Name of its function.
+    pub fn name(&self) -> String {
+        self.sim.kernel().prog_name(self.id).to_string()
+    }
+
     /// True when its input is a packet.
     pub fn takes_packet(&self) -> bool {
         self.sim.kernel().takes_packet(self.id)

@@ -67,6 +67,23 @@ pub enum Error {
         /// What it answers.
         errno: Errno,
     },
+    /// A program could not be attached.
+    #[error("program `{program}`: {error}")]
+    Attach {
+        /// The program.
+        program: String,
+        /// Why.
+        error: bpfsim_kernel::AttachError,
+    },
+    /// A hook could not be made to happen.
+    #[error("{hook}: {errno:?}")]
+    Fire {
+        /// The hook.
+        hook: String,
+        /// Why: `ENODEV` for a device or cgroup that there is not, `EINVAL` for an input that it
+        /// cannot have.
+        errno: Errno,
+    },
     /// bpfsim cannot do this.
     #[error("unsupported: {what}")]
     Unsupported {

@@ -26,6 +26,7 @@ mod cache;
 mod check;
 mod ebpf;
 mod error;
+mod hook;
 mod machine;
 mod map;
 mod panics;
@@ -38,7 +39,7 @@ mod task;
 mod user;
 mod world;
 
-pub use bpfsim_abi::{Errno, KernelVersion};
+pub use bpfsim_abi::{AttachType, Errno, KernelVersion};
 pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::timeline;
@@ -64,6 +65,10 @@ pub use check::{
 };
 pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
+pub use hook::{
+    AttachError, AttachOpts, Fired, FiredRun, Hook, Link, LinkId, ProgId, Relative, StructOps,
+    attach_flags,
+};
 pub use machine::Machine;
 pub use map::Map;
 pub use readers::{PerfBuffer, PerfEvent, RingBuf, UserRingBuf};

@@ -38,17 +38,21 @@ impl Random {
     }
 }
 
-/// True for timers that are not due by any clock of those that execute.
+/// True for what comes by itself at its time.
+fn is_timed(c: &Choice) -> bool {
+    matches!(c.next, Next::Start(Starts::Timers | Starts::Interrupt))
+}
+
+/// True for timers and interrupts that are not due by any clock of those that execute.
 pub(crate) fn is_early(choice: &Choice, choices: &[Choice]) -> bool {
-    let timers = |c: &Choice| c.next == Next::Start(Starts::Timers);
+    let timers = is_timed;
     let now = choices.iter().filter(|c| !timers(c)).map(|c| c.at).max();
     timers(choice) && now.is_some_and(|now| choice.at > now)
 }
 
 impl Chooser for Random {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
-        let timers = Next::Start(Starts::Timers);
-        if offer.choices.iter().all(|c| c.next != timers) {
+        if !offer.choices.iter().any(is_timed) {
             return self.rng.below(offer.choices.len() as u32) as usize;
         }
         let mut weights = smallvec::SmallVec::<[u32; 8]>::new();

@@ -47,7 +47,7 @@ impl Last {
     pub fn goes_on(&self, choice: &Choice) -> bool {
         let begins = matches!(
             choice.next,
-            Next::Start(Starts::Timers | Starts::Work | Starts::TaskWork)
+            Next::Start(Starts::Timers | Starts::Interrupt | Starts::Work | Starts::TaskWork)
         );
         let began = self.began && choice.cpu == self.cpu;
         !begins && (began || choice.id == self.id)

@@ -35,6 +35,8 @@ pub enum Starts {
     Program,
     /// The soft interrupt in which timers expire.
     Timers,
+    /// An interrupt in which a hook happens.
+    Interrupt,
     /// A kworker, with the first work item in its queue.
     Work,
     /// The task work of a task on its way to user mode.
@@ -199,7 +201,7 @@ impl Usual {
     /// preempts a task that returns to user mode), then task work; then the lower CPU.
     pub fn pick(choices: &[Choice]) -> usize {
         let rank = |next: Next| match next {
-            Next::Start(Starts::Timers) => 0,
+            Next::Start(Starts::Timers | Starts::Interrupt) => 0,
             Next::Start(Starts::Work | Starts::Resume) => 2,
             Next::Start(Starts::TaskWork) => 3,
             _ => 1,

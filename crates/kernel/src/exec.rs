@@ -40,6 +40,12 @@ impl Kernel {
                 });
                 self.next_timer(cpu)?;
             }
+            Do::Interrupt(i, at) => {
+                self.reach(cpu, at);
+                if let Some(irq) = self.cpus[cpu.at()].interrupts.remove(i) {
+                    self.begin_fire(cpu, irq.fire)?;
+                }
+            }
             Do::Syscall => self.syscall(cpu)?,
             Do::Enter(i) => {
                 let Some(call) = self.cpus[cpu.at()].queue.remove(i) else {
@@ -284,7 +290,7 @@ impl Kernel {
         }
     }
 
-    fn out_of_memory(&self, _: MemError) -> Failure {
+    pub(crate) fn out_of_memory(&self, _: MemError) -> Failure {
         let fault = Fault {
             pc: 0,
             kind: FaultKind::MemoryLimit,
@@ -293,7 +299,15 @@ impl Kernel {
     }
 
     /// Puts a new run on top of a CPU's stack.
-    fn push(&mut self, cpu: Cpu, cur: Cur, entry: u32, args: [u64; 5], stack: u32, what: Running) {
+    pub(crate) fn push(
+        &mut self,
+        cpu: Cpu,
+        cur: Cur,
+        entry: u32,
+        args: [u64; 5],
+        stack: u32,
+        what: Running,
+    ) {
         let mut act = Activation::new(entry, args, self.stacks[stack as usize]);
         act.prog = cur.prog.0;
         let next = Next::Start(Starts::Program);
@@ -324,7 +338,7 @@ impl Kernel {
         self.cpus[cpu.at()].stack.push(index);
     }
 
-    fn take_stack(&mut self) -> Result<u32, Failure> {
+    pub(crate) fn take_stack(&mut self) -> Result<u32, Failure> {
         if let Some(stack) = self.free_stacks.pop() {
             return Ok(stack);
         }
@@ -416,7 +430,7 @@ impl Kernel {
     }
 
     /// A lane for an execution that begins, where somebody wants to know of races.
-    fn lane(&mut self, cpu: Cpu, task: Option<TaskId>) -> u16 {
+    pub(crate) fn lane(&mut self, cpu: Cpu, task: Option<TaskId>) -> u16 {
         match self.st.watch.races_on {
             true => self.st.watch.races.begin(cpu, task),
             false => NO_LANE,
@@ -433,7 +447,7 @@ impl Kernel {
         races.end(cur.lane, cur.cpu, cur.task);
     }
 
-    fn event(&mut self, cur: &Cur, what: What) {
+    pub(crate) fn event(&mut self, cur: &Cur, what: What) {
         let at = self.st.cpus[cur.cpu.at()].clock;
         let (cpu, ctx, level) = (cur.cpu, cur.id, cur.level);
         self.st.trace.push(crate::trace::Event {
@@ -480,7 +494,7 @@ impl Kernel {
     }
 
     /// `current` on a CPU, as an interrupt sees it.
-    fn current_task(&self, cpu: Cpu) -> TaskId {
+    pub(crate) fn current_task(&self, cpu: Cpu) -> TaskId {
         let runs = &self.cpus[cpu.at()];
         let bottom = runs.stack.first().and_then(|&i| self.runs[i].as_ref());
         match (bottom, &runs.thread.syscall, runs.thread.sweeping) {
@@ -511,6 +525,10 @@ impl Kernel {
         }
         s.phase = Phase::Running;
         let (id, bh_off) = (s.id.child(s.left), s.bh_off);
+        if let SysOp::Fire { hook, input } = &mut s.op {
+            let (hook, input) = (hook.clone(), std::mem::take(input));
+            return self.fire_in_syscall(cpu, id, hook, input);
+        }
         let SysOp::TestRun { prog, input } = &mut s.op else {
             let id = s.id;
             let cur = Cur {
@@ -523,13 +541,7 @@ impl Kernel {
         let (prog, input) = (*prog, std::mem::take(input));
         let retval = input.retval;
         let kept = s.ctx.take();
-        if self
-            .cpus
-            .iter()
-            .all(|c| c.stack.is_empty() && c.parked.is_empty())
-        {
-            self.st.objects.grace_period();
-        }
+        self.maybe_grace_period();
         let stack = self.take_stack()?;
         let (r1, ctx) = match kept {
             Some((r1, mut ctx)) => {
@@ -559,6 +571,14 @@ impl Kernel {
         self.event(&cur, What::ProgramStart { name });
         self.push(cpu, cur, 0, [r1, 0, 0, 0, 0], stack, Running::Program(r1));
         Ok(())
+    }
+
+    /// Nothing executes: whoever waits for readers of RCU need not any more.
+    pub(crate) fn maybe_grace_period(&mut self) {
+        let idle = |c: &crate::run::CpuRuns| c.stack.is_empty() && c.parked.is_empty();
+        if self.cpus.iter().all(idle) {
+            self.st.objects.grace_period();
+        }
     }
 
     /// Runs a task's next item of task work, in sweeps, last scheduled first; without any left
@@ -602,6 +622,10 @@ impl Kernel {
         self.cpus[cpu.at()].stack.pop();
         self.free_runs.push(index);
         self.free_stacks.push(run.stack);
+        if let Running::Hook(fire) = &run.what {
+            // What the hook itself held off.
+            self.st.cur.preempt_off -= fire.holds_preemption_off();
+        }
         if let Some(what) = left_over(&self.st.cur) {
             return Err(self.failure(FailureKind::LeftOver(what), Some(run.act.pc)));
         }
@@ -611,7 +635,7 @@ impl Kernel {
         let return_value = r0 as u32;
         let meta = &self.st.progs[self.st.cur.prog.at()];
         match &run.what {
-            Running::Program(_) => {
+            Running::Program(_) | Running::Hook(_) => {
                 let name = meta.name.clone();
                 self.st.event(What::ProgramEnd { name, return_value });
             }
@@ -644,6 +668,7 @@ impl Kernel {
                 let r1 = *r1;
                 self.program_ended(cpu, &mut run, r1, return_value)
             }
+            Running::Hook(_) => self.hooked_ended(cpu, &mut run, return_value),
             Running::Syscall => Ok(()),
         };
         self.spare_runs.push(run);
@@ -663,10 +688,7 @@ impl Kernel {
         let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
             return Ok(());
         };
-        let kept = run.cur.storage.iter().map(|(_, at)| *at);
-        for at in kept.chain([run.cur.kern_ctx]) {
-            self.st.obj_drop(&mut self.mem, at);
-        }
+        self.drop_kept(run);
         self.st.seq_out.extend_from_slice(&run.cur.seq);
         let seq = std::mem::take(&mut run.cur.seq);
         let meta = &self.st.progs[run.cur.prog.at()];
@@ -690,20 +712,29 @@ impl Kernel {
         }
         let bh_off = s.bh_off;
         self.cpus[cpu.at()].thread.syscall = Some(s);
-        if bh_off
-            && self
-                .st
-                .timer_next(cpu)
-                .is_some_and(|d| d <= self.st.cpus[cpu.at()].clock)
-        {
-            let state = &mut self.st.cpus[cpu.at()];
-            state.softirq = Some(Softirq {
-                now: state.clock,
-                passes: 1,
-            });
-            return self.next_timer(cpu);
+        match bh_off {
+            true => self.let_bottom_halves_in(cpu),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What helpers made for a program as long as it runs is given back.
+    pub(crate) fn drop_kept(&mut self, run: &Run) {
+        let kept = run.cur.storage.iter().map(|(_, at)| *at);
+        for at in kept.chain([run.cur.kern_ctx]) {
+            self.st.obj_drop(&mut self.mem, at);
+        }
+    }
+
+    /// Bottom halves are on again: timers that are due expire at once.
+    pub(crate) fn let_bottom_halves_in(&mut self, cpu: Cpu) -> Result<(), Failure> {
+        let state = &mut self.st.cpus[cpu.at()];
+        let now = state.clock;
+        if self.st.timer_next(cpu).is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        self.st.cpus[cpu.at()].softirq = Some(Softirq { now, passes: 1 });
+        self.next_timer(cpu)
     }
 }
 
@@ -712,7 +743,7 @@ fn async_kind(what: &Running) -> (AsyncKind, Element) {
         Running::Timer(_, e) => (AsyncKind::Timer, e.clone()),
         Running::Work(_, e) => (AsyncKind::Wq, e.clone()),
         Running::TaskWork(_, e) => (AsyncKind::TaskWork, e.clone()),
-        Running::Program(_) | Running::Syscall => unreachable!("no callback"),
+        Running::Program(_) | Running::Hook(_) | Running::Syscall => unreachable!("no callback"),
     }
 }
 

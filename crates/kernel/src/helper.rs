@@ -4,6 +4,7 @@ mod cgroup;
 pub(crate) mod dynptr;
 mod fib;
 mod file;
+mod hook;
 mod iterate;
 pub(crate) mod memory;
 mod misc;
@@ -18,7 +19,7 @@ mod text;
 pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
 pub(crate) use file::kfuncs as file_kfuncs;
 pub(crate) use iterate::{Iteration, begin_rb_add, resume};
-pub(crate) use retval::hook_retval;
+pub(crate) use retval::{hook_retval, retval};
 
 use crate::asynch::{Callback, Slot};
 use crate::ids::{MapId, TaskId};
@@ -210,6 +211,7 @@ const GROUPS: &[&[Helper]] = &[
     HELPERS,
     maps::HELPERS,
     dynptr::HELPERS,
+    hook::HELPERS,
     misc::HELPERS,
     stack::HELPERS,
     packet::HELPERS,

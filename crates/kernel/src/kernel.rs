@@ -4,6 +4,7 @@ use crate::chance::Chances;
 use crate::checked::Watch;
 use crate::choose::{Chooser, Usual};
 use crate::failure::{Detectors, Failure, Place};
+use crate::hook::Fired;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::inject::Override;
 use crate::map::{Map, MapSpec};
@@ -183,6 +184,7 @@ impl Kernel {
             taken: Default::default(),
             coming: Default::default(),
             world: Shared::new(World::default()),
+            links: Shared::default(),
             cur: Box::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),
         };
@@ -370,6 +372,11 @@ impl Kernel {
         self.st.refs.map_exists(map)
     }
 
+    /// A program's name.
+    pub fn prog_name(&self, prog: ProgId) -> &str {
+        &self.st.progs[prog.at()].name
+    }
+
     /// True until nothing refers to a program any more.
     pub fn prog_exists(&self, prog: ProgId) -> bool {
         self.st.refs.prog_exists(prog)
@@ -400,10 +407,22 @@ impl Kernel {
         prog: ProgId,
         input: ProgramInput,
     ) -> Result<Job, MemError> {
-        let n = self.st.tasks.len() as u32;
-        let cpu = Cpu(cpu.0.min(self.cpus.len() as u32 - 1));
-        let task = self.add_task(1000 + n, &format!("task-{n}"), cpu, false)?;
+        let task = self.new_task(cpu)?;
         Ok(self.enqueue(task, SysOp::TestRun { prog, input }))
+    }
+
+    /// A task that makes one system call.
+    pub(crate) fn new_task(&mut self, cpu: Cpu) -> Result<TaskId, MemError> {
+        let n = self.st.tasks.len() as u32;
+        self.add_task(1000 + n, &format!("task-{n}"), self.clamp(cpu), false)
+    }
+
+    /// What came of a hook that was made to happen, once it has.
+    pub fn fired(&self, job: Job) -> Option<&Fired> {
+        match self.results[job.0].as_ref() {
+            Some(SysResult::Fired(fired)) => Some(fired),
+            _ => None,
+        }
     }
 
     /// The result of a spawned run, once it has ended.

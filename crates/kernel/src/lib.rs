@@ -12,6 +12,7 @@
 //! - `sched`: what can happen next; `exec`: making it happen; `run`: executions in flight;
 //! - `syscall`, `task`: what user space does; `refs`: who keeps maps and programs;
 //! - `wait`: who waits for whom; `mapop`, `lock`: map operations in the pieces, and under the locks, that others see;
+//! - `hook`: what programs attach to, and what happens there;
 //! - `testrun`: what `BPF_PROG_TEST_RUN` takes and gives; `world`: devices, sockets, cgroups;
 //! - `state`: all that helpers may touch; `helper`, `kfunc`: one row each in a table;
 //! - `asynch`: timers, work queues and task work; `map`: the map types;
@@ -33,6 +34,7 @@ mod failure;
 mod field;
 mod finding;
 mod helper;
+mod hook;
 mod ids;
 mod inject;
 mod inside;
@@ -78,6 +80,9 @@ pub use failure::{
     Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,
 };
 pub use helper::runs as runs_helper;
+pub use hook::{
+    AttachError, AttachOpts, Fired, FiredRun, Hook, LinkId, Relative, flags as attach_flags,
+};
 pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, ProgId, SockId, TaskId, mix};
 pub use inject::{Override, UnknownCall};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};

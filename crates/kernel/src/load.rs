@@ -394,6 +394,8 @@ impl Kernel {
                 .spec
                 .attach_type
                 .unwrap_or(AttachType::CgroupInetIngress),
+            section: program.section.as_str().into(),
+            sleepable: program.spec.sleepable(),
             btf: object.btf.clone(),
             struct_ops: None,
             arena: used_maps(program, maps).find(|m| self.st.maps[m.at()].arena().is_some()),

@@ -15,6 +15,10 @@ pub(crate) struct ProgMeta {
     pub name: Name,
     pub prog_type: ProgType,
     pub attach_type: AttachType,
+    /// Name of its section.
+    pub section: Name,
+    /// It may sleep.
+    pub sleepable: bool,
     /// The types of its object.
     pub btf: Option<Arc<Btf>>,
     /// Of a struct_ops program the kernel's struct, and the number of the member.
@@ -87,6 +91,8 @@ pub struct ProgramInput {
     /// What a cgroup's hook would give without this program, as `bpf_get_retval` sees it; of
     /// `cgroup/getsockopt` the context says it.
     pub retval: i32,
+    /// What a function that is a hook returns, if no program says otherwise.
+    pub returns: u64,
     /// What kind of context it runs in, where that is not what its hook says.
     pub level: Option<Level>,
 }
@@ -155,6 +161,24 @@ impl ProgramInput {
         ProgramInput::context(&pt_regs([("ax", value)].into_iter()))
     }
 
+    /// What the function that is called returns.
+    #[must_use]
+    pub fn returning(self, value: u64) -> ProgramInput {
+        ProgramInput {
+            returns: value,
+            ..self
+        }
+    }
+
+    /// In this kind of context.
+    #[must_use]
+    pub fn at_level(self, level: Level) -> ProgramInput {
+        ProgramInput {
+            level: Some(level),
+            ..self
+        }
+    }
+
     /// With a context beside the packet (`ctx_in`).
     #[must_use]
     pub fn with_ctx(self, ctx: &[u8]) -> ProgramInput {
@@ -181,7 +205,7 @@ impl ProgramInput {
 }
 
 /// `struct pt_regs` of x86-64 with these registers set, in C's names.
-fn pt_regs<'a>(set: impl Iterator<Item = (&'a str, u64)>) -> Vec<u8> {
+pub(crate) fn pt_regs<'a>(set: impl Iterator<Item = (&'a str, u64)>) -> Vec<u8> {
     let mut words = [0u64; PT_REGS_NAMES.len()];
     for (reg, value) in set {
         if let Some(at) = PT_REGS_NAMES.iter().position(|&n| n == reg) {
@@ -189,6 +213,13 @@ fn pt_regs<'a>(set: impl Iterator<Item = (&'a str, u64)>) -> Vec<u8> {
         }
     }
     words.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+/// Has `struct pt_regs` show what a function returns.
+pub(crate) fn set_ax(regs: &mut Vec<u8>, value: u64) {
+    let at = PT_REGS_NAMES.iter().position(|&n| n == "ax").unwrap_or(0) * 8;
+    regs.resize(regs.len().max(at + 8), 0);
+    regs[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
 /// What a program left.

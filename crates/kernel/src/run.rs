@@ -2,6 +2,7 @@
 
 use crate::asynch::Handle;
 use crate::choose::Next;
+use crate::hook::{Fire, Interrupt};
 use crate::ids::{Cpu, CtxId, TaskId};
 use crate::prog::ProgCtx;
 use crate::state::Cur;
@@ -30,6 +31,8 @@ pub(crate) enum Running {
     Program(u64),
     /// The CPU's system call, which runs no program.
     Syscall,
+    /// A program of a hook that happens.
+    Hook(Box<Fire>),
     /// A callback, of the object in the element.
     Timer(Handle, Element),
     Work(Handle, Element),
@@ -77,6 +80,8 @@ pub(crate) struct CpuRuns {
     pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
     pub queue: std::collections::VecDeque<Box<Syscall>>,
+    /// Hooks that will happen in interrupts.
+    pub interrupts: std::collections::VecDeque<Interrupt>,
 }
 
 /// A task inside of the kernel; empty for a kworker and for a CPU in user mode.
@@ -121,6 +126,8 @@ pub(crate) enum What {
     GiveUp(u64),
     /// Timers expire, at this time.
     Timers(u64),
+    /// The interrupt at this place of the queue comes, at this time.
+    Interrupt(usize, u64),
     /// The system call goes on.
     Syscall,
     /// The system call at this place of the queue begins.

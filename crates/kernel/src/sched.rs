@@ -141,7 +141,10 @@ impl Kernel {
             && self.config.preemption == Preemption::None
             && offer.waiting.is_empty()
             && self.st.cpus.iter().all(timeless)
-            && self.cpus.iter().all(|c| c.parked.is_empty())
+            && self
+                .cpus
+                .iter()
+                .all(|c| c.parked.is_empty() && c.interrupts.is_empty())
     }
 
     /// Fills `self.offer` with all that can happen next.
@@ -225,6 +228,7 @@ impl Kernel {
             let next = Next::Start(Starts::Timers);
             offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));
         }
+        self.offer_interrupts(offer, cpu, limit);
         match self.cpus[cpu.at()].stack.last() {
             Some(&top) => {
                 if self.offer_run(offer, cpu, top, limit) {
@@ -417,6 +421,39 @@ impl Kernel {
         })
     }
 
+    /// Interrupts that nothing on a CPU holds off: their places in the queue, and when they come.
+    /// Those of one hook come in order.
+    pub(crate) fn interrupts_at(&self, cpu: Cpu) -> impl Iterator<Item = (usize, u64)> {
+        let runs = &self.cpus[cpu.at()];
+        let clock = self.st.cpus[cpu.at()].clock;
+        let top = runs.stack.last().and_then(|&i| self.runs[i].as_ref());
+        let (level, irq_off, bh_off) = top.map_or((Level::Task, false, false), |r| {
+            (r.cur.level, r.cur.irq_off > 0, r.cur.bh_off)
+        });
+        let comes = move |to: Level| match to {
+            Level::Nmi => level < Level::Nmi,
+            Level::Hardirq => level < Level::Hardirq && !irq_off,
+            Level::Softirq => level == Level::Task && !irq_off && !bh_off,
+            Level::Task => false,
+        };
+        let all = runs.interrupts.iter().enumerate();
+        all.filter(move |(i, irq)| {
+            let mut before = runs.interrupts.iter().take(*i);
+            comes(irq.fire.level) && !before.any(|b| b.fire.hook == irq.fire.hook)
+        })
+        .map(move |(i, irq)| (i, irq.at.max(clock)))
+    }
+
+    fn offer_interrupts(&self, offer: &mut Offered, cpu: Cpu, limit: u64) {
+        for (i, at) in self.interrupts_at(cpu).filter(|(_, at)| *at <= limit) {
+            let (id, next) = (
+                self.cpus[cpu.at()].interrupts[i].fire.id,
+                Next::Start(Starts::Interrupt),
+            );
+            offer.add(id, cpu, next, at, Do::Interrupt(i, at));
+        }
+    }
+
     /// When timers would next expire on a CPU; `None` where nothing is armed or they are held off.
     pub(crate) fn timers_at(&self, cpu: Cpu) -> Option<u64> {
         let deadline = self.st.timer_next(cpu)?;
@@ -466,7 +503,8 @@ impl Kernel {
             .map(|c| c.at.saturating_add(QUANTUM))
             .min()
             .unwrap_or(u64::MAX);
-        if let Some(at) = self.timers_at(cpu) {
+        let interrupts = self.interrupts_at(cpu).map(|(_, at)| at).min();
+        for at in self.timers_at(cpu).into_iter().chain(interrupts) {
             bound = bound.min(at);
         }
         bound.saturating_sub(start).clamp(1, self.config.fuel)
@@ -487,6 +525,10 @@ impl Kernel {
         let until = |run: &Run| run.cur.wait.filter(Wait::sleeps).and_then(|w| w.until());
         let parked = self.cpus.iter().flat_map(|c| &c.parked);
         let first = parked.filter_map(|p| until(self.runs[p.run?].as_ref()?));
-        first.min().filter(|&at| at != u64::MAX)
+        let interrupts = self.cpus.iter().flat_map(|c| &c.interrupts);
+        first
+            .chain(interrupts.map(|irq| irq.at))
+            .min()
+            .filter(|&at| at != u64::MAX)
     }
 }

@@ -5,6 +5,7 @@ use crate::chance::{Chance, Taken};
 use crate::checked::{Held, Watch};
 use crate::choose::Wait;
 use crate::helper::Iteration;
+use crate::hook::Links;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 use crate::inject::Injected;
 use crate::ksym::Ksym;
@@ -56,6 +57,8 @@ pub(crate) struct State {
     pub coming: Chance,
     /// Network devices, sockets and cgroups.
     pub world: Shared<World>,
+    /// Programs that are attached to hooks.
+    pub links: Shared<Links>,
     /// What others could see half done is done in pieces.
     pub explores: bool,
     /// Someone wants to know what steps touch.
@@ -169,6 +172,10 @@ pub(crate) struct Cur {
     pub lane: u16,
     /// Address of the slot that a callback was armed in.
     pub slot: u64,
+    /// What `bpf_get_attach_cookie` gives.
+    pub cookie: u64,
+    /// The function that is the hook, as `bpf_get_func_ip` gives it.
+    pub func_ip: u64,
     /// Guest address of 64 bytes beside its stack: the keys that callbacks of array elements get.
     pub scratch: u64,
 }
@@ -223,6 +230,8 @@ impl Cur {
             held: Default::default(),
             lane: crate::race::NO_LANE,
             slot: 0,
+            cookie: 0,
+            func_ip: 0,
             scratch: 0,
         }
     }

@@ -2,6 +2,7 @@
 //! others can come between and that block where Linux's do.
 
 use crate::failure::Failure;
+use crate::hook::{Fired, Hook, LinkId};
 use crate::ids::{Cpu, MapId, ProgId, TaskId};
 use crate::kernel::Kernel;
 use crate::map::update;
@@ -11,6 +12,7 @@ use crate::refs::MapFd;
 use crate::run::{Job, Phase, Run};
 use crate::state::State;
 use crate::testrun::Refused;
+use crate::trace::Level;
 use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
 
@@ -24,6 +26,15 @@ pub enum SysOp {
         /// What it is run with.
         input: ProgramInput,
     },
+    /// Something that the task does comes to a hook.
+    Fire {
+        /// The hook.
+        hook: Hook,
+        /// What its programs are run with.
+        input: ProgramInput,
+    },
+    /// `BPF_LINK_DETACH`
+    LinkDetach(LinkId),
     /// `BPF_MAP_LOOKUP_ELEM`
     MapLookup {
         /// The map.
@@ -95,6 +106,8 @@ impl SysOp {
 pub enum SysResult {
     /// A program ran.
     Output(ProgramOutput),
+    /// A hook happened.
+    Fired(Box<Fired>),
     /// A value was looked up.
     Value(Vec<u8>),
     /// A descriptor was made.
@@ -145,7 +158,8 @@ impl State {
 
     fn sys_op(&mut self, mem: &mut GuestMem, op: &SysOp) -> Step<SysResult> {
         Some(match op {
-            SysOp::TestRun { .. } => SysResult::Failed(Errno::EINVAL),
+            SysOp::TestRun { .. } | SysOp::Fire { .. } => SysResult::Failed(Errno::EINVAL),
+            SysOp::LinkDetach(link) => SysResult::of(self.detach(*link)),
             SysOp::MapLookup { map, key } => match self.sys_lookup(mem, *map, key, 0) {
                 Ok(value) => SysResult::Value(value),
                 Err(errno) => SysResult::Failed(errno),
@@ -292,9 +306,15 @@ impl Kernel {
         Ok(task)
     }
 
-    /// Has a task make a system call.
+    /// Has a task make a system call. One that fires a hook that happens in interrupts raises that
+    /// on the task's CPU and is over when it is.
     pub fn user_syscall(&mut self, task: TaskId, op: SysOp) -> Job {
-        self.enqueue(task, op)
+        match op {
+            SysOp::Fire { hook, input } if input.level.unwrap_or(hook.level()) > Level::Task => {
+                self.fire_by(task, hook, input)
+            }
+            op => self.enqueue(task, op),
+        }
     }
 
     /// What a system call returned, once it has; later calls find nothing.
@@ -394,6 +414,7 @@ impl Kernel {
     pub(crate) fn check_op(&self, op: &SysOp) -> Result<(), Refused> {
         match op {
             SysOp::TestRun { prog, input } => self.check_test_run(*prog, input),
+            SysOp::Fire { hook, input } => self.check_fire(hook, input),
             _ => Ok(()),
         }
     }

@@ -280,7 +280,7 @@ impl Kernel {
     }
 
     /// Arguments of 8 bytes each, behind their number as `bpf_get_func_arg_cnt` finds it.
-    fn args_ctx(&mut self, args: &[Arg]) -> Result<(u64, ProgCtx), MemError> {
+    pub(crate) fn args_ctx(&mut self, args: &[Arg]) -> Result<(u64, ProgCtx), MemError> {
         let at = self.buffers.take(&mut self.mem, CTX_BYTES)?;
         let mut words = vec![args.len() as u64];
         for arg in args {
@@ -294,7 +294,7 @@ impl Kernel {
         Ok((at + 8, ProgCtx::Args))
     }
 
-    fn arg_value(&mut self, arg: &Arg) -> Result<u64, MemError> {
+    pub(crate) fn arg_value(&mut self, arg: &Arg) -> Result<u64, MemError> {
         let nothing = |found: Option<u64>| found.unwrap_or(0);
         Ok(match arg {
             Arg::Value(value) => *value,
@@ -513,6 +513,30 @@ impl Kernel {
         insns: u64,
     ) -> SysResult {
         let prog_type = self.st.progs[prog.at()].prog_type;
+        let mut out = self.read_ctx(prog_type, input, r1, &ctx, return_value, insns);
+        if let (ProgCtx::Fields(ctx), TestRun::SkLookup) = (&ctx, TestRun::of(prog_type)) {
+            out.return_value = (return_value != 0 || ctx.selected.is_some()) as u32;
+        }
+        self.give_ctx_back(prog_type, input.ctx.len() as u64, r1, ctx);
+        let over = |most: Option<u32>, len: usize| most.is_some_and(|most| len > most as usize);
+        let runs_in_linux = TestRun::of(prog_type) != TestRun::No;
+        let data_over = over(input.data_size_out.filter(|&n| n != 0), out.data_out.len());
+        if runs_in_linux && (data_over || over(input.ctx_size_out, out.ctx_out.len())) {
+            return SysResult::Failed(Errno::ENOSPC);
+        }
+        SysResult::Output(out)
+    }
+
+    /// What a program left in its context and packet.
+    pub(crate) fn read_ctx(
+        &self,
+        prog_type: ProgType,
+        input: &ProgramInput,
+        r1: u64,
+        ctx: &ProgCtx,
+        return_value: u32,
+        insns: u64,
+    ) -> ProgramOutput {
         let bytes = |mem: &GuestMem, at, len| mem.slice(at, len).unwrap_or(&[]).to_vec();
         let mut out = ProgramOutput {
             return_value,
@@ -522,10 +546,8 @@ impl Kernel {
         match ctx {
             ProgCtx::Memory => {
                 out.ctx_out = bytes(&self.mem, r1, input.ctx.len() as u64);
-                let len = (input.ctx.len() as u64).max(CTX_BYTES);
-                self.buffers.give(r1, len);
             }
-            ProgCtx::Args => self.buffers.give(r1 - 8, CTX_BYTES),
+            ProgCtx::Args => {}
             ProgCtx::Fields(ctx) => {
                 let kind = TestRun::of(prog_type);
                 if let Some(p) = ctx.packet {
@@ -538,30 +560,35 @@ impl Kernel {
                         _ if kind == TestRun::Xdp => bytes(&self.mem, p.meta, p.end - p.meta),
                         _ => bytes(&self.mem, p.data, p.len()),
                     };
-                    let len = match kind {
+                }
+                if let Some((at, len)) = ctx.beside {
+                    out.data_out = flow_keys_out(bytes(&self.mem, at, len), input.data.len());
+                }
+                out.ctx_out = self.ctx_out(kind, input, ctx);
+                out.redirects.clone_from(&ctx.redirects);
+            }
+        }
+        out
+    }
+
+    /// Buffers of a context are for later runs; `len` is how much of it was given.
+    pub(crate) fn give_ctx_back(&mut self, prog_type: ProgType, len: u64, r1: u64, ctx: ProgCtx) {
+        match ctx {
+            ProgCtx::Memory => self.buffers.give(r1, len.max(CTX_BYTES)),
+            ProgCtx::Args => self.buffers.give(r1 - 8, CTX_BYTES),
+            ProgCtx::Fields(ctx) => {
+                if let Some(p) = ctx.packet {
+                    let len = match TestRun::of(prog_type) {
                         TestRun::Xdp => PAGE as u64,
                         _ => p.tail - p.head,
                     };
                     self.buffers.give(p.head, len);
                 }
                 if let Some((at, len)) = ctx.beside {
-                    out.data_out = flow_keys_out(bytes(&self.mem, at, len), input.data.len());
                     self.buffers.give(at, len);
                 }
-                out.ctx_out = self.ctx_out(kind, input, &ctx);
-                if kind == TestRun::SkLookup {
-                    out.return_value = (return_value != 0 || ctx.selected.is_some()) as u32;
-                }
-                out.redirects = ctx.redirects;
             }
         }
-        let over = |most: Option<u32>, len: usize| most.is_some_and(|most| len > most as usize);
-        let runs_in_linux = TestRun::of(prog_type) != TestRun::No;
-        let data_over = over(input.data_size_out.filter(|&n| n != 0), out.data_out.len());
-        if runs_in_linux && (data_over || over(input.ctx_size_out, out.ctx_out.len())) {
-            return SysResult::Failed(Errno::ENOSPC);
-        }
-        SysResult::Output(out)
     }
 
     fn ctx_out(&self, kind: TestRun, input: &ProgramInput, ctx: &FieldsCtx) -> Vec<u8> {

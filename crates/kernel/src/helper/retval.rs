@@ -9,7 +9,7 @@ use bpfsim_vm::Flow;
 
 pub(super) const HELPERS: &[Helper] = &[
     row(Func::GetRetval, false, |st, _, _| {
-        Ok(Flow::Done(get(&st.cur) as i64 as u64))
+        Ok(Flow::Done(retval(&st.cur) as i64 as u64))
     }),
     row(Func::SetRetval, false, |st, _, a| {
         let value = a.r[0] as i32;
@@ -22,7 +22,7 @@ pub(super) const HELPERS: &[Helper] = &[
 ];
 
 /// Of socket options the context's field is the same.
-fn get(cur: &Cur) -> i32 {
+pub(crate) fn retval(cur: &Cur) -> i32 {
     match &cur.ctx {
         ProgCtx::Fields(ctx) if ctx.rule.layout.field(CtxSlot::SockoptRetval).is_some() => {
             ctx.get(CtxSlot::SockoptRetval) as i32
@@ -45,9 +45,9 @@ pub(crate) fn hook_retval(meta: &ProgMeta, cur: &Cur, return_value: u32) -> i32 
     if !of_cgroup {
         return 0;
     }
-    let retval = get(cur);
-    match return_value & 1 == 0 && !(LEAST..0).contains(&retval) {
+    let left = retval(cur);
+    match return_value & 1 == 0 && !(LEAST..0).contains(&left) {
         true => -(Errno::EPERM.0 as i32),
-        false => retval,
+        false => left,
     }
 }

@@ -177,6 +177,7 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         self.st.world.cgroups[cgroup.at()].online = false;
+        self.st.detach_cgroup(cgroup);
         Ok(())
     }
 
