@@ -2,8 +2,10 @@
 
 use bpfsim_abi::Errno;
 use bpfsim_kernel::Failure;
+use bpfsim_kernel::explanation::Explanation;
 
-/// Any error of this crate.
+/// Any error of this crate. What the verifier refuses is one line; the alternate form (`{:#}`)
+/// explains it on the C lines.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The object cannot be read.
@@ -113,6 +115,14 @@ fn list(names: &[String]) -> String {
 }
 
 impl Error {
+    /// Why the verifier refuses a program, for people and as data; `None` for other errors.
+    pub fn explanation(&self) -> Option<&Explanation> {
+        match self {
+            Error::Load(error) => error.explanation(),
+            _ => None,
+        }
+    }
+
     /// There is no `name` among `names`: lists those closest to it.
     pub(crate) fn not_found<'a>(
         what: &'static str,

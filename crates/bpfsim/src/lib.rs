@@ -46,6 +46,7 @@ pub use bpfsim_explore::timeline;
 pub use bpfsim_explore::{
     Coverage, Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
 };
+pub use bpfsim_kernel::explanation;
 pub use bpfsim_kernel::{
     Arg, AsyncKind, BOOTED, Blocked, Chance, Chances, Chooser, Config, Cpu, CtxId, Detectors,
     Element, Event, Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId,

@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         Err(message) => Err(Stop {
             outcome: Outcome::Failed,
             message,
+            explanation: None,
         }),
     }
 }

@@ -12,7 +12,8 @@ pub mod scenario;
 mod show;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use bpfsim::explanation::Explanation;
+use clap::{ColorChoice, Parser, Subcommand};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -21,6 +22,15 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "bpfsim", version, about)]
 struct Cli {
+    /// Colours: only on terminals, always, or never.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -60,6 +70,7 @@ enum Outcome {
 struct Stop {
     outcome: Outcome,
     message: String,
+    explanation: Option<Box<Explanation>>,
 }
 
 impl Stop {
@@ -74,6 +85,7 @@ impl Stop {
                 Outcome::Unusable
             },
             message: format!("{}: {error}", object.display()),
+            explanation: error.explanation().cloned().map(Box::new),
         }
     }
 
@@ -82,17 +94,19 @@ impl Stop {
         Stop {
             outcome: Outcome::Unusable,
             message: message.to_string(),
+            explanation: None,
         }
     }
 }
 
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let Cli { color, command } = Cli::parse();
+    let ended = match command {
         Command::Run(args) => run::run(&args),
         Command::Explore(args) => explore::run(&args),
         Command::Cov(args) => cov::run(&args),
-        Command::Verify(args) => verify::run(&args),
+        Command::Verify(args) => verify::run(&args, color),
         Command::Inspect(args) => inspect::run(&args),
         Command::Disasm(args) => disasm::run(&args),
         Command::Features(args) => features::run(&args),
@@ -100,6 +114,9 @@ pub fn main() -> ExitCode {
     };
     let outcome = ended.unwrap_or_else(|stop| {
         show::error(&stop.message);
+        if let Some(explanation) = &stop.explanation {
+            show::explain_error(explanation, color);
+        }
         stop.outcome
     });
     ExitCode::from(outcome as u8)

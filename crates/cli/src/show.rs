@@ -5,13 +5,15 @@
     reason = "this is where a command speaks"
 )]
 
+use bpfsim::explanation::Explanation;
 use bpfsim::timeline::{self, parts, through_btf};
 pub use bpfsim::timeline::{compact, unnamed};
 use bpfsim::{Ebpf, Map, MapBtf, MapSpec};
 use bpfsim_btf::Type;
 use bpfsim_btf::fields::parse_fields;
+use clap::ColorChoice;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// A map's contents, ready to be shown.
 pub struct Shown {
@@ -201,4 +203,25 @@ pub fn json(value: &Value) {
 /// Reports what ended a command.
 pub fn error(message: &str) {
     let _ = writeln!(std::io::stderr(), "bpfsim: {message}");
+}
+
+/// Prints why a program is refused, below an error.
+pub fn explain_error(explanation: &Explanation, color: ColorChoice) {
+    let mut to = std::io::stderr();
+    let coloured = coloured(color, to.is_terminal());
+    let _ = writeln!(to, "{}", explanation.render(coloured));
+}
+
+/// Prints why a program is refused, as part of what was asked for.
+pub fn explain(explanation: &Explanation, color: ColorChoice) {
+    let coloured = coloured(color, std::io::stdout().is_terminal());
+    line(&explanation.render(coloured));
+}
+
+fn coloured(color: ColorChoice, terminal: bool) -> bool {
+    match color {
+        ColorChoice::Auto => terminal,
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+    }
 }

@@ -5,7 +5,8 @@ use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::Btf;
 use bpfsim_kernel::{LoadError, Newer, Profile, Resolved, veristat_fixup};
 use bpfsim_loader::Object;
-use bpfsim_verifier::{Options, Stats, Verdict};
+use bpfsim_verifier::{Explanation, Options, Stats, Verdict};
+use clap::ColorChoice;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ fn own_types(text: &str) -> Result<(KernelVersion, PathBuf), String> {
     Ok((version, PathBuf::from(file)))
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Stop> {
+pub fn run(args: &Args, color: ColorChoice) -> Result<Outcome, Stop> {
     let reference = Profile::reference().map_err(Stop::unusable)?;
     let profiles = profiles(args, &reference)?;
     let mut ends = Ends::default();
@@ -78,7 +79,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
             }
         }
         (false, true) => print_matrix(&profiles, &rows),
-        (false, false) => print_table(args, &rows[0]),
+        (false, false) => print_table(args, &rows[0], color),
     }
     Ok(ends.outcome())
 }
@@ -181,6 +182,7 @@ struct Row {
     /// What the kernel lacks.
     newer: Vec<Newer>,
     log: String,
+    explanation: Option<Explanation>,
 }
 
 /// Each program of an object, as far as it is asked for.
@@ -203,9 +205,15 @@ fn verify(args: &Args, path: &Path, object: &Object, profile: &Profile) -> Vec<R
                 message: String::new(),
                 newer: Vec::new(),
                 log: String::new(),
+                explanation: None,
             };
             match &resolved {
-                Ok(resolved) => row.judge(resolved, index, profile, args.log.unwrap_or(0)),
+                Ok(resolved) => {
+                    row.judge(resolved, index, profile, args.log.unwrap_or(0));
+                    if row.says != Says::Accept && args.kernel.is_empty() {
+                        row.explanation = resolved.explain(index, profile).ok().flatten();
+                    }
+                }
                 Err(e) => row.not_loaded(e),
             }
             row
@@ -293,6 +301,7 @@ impl Row {
             "peak_states": self.stats.peak_states,
             "duration_us": self.took.as_micros() as u64,
             "message": self.message,
+            "explanation": self.explanation,
         });
         if let Some(profile) = matrix {
             row["kernel"] = json!(profile.version.to_string());
@@ -316,7 +325,7 @@ fn types_of(profile: &Profile) -> KernelVersion {
     }
 }
 
-fn print_table(args: &Args, rows: &[Row]) {
+fn print_table(args: &Args, rows: &[Row], color: ColorChoice) {
     if rows.is_empty() {
         return;
     }
@@ -343,7 +352,14 @@ fn print_table(args: &Args, rows: &[Row]) {
     }));
     print_columns(&table, 3);
     for row in rows.iter().filter(|r| r.says != Says::Accept) {
+        show::line("");
         show::line(&format!("{}: {}", row.program, row.reason()));
+        if let Some(explanation) = &row.explanation {
+            show::explain(explanation, color);
+        }
+    }
+    if rows.iter().any(|r| r.says != Says::Accept) {
+        show::line("");
     }
     let count = |says| rows.iter().filter(|r| r.says == says).count();
     show::line(&format!(

@@ -84,6 +84,10 @@ pub use hook::{
     AttachError, AttachOpts, Fired, FiredRun, Hook, LinkId, Relative, flags as attach_flags,
 };
 pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, ProgId, SockId, TaskId, mix};
+/// Refusals of the verifier, told to people.
+pub mod explanation {
+    pub use bpfsim_verifier::{Cause, Explanation, Place};
+}
 pub use inject::{Override, UnknownCall};
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};

@@ -18,6 +18,7 @@ use bpfsim_isa::{CallKind, Insn, Op, decode_where, uapi};
 use bpfsim_loader::{
     ExternKind, KernStructOps, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue,
 };
+use bpfsim_verifier::Explanation;
 use bpfsim_vm::{Image, LowerError};
 use std::sync::Arc;
 
@@ -92,7 +93,7 @@ pub enum LoadError {
         what: String,
     },
     /// The verifier refuses the program, as Linux would.
-    #[error("{0}")]
+    #[error(transparent)]
     Rejected(Box<Rejection>),
     /// The verifier cannot say what Linux would say.
     #[error("program `{program}`{}: the verifier cannot judge this yet: {what}", .insn.map(|i| format!(", insn {i}")).unwrap_or_default())]
@@ -130,6 +131,14 @@ fn list(newer: &[Newer]) -> String {
 }
 
 impl LoadError {
+    /// Why the verifier refuses, for people; `None` for other errors.
+    pub fn explanation(&self) -> Option<&Explanation> {
+        match self {
+            LoadError::Rejected(rejection) => rejection.explanation.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The errno that libbpf's load gives, where it is known.
     pub fn errno(&self) -> Option<u32> {
         let kernel = |e: Errno| Some(u32::from(e.0));

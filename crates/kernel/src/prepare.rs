@@ -5,7 +5,7 @@ use crate::load::LoadError;
 use crate::verify::{Profile, Resolved};
 use bpfsim_abi::Errno;
 use bpfsim_loader::Object;
-use bpfsim_verifier::{Options, Verdict, Verified};
+use bpfsim_verifier::{Explanation, Options, Verdict, Verified};
 use std::fmt;
 use std::sync::Arc;
 
@@ -68,13 +68,14 @@ pub struct Rejection {
     pub insn: Option<usize>,
     /// The log at level 1: the way to the refusal. Of a long one, the end.
     pub log: String,
+    /// The same for people: what was required, what was found, what made it so.
+    pub explanation: Option<Box<Explanation>>,
 }
 
 /// Most bytes of a log that are kept.
 const MAX_LOG: usize = 1 << 20;
-/// Lines of the log that [`Rejection`] shows.
-const LAST_LINES: usize = 6;
 
+/// In one line; the alternate form (`{:#}`) has the explanation below.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rejection { program, errno, .. } = self;
@@ -82,18 +83,19 @@ impl fmt::Display for Rejection {
         if let Some(text) = errno.text() {
             write!(f, " ({text})")?;
         }
-        write!(f, ", the verifier's last lines:")?;
-        let lines: Vec<&str> = self.log.lines().filter(|l| tells(l)).collect();
-        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        last.iter().try_for_each(|line| write!(f, "\n  {line}"))
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        match &self.explanation {
+            Some(explanation) if f.alternate() => {
+                write!(f, "\n\n{}", explanation.render(false))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// Not one of the counts at the log's end.
-fn tells(line: &str) -> bool {
-    const COUNTS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
-    !line.trim().is_empty() && !COUNTS.iter().any(|c| line.starts_with(c))
-}
+impl std::error::Error for Rejection {}
 
 /// An object that is ready to load.
 #[derive(Clone, Debug)]
@@ -184,12 +186,14 @@ fn standing(
                 ..options
             };
             let again = resolved.judge(index, profile, &options)?;
+            let explanation = resolved.explain(index, profile)?;
             Err(LoadError::Rejected(Box::new(Rejection {
                 program: resolved.object().programs[index].name.clone(),
                 errno,
                 message,
                 insn,
                 log: tail(again.log),
+                explanation: explanation.map(Box::new),
             })))
         }
     }

@@ -11,8 +11,8 @@ use bpfsim_loader::{
     CoreReport, Extern, ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object, Program,
 };
 use bpfsim_verifier::{
-    AttachTo, Env, FuncInfo, Keep, LineInfo, MapDesc, Observed, Options, Outcome, ProgramToVerify,
-    verify_observed,
+    AttachTo, Env, Explanation, FuncInfo, Keep, LineInfo, MapDesc, Observed, Options, Outcome,
+    ProgramToVerify, verify_observed,
 };
 use std::sync::Arc;
 
@@ -148,6 +148,20 @@ impl Resolved {
         })
     }
 
+    /// Why the verifier refuses a program, or cannot judge it; `None` for one that it takes.
+    ///
+    /// # Errors
+    /// What keeps libbpf from asking.
+    pub fn explain(
+        &self,
+        index: usize,
+        profile: &Profile,
+    ) -> Result<Option<Explanation>, LoadError> {
+        self.with_verifier(index, profile, |prog, env| {
+            bpfsim_verifier::explain(prog, env, &Options::default())
+        })
+    }
+
     /// The same, and what the verifier knew at each instruction or where ways meet.
     ///
     /// # Errors
@@ -186,6 +200,7 @@ impl Resolved {
                 file: l.file,
                 text: l.text,
                 line: l.line,
+                column: l.col,
             })
             .collect();
         let prog = ProgramToVerify {

@@ -13,6 +13,7 @@
 //! | `log` | the log's text |
 //! | `setup`, `cfg` | subprograms, BTF, maps, control flow, live registers |
 //! | `liveness`, `precision`, `equal`, `prune` | which parts of a state matter, and when to stop |
+//! | `refusal`, `explain` | refusals by their rows in abi, told to people |
 //! | `step`, `alu`, `jump`, `mem`, `stack`, `btf_access` | instructions |
 //! | `helper`, `kfunc`, `kfunc_args`, `subprog`, `special` | calls |
 //! | `observe` | what the walk knew, to hold runs against |
@@ -27,6 +28,7 @@ mod branch;
 mod btf_access;
 mod cfg;
 mod equal;
+mod explain;
 mod helper;
 mod helper_args;
 mod jump;
@@ -65,6 +67,7 @@ use bpfsim_abi::{AttachType, Errno, Func, MapType, ProgType};
 use bpfsim_btf::{Btf, TypeId, fields::Field};
 use bpfsim_isa::Insn;
 
+pub use explain::{Cause, Explanation, Place, explain};
 pub use observe::{Concrete, ConcreteFrame, Keep, Miss, Observed, Places, verify_observed};
 pub use tnum::Tnum;
 
@@ -133,6 +136,8 @@ pub struct LineInfo<'a> {
     pub text: &'a str,
     /// Its number.
     pub line: u32,
+    /// The column, from 1; 0 if unknown.
+    pub column: u32,
 }
 
 /// A map as the verifier sees it (`struct bpf_map`).

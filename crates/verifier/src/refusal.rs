@@ -24,7 +24,6 @@ impl Refused {
     pub fn row(&self) -> Row {
         self.row
     }
-    #[expect(dead_code, reason = "explanations will read it")]
     pub fn at(&self) -> usize {
         self.at
     }

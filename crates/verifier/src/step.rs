@@ -60,6 +60,9 @@ impl Verifier<'_> {
                 }
                 self.aux[at].seen = true;
                 prev = idx;
+                if let Some(trace) = &mut self.trace {
+                    trace.begin(at, &self.cur);
+                }
                 self.live_begin();
                 let next = self.check_insn(at, &mut print_state);
                 self.live_commit(at);
@@ -74,6 +77,9 @@ impl Verifier<'_> {
                 };
                 if !self.log.level2() {
                     self.log.text.truncate(elem.log_pos);
+                }
+                if let (Some(trace), Some(mark)) = (&mut self.trace, &elem.mark) {
+                    trace.back(mark);
                 }
                 let old = std::mem::replace(&mut self.cur, elem.state);
                 self.pool.push(old);

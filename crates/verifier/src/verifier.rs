@@ -8,6 +8,7 @@ use bpfsim_btf::{Btf, TypeId};
 use bpfsim_isa::{Insn, uapi::*};
 use hashbrown::HashMap;
 
+use crate::explain::trace::{Mark, Trace};
 use crate::kfunc::Kfunc;
 use crate::liveness::Liveness;
 use crate::log::{Log, STATS, verbose};
@@ -116,6 +117,7 @@ pub(crate) struct Elem {
     pub insn: i32,
     pub prev: i32,
     pub log_pos: usize,
+    pub mark: Option<Box<Mark>>,
 }
 
 pub(crate) struct Verifier<'a> {
@@ -158,6 +160,8 @@ pub(crate) struct Verifier<'a> {
     /// Where in the log lines begin that go before a refusal of this instruction.
     pub said_from: Option<usize>,
     pub observer: Option<Box<crate::observe::Observer>>,
+    /// The way of the walk, where somebody wants it told.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// The helper with this number.
@@ -209,6 +213,7 @@ impl<'a> Verifier<'a> {
             rewritten: false,
             said_from: None,
             observer: None,
+            trace: None,
         }
     }
 
@@ -310,7 +315,7 @@ impl<'a> Verifier<'a> {
         depths
     }
 
-    fn check(&mut self) -> R {
+    pub fn check(&mut self) -> R {
         if self.opt.unprivileged {
             return self.unsupported("programs loaded without CAP_BPF and CAP_PERFMON");
         }
@@ -411,6 +416,9 @@ impl<'a> Verifier<'a> {
         }
         if subprog == 0 && self.prog_type == ProgType::StructOps {
             self.acquire_struct_ops_refs();
+        }
+        if let Some(trace) = &mut self.trace {
+            **trace = Trace::default();
         }
         self.do_check()?;
         if !self.log.level2() {
@@ -585,6 +593,7 @@ impl<'a> Verifier<'a> {
             insn,
             prev,
             log_pos: self.log.text.len(),
+            mark: self.trace.as_ref().map(|t| Box::new(t.mark())),
         });
     }
 
