@@ -6,5 +6,6 @@
 
 pub mod engines;
 pub mod measure;
+pub mod orders;
 pub mod programs;
 pub mod reference;

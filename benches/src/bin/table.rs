@@ -1,44 +1,92 @@
-//! Prints what the engines took, and as multiples of solana-sbpf's interpreter:
-//! `table [--rounds N] [--ms N] [--only PROGRAM]`, with so many rounds, in each of which every engine
-//! runs for so many milliseconds.
+//! Prints the tables of docs/performance.md:
+//! `table [--rounds N] [--ms N] [--only NAME] [--part engines|orders]`, with so many rounds, in each
+//! of which every engine or tool runs for so many milliseconds.
 
 #![allow(clippy::print_stdout)] // a command of its own, for people to read
 
 use bpfsim_benches::engines::ENGINES;
 use bpfsim_benches::measure::{Row, geomean, measure};
+use bpfsim_benches::orders::{MODELS, PEER, TOOLS, rates};
 use bpfsim_benches::programs::programs;
 
 fn main() {
     let given = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
     let arg = |name: &str, or: f64| given(name).and_then(|a| a.parse().ok()).unwrap_or(or);
-    let only = given("--only");
+    let (only, part) = (given("--only"), given("--part"));
     let (rounds, share) = (arg("--rounds", 15.0) as usize, arg("--ms", 10.0) * 1e6);
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| only == name);
+    let does = |name: &str| part.as_ref().is_none_or(|part| part == name);
+    if does("engines") {
+        engines(rounds, share, wanted);
+    }
+    if does("orders") {
+        orders(rounds, share, wanted);
+    }
+}
+
+fn engines(rounds: usize, share: f64, wanted: impl Fn(&str) -> bool) {
     let rows: Vec<Row> = programs()
         .iter()
-        .filter(|p| only.as_ref().is_none_or(|name| name == p.name))
+        .filter(|p| wanted(p.name))
         .map(|p| measure(p, rounds, share))
         .collect();
-    print_table(
-        "ns per instruction (pkt, nop2: per run)",
-        &rows,
-        |row, i| row.ns[i],
-    );
-    print_table(
-        "as a multiple of solana-sbpf's interpreter",
-        &rows,
-        |row, i| row.ns[i] / row.ns[0],
+    if rows.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = rows.iter().map(|r| r.name).collect();
+    let engines: Vec<&str> = ENGINES.iter().map(|(name, _)| *name).collect();
+    let table = |title: &str, cell: &dyn Fn(&Row, usize) -> f64| {
+        print_table(title, "engine", &names, &engines, &|row, column| {
+            cell(&rows[column], row)
+        });
+    };
+    table("ns per instruction (pkt, nop2: per run)", &|row, i| {
+        row.ns[i]
+    });
+    table("as a multiple of solana-sbpf's interpreter", &|row, i| {
+        row.ns[i] / row.ns[0]
+    });
+}
+
+fn orders(rounds: usize, share: f64, wanted: impl Fn(&str) -> bool) {
+    let models: Vec<_> = MODELS.iter().filter(|m| wanted(m.name)).collect();
+    if models.is_empty() {
+        return;
+    }
+    let rates: Vec<Vec<f64>> = models.iter().map(|m| rates(m, rounds, share)).collect();
+    let names: Vec<&str> = models.iter().map(|m| m.name).collect();
+    let tools: Vec<&str> = TOOLS.iter().map(|(name, _)| *name).collect();
+    let table = |title: &str, cell: &dyn Fn(usize, usize) -> f64| {
+        print_table(title, "tool", &names, &tools, cell);
+    };
+    table("thousands of executions a second", &|tool, model| {
+        rates[model][tool] / 1e3
+    });
+    table(
+        "as a multiple of shuttle's random search",
+        &|tool, model| rates[model][tool] / rates[model][PEER],
     );
 }
 
-fn print_table(title: &str, rows: &[Row], cell: impl Fn(&Row, usize) -> f64) {
+/// A table with the geometric mean of each row behind it.
+fn print_table(
+    title: &str,
+    kind: &str,
+    columns: &[&str],
+    rows: &[&str],
+    cell: &dyn Fn(usize, usize) -> f64,
+) {
     println!("\n{title}\n");
-    let names: Vec<&str> = rows.iter().map(|r| r.name).collect();
-    println!("| engine | {} | geometric mean |", names.join(" | "));
-    println!("|---{}|", "|---".repeat(rows.len() + 1));
-    for (i, (name, _)) in ENGINES.iter().enumerate() {
-        let cells: Vec<String> = rows.iter().map(|r| short(cell(r, i))).collect();
-        let mean = short(geomean(rows.iter().map(|r| cell(r, i))));
-        println!("| {name} | {} | {mean} |", cells.join(" | "));
+    println!("| {kind} | {} | geometric mean |", columns.join(" | "));
+    println!("|---{}|", "|---".repeat(columns.len() + 1));
+    for (i, name) in rows.iter().enumerate() {
+        let all = (0..columns.len()).map(|c| cell(i, c));
+        let cells: Vec<String> = all.clone().map(short).collect();
+        println!(
+            "| {name} | {} | {} |",
+            cells.join(" | "),
+            short(geomean(all))
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! A loaded object and its programs.
 
+use crate::setup::Bytes;
 use crate::{Error, Map, Result, Sim};
 use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::{Btf, TypeId};
@@ -155,8 +156,18 @@ impl EbpfLoader {
 
     /// Loads an object into `sim`.
     pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
+        self.load_bytes(sim, Bytes::Any(bytes))
+    }
+
+    /// As [`EbpfLoader::load`], for bytes that never change: see [`Ebpf::load_static`].
+    pub fn load_static(&self, sim: &Sim, bytes: &'static [u8]) -> Result<Ebpf> {
+        self.load_bytes(sim, Bytes::Static(bytes))
+    }
+
+    fn load_bytes(&self, sim: &Sim, object: Bytes<'_>) -> Result<Ebpf> {
+        let bytes = object.get();
         let cache = sim.cache();
-        let parts = sim.load(self, bytes, |kernel| {
+        let parts = sim.load(self, object, |kernel| {
             let config = kernel.config().clone();
             let make = || self.prepare(bytes, &config);
             let prepared = cache.get(self, bytes, &config, make)?;
@@ -191,6 +202,13 @@ impl Ebpf {
     /// it as Linux would.
     pub fn load(sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
         EbpfLoader::new().load(sim, bytes)
+    }
+
+    /// As [`Ebpf::load`], of bytes that are part of the test (`include_bytes!`). An exploration
+    /// loads the object in each of its many executions, and knows by the place of such bytes, rather
+    /// than by comparing them all, that they are what it knows.
+    pub fn load_static(sim: &Sim, bytes: &'static [u8]) -> Result<Ebpf> {
+        EbpfLoader::new().load_static(sim, bytes)
     }
 
     /// A program, by the name of its function.

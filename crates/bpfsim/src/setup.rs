@@ -9,9 +9,48 @@ use crate::EbpfLoader;
 use crate::ebpf::Parts;
 use bpfsim_kernel::{Cpu, Job, Kernel, KernelSnapshot, ProgId, ProgramInput, SysOp, SysResult};
 
+/// The bytes of an object.
+#[derive(Clone, Copy)]
+pub(crate) enum Bytes<'a> {
+    Any(&'a [u8]),
+    /// They never change.
+    Static(&'static [u8]),
+}
+
+/// Bytes that were loaded.
+enum KnownBytes {
+    Copy(Vec<u8>),
+    Static(&'static [u8]),
+}
+
+impl<'a> Bytes<'a> {
+    pub fn get(self) -> &'a [u8] {
+        match self {
+            Bytes::Any(bytes) => bytes,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+
+    fn known(self) -> KnownBytes {
+        match self {
+            Bytes::Any(bytes) => KnownBytes::Copy(bytes.to_vec()),
+            Bytes::Static(bytes) => KnownBytes::Static(bytes),
+        }
+    }
+
+    fn are(self, known: &KnownBytes) -> bool {
+        match (self, known) {
+            // What never changes is the same where it is the same.
+            (Bytes::Static(a), KnownBytes::Static(b)) if std::ptr::eq(a, *b) => true,
+            (bytes, KnownBytes::Static(known)) => bytes.get() == *known,
+            (bytes, KnownBytes::Copy(known)) => bytes.get() == known,
+        }
+    }
+}
+
 /// A step that tests begin with.
 pub(crate) enum Step<'a> {
-    Load(&'a EbpfLoader, &'a [u8]),
+    Load(&'a EbpfLoader, Bytes<'a>),
     Spawn(Cpu, ProgId, &'a ProgramInput),
     Syscall(&'a SysOp),
 }
@@ -26,7 +65,7 @@ pub(crate) enum Came {
 
 /// A step as it was made.
 enum Made {
-    Load(Box<EbpfLoader>, Vec<u8>),
+    Load(Box<EbpfLoader>, KnownBytes),
     Spawn(Cpu, ProgId, ProgramInput),
     Syscall(SysOp),
 }
@@ -57,7 +96,7 @@ pub(crate) struct Setup {
 impl Step<'_> {
     fn is(&self, made: &Made) -> bool {
         match (self, made) {
-            (Step::Load(loader, bytes), Made::Load(l, b)) => b == bytes && **l == **loader,
+            (Step::Load(loader, bytes), Made::Load(l, b)) => bytes.are(b) && **l == **loader,
             (Step::Spawn(cpu, prog, input), Made::Spawn(c, p, i)) => {
                 (cpu, prog) == (c, p) && *input == i
             }
@@ -68,7 +107,7 @@ impl Step<'_> {
 
     fn made(&self) -> Made {
         match *self {
-            Step::Load(loader, bytes) => Made::Load(Box::new(loader.clone()), bytes.to_vec()),
+            Step::Load(loader, bytes) => Made::Load(Box::new(loader.clone()), bytes.known()),
             Step::Spawn(cpu, prog, input) => Made::Spawn(cpu, prog, input.clone()),
             Step::Syscall(op) => Made::Syscall(op.clone()),
         }

@@ -1,7 +1,7 @@
 //! A simulation.
 
 use crate::ebpf::Parts;
-use crate::setup::{Came, Setup, Step};
+use crate::setup::{Bytes, Came, Setup, Step};
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
 use crate::{Cache, EbpfLoader, Error, Map, Program, Result};
@@ -121,7 +121,7 @@ impl Sim {
     pub(crate) fn load(
         &self,
         loader: &EbpfLoader,
-        bytes: &[u8],
+        bytes: Bytes<'_>,
         load: impl FnOnce(&mut Kernel) -> Result<Parts>,
     ) -> Result<Parts> {
         let came = self.step(&Step::Load(loader, bytes), |kernel| {

@@ -49,7 +49,7 @@ impl Watch {
 impl State {
     pub fn found(&mut self, kind: FailureKind, by: Site, other: Option<Site>) {
         let at = self.cpus[self.cur.cpu.at()].clock;
-        self.watch.findings.other(at, by, other, kind);
+        self.watch.findings.other(at, &by, other.as_ref(), kind);
     }
 
     /// A callback is armed, to be run at `due`.
@@ -84,7 +84,7 @@ impl State {
     }
 
     /// The current execution makes this access to shared memory.
-    pub fn watch_access(&mut self, by: Site, access: Access, orders: bool) {
+    pub fn watch_access(&mut self, by: &Site, access: Access, orders: bool) {
         if !self.watch.races_on || self.cur.lane == NO_LANE {
             return;
         }

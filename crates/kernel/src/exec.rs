@@ -14,7 +14,11 @@ use crate::syscall::{SysOp, SysResult};
 use crate::task::TaskState;
 use crate::trace::{AsyncKind, Element, Level, What};
 use crate::view::View;
-use bpfsim_vm::{Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Site, Stop};
+use bpfsim_abi::Func;
+use bpfsim_vm::{
+    Access, AccessKind, Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Site,
+    Stop,
+};
 
 /// Passes of the timer soft interrupt before the rest is left to ksoftirqd
 /// (`MAX_SOFTIRQ_RESTART`).
@@ -87,7 +91,7 @@ impl Kernel {
             }
         }
         match self.cpus[cpu.at()].stack.last() {
-            Some(&run) => self.go(cpu, run, budget),
+            Some(&run) => self.go(cpu, run, budget, what == Do::Continue),
             None => Ok(()),
         }
     }
@@ -130,10 +134,17 @@ impl Kernel {
         Ok(first)
     }
 
-    /// Lets a run execute until it stops, and draws the consequences.
-    fn go(&mut self, cpu: Cpu, index: usize, budget: u64) -> Result<(), Failure> {
+    /// Lets a run execute until it stops, and draws the consequences. `goes_on` when that is all
+    /// that this step does.
+    fn go(&mut self, cpu: Cpu, index: usize, budget: u64, goes_on: bool) -> Result<(), Failure> {
         let Some(mut run) = self.runs[index].take() else {
             return Ok(());
+        };
+        let by = Site {
+            ctx: run.cur.id.0,
+            cpu: cpu.0,
+            prog: run.act.prog,
+            pc: run.act.pc,
         };
         let mode = if self.st.explores {
             Mode::Explore
@@ -172,20 +183,14 @@ impl Kernel {
         let image = &self.code[self.st.cur.prog.at()].image;
         if let (Next::Access(access), true) = (run.next, self.st.watch.races_on) {
             let orders = image.code().get(run.act.pc as usize);
-            let by = Site {
-                ctx: self.st.cur.id.0,
-                cpu: cpu.0,
-                prog: run.act.prog,
-                pc: run.act.pc,
-            };
             self.st
-                .watch_access(by, access, orders.is_some_and(|c| c.orders()));
+                .watch_access(&by, access, orders.is_some_and(|c| c.orders()));
         }
         let mut view = View {
             st: &mut self.st,
             overrides: &self.overrides,
             base,
-            called: false,
+            loud: false,
         };
         let (act, budget) = (&mut run.act, budget.min(fuel));
         let mem = &mut self.mem;
@@ -194,7 +199,7 @@ impl Kernel {
             (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, run.next),
         };
-        let called = view.called;
+        let quiet = goes_on && !view.loud && is_quiet_step(run.next);
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
         if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
             let value = self.mem.read_u64(access.addr).unwrap_or(0);
@@ -214,17 +219,22 @@ impl Kernel {
                 };
                 return Err(self.failure(kind, Some(run.act.pc)));
             }
-            Stop::Budget | Stop::Yield => run.next = Next::Start(Starts::Program),
+            Stop::Budget => run.next = Next::Start(Starts::Program),
+            Stop::Yield => {
+                self.offer.again = quiet;
+                run.next = Next::Start(Starts::Program);
+            }
             // A tail call, or the return from one.
             Stop::Switch => {
                 self.st.cur.prog = ProgId(run.act.prog);
                 run.next = Next::Start(Starts::Program);
             }
             Stop::Access(access) => {
-                self.offer.again = !called && matches!(run.next, Next::Access(_));
-                run.next = Next::Access(access);
+                self.offer.again = quiet;
+                set_access(&mut run.next, access.addr, access.size, access.kind);
             }
             Stop::Call(call) => {
+                self.offer.again = quiet;
                 run.next = Next::Call {
                     call,
                     object: object_of(call, run.act.args()),
@@ -755,6 +765,50 @@ pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
             args[1]
         }
         _ => args[0],
+    }
+}
+
+/// An access comes next. By its parts: they were written one by one a moment ago, and copied as a
+/// whole they would have to reach the cache first.
+#[inline(never)]
+fn set_access(next: &mut Next, addr: u64, size: u8, kind: AccessKind) {
+    *next = Next::Access(Access { addr, size, kind });
+}
+
+/// Calls after which others can do what they could do before, but for those that wait for a
+/// `bpf_spin_lock`.
+const QUIET: u128 = bits(&[
+    Func::MapLookupElem,
+    Func::KtimeGetNs,
+    Func::TracePrintk,
+    Func::GetPrandomU32,
+    Func::GetSmpProcessorId,
+    Func::GetCurrentPidTgid,
+    Func::GetCurrentComm,
+    Func::SpinLock,
+    Func::SpinUnlock,
+]);
+
+const fn bits(funcs: &[Func]) -> u128 {
+    let (mut bits, mut i) = (0, 0);
+    while i < funcs.len() {
+        bits |= 1 << funcs[i] as u32;
+        i += 1;
+    }
+    bits
+}
+
+/// See [`QUIET`].
+pub(crate) fn is_quiet(call: Call) -> bool {
+    matches!(call, Call::Helper(id) if id < 128 && QUIET >> id & 1 != 0)
+}
+
+/// A run that went on with this has done nothing that is not quiet.
+fn is_quiet_step(next: Next) -> bool {
+    match next {
+        Next::Access(_) | Next::Start(Starts::Program) => true,
+        Next::Call { call, .. } => is_quiet(call),
+        Next::Start(_) | Next::Syscall { .. } => false,
     }
 }
 

@@ -50,8 +50,19 @@ impl Anew for First {
 }
 
 /// What tells findings of one kind apart.
-fn place(site: Site) -> (u32, u32) {
+fn place(site: &Site) -> (u32, u32) {
     (site.prog, site.pc)
+}
+
+/// Whether a finding is of this kind.
+fn is_like(kinds: &[FailureKind], f: &Finding, what: What, kind: Option<&FailureKind>) -> bool {
+    match (f.what, what) {
+        (What::Race(..), What::Race(..)) | (What::Lost(_), What::Lost(_)) => true,
+        (What::Other(at), What::Other(_)) => {
+            kind.is_some_and(|k| k.name() == kinds[at as usize].name())
+        }
+        _ => false,
+    }
 }
 
 impl Findings {
@@ -81,32 +92,21 @@ impl Findings {
     }
 
     /// Two accesses that nothing orders.
-    pub fn race(&mut self, at: u64, by: Site, other: Site, access: Access, kind: AccessKind) {
+    pub fn race(&mut self, at: u64, by: &Site, other: &Site, access: Access, kind: AccessKind) {
         let report = self.detectors.data_race;
         self.add(report, What::Race(access, kind), None, at, by, Some(other));
     }
 
     /// A store over another one.
-    pub fn lost(&mut self, at: u64, by: Site, other: Site, access: Access) {
+    pub fn lost(&mut self, at: u64, by: &Site, other: &Site, access: Access) {
         let report = self.detectors.lost_update;
         self.add(report, What::Lost(access), None, at, by, Some(other));
     }
 
-    pub fn other(&mut self, at: u64, by: Site, other: Option<Site>, kind: FailureKind) {
+    pub fn other(&mut self, at: u64, by: &Site, other: Option<&Site>, kind: FailureKind) {
         let report = self.detectors.of(&kind);
         let what = What::Other(self.kinds.len() as u32);
         self.add(report, what, Some(kind), at, by, other);
-    }
-
-    /// Whether a finding is of this kind.
-    fn is_like(&self, f: &Finding, what: What, kind: Option<&FailureKind>) -> bool {
-        match (f.what, what) {
-            (What::Race(..), What::Race(..)) | (What::Lost(_), What::Lost(_)) => true,
-            (What::Other(at), What::Other(_)) => {
-                kind.is_some_and(|k| k.name() == self.kinds[at as usize].name())
-            }
-            _ => false,
-        }
     }
 
     fn add(
@@ -115,16 +115,17 @@ impl Findings {
         what: What,
         kind: Option<FailureKind>,
         at: u64,
-        by: Site,
-        other: Option<Site>,
+        by: &Site,
+        other: Option<&Site>,
     ) {
         if report == Report::Off {
             return;
         }
+        let kinds = &self.kinds;
         let same = |f: &Finding| {
-            place(f.by) == place(by)
-                && f.other.map(place) == other.map(place)
-                && self.is_like(f, what, kind.as_ref())
+            place(&f.by) == place(by)
+                && f.other.as_ref().map(place) == other.map(place)
+                && is_like(kinds, f, what, kind.as_ref())
         };
         let word = |(prog, pc): (u32, u32)| u64::from(prog) << 32 | u64::from(pc);
         let tag = match what {
@@ -136,14 +137,12 @@ impl Findings {
             word(place(by)) ^ tag << 62,
             other.map_or(0, |o| word(place(o))),
         );
-        let first = self.known.get(key).map_or(0, |first| first.0 as usize);
-        if let Some(f) = first.checked_sub(1).and_then(|i| self.list.get(i)) {
-            // Others with this hash come later.
-            if same(f) || self.list[first..].iter().any(same) {
-                return;
-            }
-        } else {
-            self.known.entry(key).0 = self.list.len() as u32 + 1;
+        let first = &mut self.known.entry(key).0;
+        if *first == 0 {
+            *first = self.list.len() as u32 + 1;
+        } else if self.list[*first as usize - 1..].iter().any(same) {
+            // Others with this hash may come between.
+            return;
         }
         if report == Report::Fail && self.fatal.is_none() {
             self.fatal = Some(self.list.len() as u32);
@@ -152,8 +151,8 @@ impl Findings {
         self.list.push(Finding {
             what,
             at,
-            by,
-            other,
+            by: *by,
+            other: other.copied(),
         });
     }
 }
@@ -190,11 +189,11 @@ mod tests {
         };
         let unwritten = |arg| FailureKind::UnwrittenArgument { arg };
         for at in [1, 2] {
-            found.race(at, site(1), site(2), access, AccessKind::Read);
-            found.race(at, site(2), site(1), access, AccessKind::Read);
-            found.other(at, site(1), None, stale.clone());
-            found.other(at, site(1), None, unwritten(at as u8));
-            found.lost(at, site(1), site(2), access);
+            found.race(at, &site(1), &site(2), access, AccessKind::Read);
+            found.race(at, &site(2), &site(1), access, AccessKind::Read);
+            found.other(at, &site(1), None, stale.clone());
+            found.other(at, &site(1), None, unwritten(at as u8));
+            found.lost(at, &site(1), &site(2), access);
         }
         let kinds: Vec<_> = found.iter().map(|f| (f.at, found.kind(f).name())).collect();
         let expected = [
@@ -210,7 +209,7 @@ mod tests {
         found.clone_from(&Findings::new(detectors));
         assert!(found.fatal().is_none() && found.iter().next().is_none());
         found.clone_from(&copy);
-        found.lost(9, site(1), site(2), access);
+        found.lost(9, &site(1), &site(2), access);
         assert_eq!(found.iter().count(), 4);
     }
 }

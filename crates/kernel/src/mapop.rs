@@ -257,7 +257,7 @@ impl State {
             dest.copy_from_slice(bytes);
             if c.done == 0 {
                 // Those of the other pieces are the access that the execution stops before.
-                self.watch_access(mem.site(), checked::write(to, len), false);
+                self.watch_access(&mem.site(), checked::write(to, len), false);
             }
             c.done = at + len;
             let fields = &self.maps[map.at()].fields;

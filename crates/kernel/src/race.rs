@@ -174,10 +174,10 @@ impl Races {
     pub fn access(
         &mut self,
         lane: u16,
-        by: Site,
+        by: &Site,
         access: Access,
         orders: bool,
-        mut met: impl FnMut(Met, Site),
+        mut met: impl FnMut(Met, &Site),
     ) {
         if lane as usize >= self.lanes.len() {
             return;
@@ -203,10 +203,10 @@ impl Races {
     fn word(
         &mut self,
         lane: u16,
-        by: Site,
+        by: &Site,
         (word, mask): (u64, u8),
         kind: AccessKind,
-        met: &mut impl FnMut(Met, Site),
+        met: &mut impl FnMut(Met, &Site),
     ) {
         let clock = &self.lanes[lane as usize].clock;
         let Cell { seq, recs } = self.cells.entry(word);
@@ -225,10 +225,10 @@ impl Races {
             }
             let plain_store = kind == AccessKind::Write || r.kind == AccessKind::Write;
             if plain_store && r.clock > clock.at(r.lane) {
-                met(Met::Race(r.kind), r.by);
+                met(Met::Race(r.kind), &r.by);
             }
             if since.is_some_and(|seq| writes(r.kind) && r.seq > seq) {
-                met(Met::Lost, r.by);
+                met(Met::Lost, &r.by);
             }
         }
         if writes(kind) {
@@ -239,7 +239,7 @@ impl Races {
             }
         }
         let rec = Rec {
-            by,
+            by: *by,
             lane,
             clock: clock.at(lane),
             mask,
@@ -277,7 +277,7 @@ mod tests {
             let by = site(lane as u64, i as u32);
             races.access(
                 lane,
-                by,
+                &by,
                 at(addr, size, kind),
                 kind == AccessKind::Rmw,
                 |m, other| {

@@ -27,13 +27,15 @@ pub(crate) struct Offered {
     give_up: Option<Box<(u64, Choice, At)>>,
     /// What was picked last.
     picked: usize,
-    /// That has accessed memory and nothing else: other choices are what they were, if they are
-    /// `steady`.
+    /// That has done nothing that lets others do what they could not do before, but for taking and
+    /// giving back `bpf_spin_lock`s: their choices are what they were, if they are `steady`.
     pub again: bool,
     /// No choice comes, goes or changes because time passes or memory is written.
     steady: bool,
     /// Some of the choices are of chance.
     chances: bool,
+    /// Those of CPUs that execute nothing.
+    idle: Vec<(Choice, At)>,
 }
 
 impl Offered {
@@ -59,8 +61,9 @@ impl Kernel {
     /// Takes one step. With `until`, the clock may move as far as that. False when there is
     /// nothing to do.
     pub(crate) fn step(&mut self, until: Option<u64>) -> Result<bool, Failure> {
-        if !self.offer_again() {
-            self.collect(until);
+        match std::mem::take(&mut self.offer.again) && self.offer.steady {
+            true => self.collect_again(),
+            false => self.collect(until),
         }
         let n = self.offer.choices.len();
         if n == 0 {
@@ -116,30 +119,65 @@ impl Kernel {
         performed.map(|()| true)
     }
 
-    /// Offers what was offered before, where only the execution that was picked has gone on.
-    fn offer_again(&mut self) -> bool {
-        if !(std::mem::take(&mut self.offer.again) && self.offer.steady) {
-            return false;
+    /// As [`Kernel::collect`], where executions alone have changed.
+    fn collect_again(&mut self) {
+        if self.offer.waiting.is_empty() && self.goes_on_alone() {
+            return;
         }
-        let picked = self.offer.picked;
-        let Some(choice) = self.offer.choices.get_mut(picked) else {
+        self.note_waits();
+        let mut offer = std::mem::take(&mut self.offer);
+        offer.choices.clear();
+        offer.what.clear();
+        offer.waiting.clear();
+        let mut idle = 0;
+        for c in 0..self.cpus.len() {
+            let cpu = Cpu(c as u32);
+            if let Some(&top) = self.cpus[c].stack.last() {
+                self.offer_run(&mut offer, cpu, top, u64::MAX);
+            }
+            while let Some((choice, what)) = offer.idle.get(idle)
+                && choice.cpu == cpu
+            {
+                offer.choices.push(*choice);
+                offer.what.push(*what);
+                idle += 1;
+            }
+        }
+        self.offer = offer;
+    }
+
+    /// Offers what was offered before, where the execution that was picked has nothing but an
+    /// access before it.
+    fn goes_on_alone(&mut self) -> bool {
+        let Some(choice) = self.offer.choices.get_mut(self.offer.picked) else {
             return false;
         };
         let cpu = choice.cpu.at();
         let top = self.cpus[cpu].stack.last();
-        let Some(run) = top.and_then(|&top| self.runs[top].as_ref()) else {
-            return false;
-        };
-        (choice.next, choice.at) = (run.next, self.st.cpus[cpu].clock);
-        true
+        let run = top.and_then(|&top| self.runs[top].as_ref());
+        match (run.map(|run| run.next), choice.next) {
+            // A lock that it gave back may be another's now.
+            (Some(next @ Next::Access(_)), Next::Access(_)) => {
+                (choice.next, choice.at) = (next, self.st.cpus[cpu].clock);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Nothing that could happen depends on time.
     fn is_steady(&self, offer: &Offered) -> bool {
-        let timeless = |c: &crate::state::CpuState| c.timers.iter().all(|t| t.is_empty());
+        let timeless = |c: &crate::state::CpuState| {
+            c.timers.iter().all(|t| t.is_empty()) && c.irq_work.is_empty()
+        };
+        let locks = |w: &Waiting| matches!(w.wait, Wait::SpinLock(_));
+        let gives_up = |w: &At| matches!(w.1, Do::GiveUp(_));
         self.st.explores
+            && !self.st.chances_on
             && self.config.preemption == Preemption::None
-            && offer.waiting.is_empty()
+            && offer.give_up.is_none()
+            && offer.waiting.iter().all(locks)
+            && !offer.what.iter().any(gives_up)
             && self.st.cpus.iter().all(timeless)
             && self
                 .cpus
@@ -180,6 +218,16 @@ impl Kernel {
             offer.what.push(give_up.2);
         }
         offer.steady = self.is_steady(&offer);
+        offer.idle.clear();
+        if offer.steady {
+            let all = offer
+                .choices
+                .iter()
+                .copied()
+                .zip(offer.what.iter().copied());
+            let idle = |o: &(Choice, At)| self.cpus[o.0.cpu.at()].stack.is_empty();
+            offer.idle.extend(all.filter(idle));
+        }
         self.offer = offer;
     }
 
@@ -469,7 +517,17 @@ impl Kernel {
         Some(at)
     }
 
+    #[inline]
     pub(crate) fn still_waits(&self, wait: &Wait) -> bool {
+        match *wait {
+            Wait::SpinLock(addr) => self.mem.read_u32(addr) != Some(0),
+            _ => self.waits_for_more(wait),
+        }
+    }
+
+    /// [`Kernel::still_waits`], but for the waits that there are most of.
+    #[inline(never)]
+    fn waits_for_more(&self, wait: &Wait) -> bool {
         match *wait {
             Wait::TimerCallback(ctx) => self
                 .runs

@@ -2,6 +2,7 @@
 
 use crate::chance::{self, Chance};
 use crate::checked;
+use crate::exec::is_quiet;
 use crate::helper::{self, Args};
 use crate::inject::{self, Override};
 use crate::kfunc;
@@ -16,8 +17,8 @@ pub(crate) struct View<'a> {
     /// What the CPU's clock would have been at the activation's first instruction, had it run
     /// without a break: an instruction takes a nanosecond.
     pub base: u64,
-    /// Something was called.
-    pub called: bool,
+    /// Something was called after which others may do what they could not do before.
+    pub loud: bool,
 }
 
 /// Half of `GUARD_SZ`: as far as the offset of a load or store goes.
@@ -37,7 +38,7 @@ impl View<'_> {
 
 impl Host for View<'_> {
     fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
-        self.called = true;
+        self.loud |= !is_quiet(call);
         self.st.cpu().clock = self.base + insns;
         let a = Args { call, r: *args };
         let watched = mem.is_checked() || self.st.watch.races_on;

@@ -42,8 +42,10 @@ pub struct Activation {
     pub grant: bool,
     /// Checked mode has seen it.
     pub(crate) entered: bool,
-    /// Guest address of its stack.
+    /// Guest address of its stack, and where checked mode keeps what it knows of it, if nobody has
+    /// moved that since.
     pub(crate) stack: u64,
+    pub(crate) shadow: u32,
     /// Instructions executed so far.
     pub insns: u64,
     /// Iterations of `may_goto` left to this frame.
@@ -66,6 +68,7 @@ impl Activation {
             grant: false,
             entered: false,
             stack,
+            shadow: 0,
             insns: 0,
             may_goto: crate::interp::MAY_GOTO_LIMIT,
             frames: Vec::new(),

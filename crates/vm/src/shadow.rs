@@ -397,6 +397,15 @@ impl Shadow {
         }
     }
 
+    /// The place of a stack in `stacks`, which may be `hint`.
+    #[inline]
+    fn stack_from(&mut self, base: u64, hint: usize) -> usize {
+        match self.stacks.get(hint) {
+            Some((at, _)) if *at == base => hint,
+            _ => self.stack(base),
+        }
+    }
+
     /// The place of a stack in `stacks`.
     fn stack(&mut self, base: u64) -> usize {
         match self.stacks.binary_search_by_key(&base, |s| s.0) {
@@ -627,7 +636,8 @@ impl Checker {
         let Some(s) = &mut shadow else {
             return Checker::none();
         };
-        let at = s.stack(act.stack);
+        let at = s.stack_from(act.stack, act.shadow as usize);
+        act.shadow = at as u32;
         let own = s.stacks[at].1.take();
         let mut checker = Checker { shadow, own, at };
         if !act.entered {
@@ -678,7 +688,7 @@ impl Checker {
         self.shadow = mem.shadow.take();
         if let Some(s) = &mut self.shadow {
             // Others may have made stacks meanwhile.
-            self.at = s.stack(stack);
+            self.at = s.stack_from(stack, self.at);
             self.own = s.stacks[self.at].1.take();
         }
     }
