@@ -255,18 +255,23 @@ impl Runner {
         self.explore(|sim| test(sim).map_err(|e| e.failed()), &mut |_| {})
     }
 
+    /// The runner below, with what the environment says.
+    pub(crate) fn settled(&self) -> bpfsim_explore::Runner {
+        let mut runner = self.inner.clone();
+        if let Ok(settings) = &self.settings {
+            settings.apply(&mut runner);
+        }
+        runner
+    }
+
     /// [`Runner::run`] for tests that say themselves how they failed, with word of the progress.
     pub fn explore(
         &self,
         test: impl Fn(&Sim) -> std::result::Result<(), Failed> + Sync,
         progress: &mut dyn FnMut(Progress),
     ) -> Outcome {
-        let mut runner = self.inner.clone();
-        if let Ok(settings) = &self.settings {
-            settings.apply(&mut runner);
-        }
         quiet_workers();
-        runner.explore_with(&Tested(test), progress)
+        self.settled().explore_with(&Tested(test), progress)
     }
 
     /// Explores a test: kept failing orders first. Fails when the test does in any order, and when
@@ -410,32 +415,50 @@ fn judge(run: Run, record: Record, config: Config, strategy: Strategy) -> TestRe
 }
 
 /// A test, as the explorer sees it.
-struct Tested<F>(F);
+pub(crate) struct Tested<F>(pub F);
 
 impl<F: Fn(&Sim) -> std::result::Result<(), Failed> + Sync> Model for Tested<F> {
     fn worker(&self) -> Worker<'_> {
-        // A machine, and what it was made for but for the seed.
-        let mut own: Option<(Config, Machine)> = None;
-        Box::new(move |config, chooser| {
-            let kind = Config {
-                seed: 0,
-                ..config.clone()
-            };
-            let machine = match own.take().filter(|(k, _)| *k == kind) {
-                Some((_, machine)) => machine,
-                None => match Machine::new(config.clone()) {
-                    Ok(machine) => machine,
-                    Err(error) => return unable(&error),
-                },
-            };
-            let run = run(&self.0, machine.begin(config.seed, chooser));
-            // What a panic left undone is not built upon.
-            if run.result.is_ok() {
-                own = Some((kind, machine));
-            }
-            run
-        })
+        executor(&self.0)
     }
+}
+
+/// Runs a test on a machine that begins anew each time.
+pub(crate) fn executor<'a>(
+    test: impl Fn(&Sim) -> std::result::Result<(), Failed> + 'a,
+) -> Worker<'a> {
+    // A machine, and what it was made for but for the seed.
+    let mut own: Option<(Config, Machine)> = None;
+    Box::new(move |config, chooser| {
+        let kind = Config {
+            seed: 0,
+            ..config.clone()
+        };
+        let machine = match own.take().filter(|(k, _)| *k == kind) {
+            Some((_, machine)) => machine,
+            None => match Machine::new(config.clone()) {
+                Ok(machine) => machine,
+                Err(error) => return unable(&error),
+            },
+        };
+        let run = run(&test, machine.begin(config.seed, chooser));
+        // What a panic left undone is not built upon.
+        if run.result.is_ok() {
+            own = Some((kind, machine));
+        }
+        run
+    })
+}
+
+/// Runs a test once in the order that a chooser takes.
+pub(crate) fn one_order(
+    test: &impl Fn(&Sim) -> Result<()>,
+    config: &Config,
+    chooser: &dyn Fn() -> Box<dyn Chooser>,
+) -> TestResult {
+    let (run, record) = one(test, config, chooser);
+    let strategy = Strategy::Replay(record.schedule.clone());
+    judge(run, record, config.clone(), strategy)
 }
 
 /// There is no machine to run on.

@@ -26,6 +26,7 @@ mod cache;
 mod check;
 mod ebpf;
 mod error;
+pub mod fuzz;
 mod hook;
 mod machine;
 mod map;
@@ -47,6 +48,7 @@ pub use bpfsim_explore::{
     Coverage, Failed, Found, Outcome, Progress, ReplayError, ReplayString, Seed, Strategy,
 };
 pub use bpfsim_kernel::explanation;
+pub use bpfsim_kernel::mix;
 pub use bpfsim_kernel::{
     Arg, AsyncKind, BOOTED, Blocked, Chance, Chances, Chooser, Config, Cpu, CtxId, Detectors,
     Element, Event, Failure, FailureKind, Job, LeftOver, Level, LoadError, MapBtf, MapFd, MapId,

@@ -281,6 +281,20 @@ impl Sim {
         self.kernel_mut().record(record);
     }
 
+    /// From here on what runs is counted: of the object that is loaded next too, for which the
+    /// machine need not be brought to its beginning first.
+    pub(crate) fn count(&self) {
+        self.kernel.borrow_mut().record(Record {
+            counts: true,
+            ..Record::default()
+        });
+    }
+
+    /// What the machine was made with.
+    pub fn config(&self) -> Config {
+        self.kernel().config().clone()
+    }
+
     /// What happened, for people; with all that [`Sim::record`] kept, where that was asked for.
     pub fn timeline(&self, title: &str, failure: Option<&str>) -> Timeline {
         Timeline::new(&self.kernel(), title, failure)

@@ -122,8 +122,8 @@ fn adds(sim: &Sim) -> bpfsim::Result<()> {
 
 #[test]
 fn each_strategy_finds_what_chance_brings_and_makes_it_small() {
-    let tests: [(fn(&Sim) -> bpfsim::Result<()>, &str); 2] =
-        [(draws, "random"), (adds, "failures,random,faults")];
+    type Test = fn(&Sim) -> bpfsim::Result<()>;
+    let tests: [(Test, &str); 2] = [(draws, "random"), (adds, "failures,random,faults")];
     for (test, chances) in tests {
         check_exhaustive(test).unwrap();
         check_random(test, 50).unwrap();

@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
             Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
             Err(Ended::Failed(message, sim, _)) => {
                 failed.get_or_insert((seed, message));
-                sim
+                *sim
             }
         };
         sim.coverage(&mut coverage);

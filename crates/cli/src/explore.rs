@@ -1,5 +1,6 @@
 //! `bpfsim explore`: a scenario in many orders.
 
+pub mod fuzz;
 mod merge;
 
 use crate::files::Files;
@@ -26,7 +27,7 @@ pub struct Args {
     scenario: Option<PathBuf>,
     #[command(flatten)]
     how: How,
-    /// Most executions of a search through all orders.
+    /// Most executions of a search through all orders, or of --fuzz.
     #[arg(long, default_value_t = bpfsim::EXHAUSTIVE_LIMIT)]
     executions: u64,
     /// Seed of the first random order.
@@ -35,6 +36,9 @@ pub struct Args {
     /// Threads; results do not depend on it.
     #[arg(long)]
     threads: Option<usize>,
+    /// With --fuzz: where cases that show something new are kept, and read first.
+    #[arg(long, value_name = "FOLDER", requires = "fuzz", requires = "object")]
+    corpus: Option<PathBuf>,
     /// One part of the work, such as 2/8: of a search that many machines share.
     #[arg(long, value_parser = bpfsim::parse_shard)]
     shard: Option<(u64, u64)>,
@@ -74,6 +78,10 @@ struct How {
     /// Every order, but for those that differ in nothing that matters.
     #[arg(long)]
     exhaustive: bool,
+    /// Orders and inputs (of steps with `fuzz = true`) that are changed a little, again and again,
+    /// where that shows something new.
+    #[arg(long)]
+    fuzz: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -95,6 +103,9 @@ impl How {
         }
         if let Some(preemptions) = self.bounded {
             return (Strategy::Bounded { preemptions }, limit);
+        }
+        if self.fuzz {
+            return (Strategy::Random, limit);
         }
         match self.exhaustive {
             true => (Strategy::Exhaustive, limit),
@@ -140,6 +151,9 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         runner = runner.time_limit(limit);
     }
     runner.check_settings().map_err(Stop::unusable)?;
+    if args.how.fuzz {
+        return fuzz::run(args, &runner, object, path, &bytes);
+    }
     let bar = bar(args.json);
     let outcome = runner.explore(|sim| scenario.explore(sim, &bytes), &mut |progress| {
         step(&bar, progress)

@@ -41,6 +41,14 @@ pub struct Args {
         conflicts_with = "seed"
     )]
     replay: Option<String>,
+    /// A case that `bpfsim explore --fuzz` kept: an order and inputs.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "scenario",
+        conflicts_with_all = ["seed", "replay"]
+    )]
+    case: Option<PathBuf>,
     /// What is a choice beside the order: `random`, `failures`, `faults`, alone or each with a bound
     /// such as `failures=2`, and `values=0/1/7`.
     #[arg(long, value_name = "WHAT", requires = "scenario")]
@@ -117,7 +125,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     let report = Report {
         sim: &sim,
         seed: args.seed,
-        replayed: args.replay.is_some(),
+        replayed: args.replay.is_some() || args.case.is_some(),
         maps: map_names(&bpf),
         before,
         after,
@@ -157,19 +165,26 @@ fn replaying(order: &str, config: Config) -> Result<(Sim, Option<Taken>), Stop> 
 /// The machine that a scenario ran on.
 fn ran_on(ran: &Result<(Sim, Ebpf), Ended>) -> Option<&Sim> {
     match ran {
-        Ok((sim, _)) | Err(Ended::Failed(_, sim, _)) => Some(sim),
+        Ok((sim, _)) => Some(sim),
+        Err(Ended::Failed(_, sim, _)) => Some(sim),
         Err(Ended::Wrong(_)) => None,
     }
 }
 
 /// Runs a scenario in one order.
 fn scenario(args: &Args, path: &Path, object: &[u8], config: Config) -> Result<Outcome, Stop> {
-    let scenario = Scenario::read(path).map_err(Stop::unusable)?;
+    let mut scenario = Scenario::read(path).map_err(Stop::unusable)?;
     let mut config = scenario.config(config).map_err(Stop::unusable)?;
     if let Some(chances) = &args.chances {
         config.chances = chances.clone();
     }
-    let (sim, strays) = match &args.replay {
+    let mut order = args.replay.clone();
+    if let Some(file) = &args.case {
+        let (replay, inputs) = crate::explore::fuzz::case(file)?;
+        scenario.set_inputs(&inputs);
+        order = Some(replay.to_string());
+    }
+    let (sim, strays) = match &order {
         Some(order) => replaying(order, config)?,
         None => {
             let sim = Sim::with(config, Seed(args.seed)).map_err(Stop::unusable)?;
@@ -186,13 +201,13 @@ fn scenario(args: &Args, path: &Path, object: &[u8], config: Config) -> Result<O
     let (sim, bpf, problem) = match ran {
         Ok((sim, bpf)) => (sim, bpf, None),
         Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
-        Err(Ended::Failed(message, sim, bpf)) => (sim, bpf, Some(message)),
+        Err(Ended::Failed(message, sim, bpf)) => (*sim, bpf, Some(message)),
     };
     let after = bpf.maps().map(|m| show::map(&m)).collect();
     let report = Report {
         sim: &sim,
         seed: args.seed,
-        replayed: args.replay.is_some(),
+        replayed: args.replay.is_some() || args.case.is_some(),
         maps: map_names(&bpf),
         before: Vec::new(),
         after,

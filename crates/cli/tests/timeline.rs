@@ -27,7 +27,7 @@ fn run(name: &str, seed: u64, record: Record) -> (Sim, Option<String>) {
     sim.record(record);
     match scenario.run_on(sim, &object) {
         Ok((sim, _)) => (sim, None),
-        Err(Ended::Failed(message, sim, _)) => (sim, Some(message)),
+        Err(Ended::Failed(message, sim, _)) => (*sim, Some(message)),
         Err(Ended::Wrong(message)) => panic!("{message}"),
     }
 }

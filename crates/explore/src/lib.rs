@@ -9,6 +9,7 @@
 //!   usual; `bounded`, `dpor`: those that enumerate;
 //! - `hb`: which steps may change places, in one table;
 //! - `schedule`: orders as data and as `bs1-...`; `shrink`: small ones;
+//! - `fuzz`: search led by coverage;
 //! - `timeline`, `coverage`: what happened in one run, and what ran in all of them;
 //! - `runner`, `pool`, `outcome`: many executions, and what came of them; `again`: whether they are
 //!   what they were when they are made twice.
@@ -22,6 +23,7 @@ mod chance;
 mod coverage;
 mod dpor;
 mod error;
+pub mod fuzz;
 mod hb;
 mod outcome;
 mod pct;

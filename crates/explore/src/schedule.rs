@@ -88,7 +88,7 @@ impl Schedule {
         &self.departures
     }
 
-    fn pick(&self, at: u32) -> Option<u32> {
+    pub(crate) fn pick(&self, at: u32) -> Option<u32> {
         let found = self.departures.binary_search_by_key(&at, |d| d.at);
         found.ok().map(|i| self.departures[i].pick)
     }

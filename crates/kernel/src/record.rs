@@ -424,6 +424,12 @@ impl ProgLines<'_> {
         self.image.code().get(at).is_some_and(|c| c.k != K::Bad)
     }
 
+    /// What conditional jumps compare with, where that is a constant.
+    pub fn constants(&self) -> impl Iterator<Item = i64> {
+        let jumps = self.image.code().iter().filter(|c| c.is_branch());
+        jumps.map(|c| c.imm).filter(|imm| *imm != 0)
+    }
+
     /// True for a conditional jump.
     pub fn is_branch(&self, at: usize) -> bool {
         self.image.code().get(at).is_some_and(|c| c.is_branch())

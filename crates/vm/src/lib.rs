@@ -15,6 +15,8 @@
 mod activation;
 mod alu;
 mod code;
+#[cfg(feature = "libfuzzer")]
+pub mod counters;
 mod cursor;
 mod host;
 mod interp;

@@ -61,6 +61,8 @@ struct Step {
     close: Option<Spanned<String>>,
     /// With `cpu`: how long the new task sleeps first.
     after: Option<Spanned<String>>,
+    /// `explore --fuzz` changes its `data` and `ctx`.
+    fuzz: Option<bool>,
     expect: Option<expect::Expect>,
 }
 
@@ -122,7 +124,7 @@ pub enum Ended {
     /// The scenario itself is wrong.
     Wrong(String),
     /// An expectation did not hold, or the simulation failed: as it was then.
-    Failed(String, Sim, Ebpf),
+    Failed(String, Box<Sim>, Ebpf),
 }
 
 /// A problem, the place in the file that it is about, and whether it is the file's own.
@@ -192,6 +194,26 @@ impl Scenario {
         Ok(config)
     }
 
+    /// What `explore --fuzz` changes: `data` and `ctx` of the steps that say so, in their order.
+    fn fuzzed(&mut self) -> impl Iterator<Item = &mut Spanned<String>> {
+        let steps = self.file.step.iter_mut().map(Spanned::get_mut);
+        let steps = steps.filter(|s| s.fuzz == Some(true));
+        steps.flat_map(|s| [&mut s.data, &mut s.ctx].into_iter().flatten())
+    }
+
+    /// The bytes that may be changed.
+    pub fn inputs(&mut self) -> Result<Vec<Vec<u8>>, String> {
+        let bytes: Result<Vec<_>, Problem> = self.fuzzed().map(|text| unhex(text)).collect();
+        bytes.map_err(|p| self.message(&p))
+    }
+
+    /// Changes them.
+    pub fn set_inputs(&mut self, inputs: &[Vec<u8>]) {
+        for (text, bytes) in self.fuzzed().zip(inputs) {
+            *text.get_mut() = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        }
+    }
+
     /// Reads a scenario from its file.
     pub fn read(path: &Path) -> Result<Scenario, String> {
         let text = std::fs::read_to_string(path);
@@ -234,7 +256,7 @@ impl Scenario {
         match self.steps(&sim, &mut bpf) {
             Ok(()) => Ok((sim, bpf)),
             Err(problem) if problem.wrong => Err(Ended::Wrong(self.message(&problem))),
-            Err(problem) => Err(Ended::Failed(self.message(&problem), sim, bpf)),
+            Err(problem) => Err(Ended::Failed(self.message(&problem), sim.into(), bpf)),
         }
     }
 
