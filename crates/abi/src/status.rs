@@ -227,6 +227,23 @@ pub static HELPERS: &[(Func, Status)] = &[
     (Func::GetFuncArg, Done),
     (Func::GetFuncRet, Done),
     (Func::GetFuncArgCnt, Done),
+    (Func::SkRedirectMap, Done),
+    (Func::MsgRedirectMap, Done),
+    (Func::SkRedirectHash, Done),
+    (Func::MsgRedirectHash, Done),
+    (Func::SkSelectReuseport, Done),
+    (Func::SockMapUpdate, Done),
+    (Func::SockHashUpdate, Done),
+    (Func::SockOpsCbFlagsSet, Done),
+    (Func::Bind, Done),
+    (
+        Func::Setsockopt,
+        Partial("what is set is kept and shown, and changes nothing else"),
+    ),
+    (
+        Func::Getsockopt,
+        Partial("what is set is kept and shown, and changes nothing else"),
+    ),
 ];
 
 /// Kfuncs: which, and whether it runs.
@@ -378,6 +395,7 @@ pub static KFUNCS: &[(&str, Status)] = &[
         "bpf_task_get_cgroup1",
         Partial("there is the unified hierarchy only"),
     ),
+    ("bpf_sock_destroy", Done),
 ];
 
 /// Map types: which, and whether it runs.
@@ -402,37 +420,34 @@ pub static MAP_TYPES: &[(MapType, Status)] = &[
     (MapType::UserRingbuf, Done),
     (MapType::StackTrace, Done),
     (MapType::Arena, Done),
-    (
-        MapType::CgroupArray,
-        Partial("there are no cgroups to put in"),
-    ),
-    (MapType::Devmap, Partial("holds lo, and no programs")),
-    (MapType::DevmapHash, Partial("holds lo, and no programs")),
+    (MapType::CgroupArray, Done),
+    (MapType::Devmap, Partial("holds no programs")),
+    (MapType::DevmapHash, Partial("holds no programs")),
     (MapType::Cpumap, Partial("holds no programs")),
-    (MapType::Xskmap, Partial("there are no sockets to put in")),
-    (MapType::Sockmap, Partial("there are no sockets to put in")),
-    (MapType::Sockhash, Partial("there are no sockets to put in")),
     (
-        MapType::ReuseportSockarray,
-        Partial("there are no sockets to put in"),
+        MapType::Xskmap,
+        Partial("there are no XDP sockets to put in"),
     ),
-    (MapType::CgroupStorage, Partial("there are no cgroups")),
+    (
+        MapType::Sockmap,
+        Partial("TCP and UDP sockets; no programs attach to it"),
+    ),
+    (
+        MapType::Sockhash,
+        Partial("TCP and UDP sockets; no programs attach to it"),
+    ),
+    (MapType::ReuseportSockarray, Done),
+    (
+        MapType::CgroupStorage,
+        Partial("storage of a run of its own, not of a cgroup"),
+    ),
     (
         MapType::PercpuCgroupStorage,
-        Partial("there are no cgroups"),
+        Partial("storage of a run of its own, not of a cgroup"),
     ),
-    (
-        MapType::SkStorage,
-        Partial("user space cannot name sockets"),
-    ),
-    (
-        MapType::InodeStorage,
-        Partial("user space cannot name inodes"),
-    ),
-    (
-        MapType::CgrpStorage,
-        Partial("user space cannot name cgroups"),
-    ),
+    (MapType::SkStorage, Done),
+    (MapType::InodeStorage, Done),
+    (MapType::CgrpStorage, Done),
 ];
 
 /// Of program types that no event runs yet.

@@ -216,6 +216,11 @@ impl Netdev {
 }
 
 impl File {
+    /// Its descriptor, for keys of inode storage.
+    pub fn fd(self, sim: &Sim) -> u32 {
+        sim.kernel().file_fd(self.0)
+    }
+
     /// Its `struct file`, for a program's arguments.
     pub fn arg(self) -> Arg {
         Arg::File(self.0)
@@ -238,6 +243,11 @@ impl File {
 }
 
 impl Cgroup {
+    /// Its descriptor, for values of cgroup arrays and keys of cgroup storage.
+    pub fn fd(self, sim: &Sim) -> u32 {
+        sim.kernel().cgroup_fd(self.0)
+    }
+
     /// Its `struct cgroup`, for a program's arguments.
     pub fn arg(self) -> Arg {
         Arg::Cgroup(self.0)
@@ -260,6 +270,11 @@ impl Cgroup {
 }
 
 impl Sock {
+    /// Its descriptor, for values of maps of sockets and keys of socket storage.
+    pub fn fd(self, sim: &Sim) -> u32 {
+        sim.kernel().sock_fd(self.0)
+    }
+
     /// Its `struct sock`, for a program's arguments.
     pub fn arg(self) -> Arg {
         Arg::Sock(self.0)

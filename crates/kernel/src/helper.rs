@@ -12,6 +12,8 @@ mod packet;
 mod retval;
 mod room;
 mod sock;
+mod sockmap;
+mod sockopt;
 mod stack;
 mod tail;
 mod text;
@@ -221,6 +223,8 @@ const GROUPS: &[&[Helper]] = &[
     room::HELPERS,
     file::HELPERS,
     fib::HELPERS,
+    sockmap::HELPERS,
+    sockopt::HELPERS,
 ];
 
 /// Row of each helper number.
@@ -293,7 +297,15 @@ fn map_lookup(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let map = a.map(st, 1)?;
     let key = a.key(st, mem, map, 2)?;
     let (m, mut op) = st.map_op(mem, map);
-    Ok(Flow::Done(m.lookup(&mut op, &key).unwrap_or(0)))
+    let found = m.lookup(&mut op, &key).unwrap_or(0);
+    // A socket comes with a reference.
+    if found != 0
+        && m.holds_socks()
+        && let Some(sock) = st.world.sock_at(found)
+    {
+        st.world.socks[sock.at()].refs += 1;
+    }
+    Ok(Flow::Done(found))
 }
 
 /// What a map operation answers, or that it is to be called again.

@@ -94,6 +94,13 @@ const KFUNCS: &[Kfunc] = &[
     row("bpf_cgroup_ancestor", false, cgroup_kfuncs::ancestor),
     row("bpf_cgroup_from_id", false, cgroup_kfuncs::from_id),
     row("bpf_task_under_cgroup", false, cgroup_kfuncs::task_under),
+    row("bpf_sock_destroy", true, |st, mem, a| {
+        let Some(sock) = st.world.sock_at(a.r[0]) else {
+            return a.bad(1);
+        };
+        st.close_sock(mem, sock);
+        Ok(Flow::Done(0))
+    }),
     row("bpf_path_d_path", false, file_kfuncs::path_d_path),
     row("bpf_get_task_exe_file", true, file_kfuncs::task_exe),
     row("bpf_put_file", true, file_kfuncs::put),

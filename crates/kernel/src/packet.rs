@@ -35,6 +35,8 @@ pub enum RedirectKind {
     Neigh,
     /// `bpf_redirect_map` of this map.
     Map(MapId),
+    /// To a socket of a map: `bpf_sk_redirect_map` and its like, `bpf_sk_select_reuseport`.
+    Sock(SockId),
 }
 
 /// A context whose fields are not where programs see them, such as `struct __sk_buff`.

@@ -5,7 +5,7 @@
 
 use crate::ids::{Cpu, ProgId, SockId};
 use crate::kernel::Kernel;
-use crate::packet::{CTX_WINDOW, ETH_HLEN, FieldsCtx, Packet};
+use crate::packet::{CTX_WINDOW, ETH_HLEN, FieldsCtx, Packet, RedirectKind};
 use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput};
 use crate::syscall::SysResult;
 use crate::world::{LOOPBACK, Netdev, SockState, sock_window};
@@ -486,13 +486,14 @@ impl Kernel {
     pub(crate) fn note_redirect(&mut self, ctx: &mut ProgCtx, return_value: u32) {
         const XDP_REDIRECT: u32 = 4;
         const TC_ACT_REDIRECT: u32 = 7;
+        const SK_PASS: u32 = 1;
         let ProgCtx::Fields(fields) = ctx else {
             return;
         };
-        let action = if fields.is_xdp() {
-            XDP_REDIRECT
-        } else {
-            TC_ACT_REDIRECT
+        let action = match fields.target.as_ref().map(|t| t.how) {
+            Some(RedirectKind::Sock(_)) => SK_PASS,
+            _ if fields.is_xdp() => XDP_REDIRECT,
+            _ => TC_ACT_REDIRECT,
         };
         let target = fields.target.take().filter(|_| return_value == action);
         if let (Some(mut target), Some(packet)) = (target, fields.packet) {

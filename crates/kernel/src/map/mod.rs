@@ -405,6 +405,14 @@ impl Map {
         }
     }
 
+    /// Its values are sockets.
+    pub fn holds_socks(&self) -> bool {
+        matches!(
+            self.spec.map_type,
+            MapType::Sockmap | MapType::Sockhash | MapType::ReuseportSockarray
+        )
+    }
+
     /// The ring buffer that this map is.
     pub fn ringbuf(&mut self) -> Option<&mut Ringbuf> {
         self.dirty = true;

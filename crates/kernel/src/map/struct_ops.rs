@@ -8,6 +8,7 @@ use super::{Cx, MapOps, MapSpec};
 use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
 use crate::state::State;
+use crate::types::member_of;
 use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, ProgType};
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
@@ -122,6 +123,20 @@ impl StructOps {
         })
     }
 
+    /// True while a `tcp_congestion_ops` of this name is registered.
+    fn is_congestion(&self, kernel: &Btf, name: &str) -> bool {
+        const OPS: &str = "tcp_congestion_ops";
+        let registered = self.state == INUSE || self.linked;
+        if !registered || kernel.name_of(self.layout.ops) != OPS {
+            return false;
+        }
+        let data = member_of(kernel, "bpf_struct_ops_tcp_congestion_ops", "data");
+        let at = data.zip(member_of(kernel, OPS, "name"));
+        let from = at.and_then(|(data, name)| self.value.get((data + name) as usize..));
+        let text = from.and_then(|bytes| bytes.split(|&b| b == 0).next());
+        text == Some(name.as_bytes())
+    }
+
     /// Descriptors in a value: member number and descriptor.
     fn descriptors<'a>(&'a self, value: &'a [u8]) -> impl Iterator<Item = (&'a Function, u32)> {
         self.layout.functions.iter().filter_map(|f| {
@@ -231,6 +246,15 @@ impl MapOps for StructOps {
 
     fn len(&self) -> u32 {
         (self.state != INIT) as u32
+    }
+}
+
+impl State {
+    /// True while a struct_ops map is registered as the congestion control of this name.
+    pub fn registered_congestion(&self, name: &str) -> bool {
+        let maps = || self.maps.iter().filter_map(|m| m.struct_ops());
+        let kernel = self.kernel_btf.as_ref();
+        kernel.is_some_and(|btf| maps().any(|ops| ops.is_congestion(btf, name)))
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Map, MapSpec, Op, Storage, update};
 use crate::asynch::Handle;
 use crate::ids::{MapId, ProgId, TaskId};
 use crate::state::State;
+use crate::world::sock_window;
 use bpfsim_abi::map::{MapFlags, Ops};
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::GuestMem;
@@ -86,11 +87,6 @@ fn shows_ids(spec: &MapSpec) -> bool {
     )
 }
 
-/// The interfaces that exist: `lo` only.
-fn netdev_exists(ifindex: u32) -> bool {
-    ifindex == 1
-}
-
 impl State {
     /// Runs an operation of user space, and frees what it took out of use.
     fn sys<T>(
@@ -137,8 +133,15 @@ impl State {
                 let task = self.tasks.get(task.at()).ok_or(Errno::EBADF)?;
                 Ok(SmallVec::from_slice(&task.addr.to_le_bytes()))
             }
-            // There are no descriptors of such objects.
-            MapType::SkStorage | MapType::InodeStorage | MapType::CgrpStorage => Err(Errno::EBADF),
+            MapType::SkStorage | MapType::InodeStorage | MapType::CgrpStorage => {
+                let (world, fd) = (&self.world, index(key));
+                let owner = match spec.map_type {
+                    MapType::SkStorage => world.socks[world.sock_of(fd)?.at()].addr,
+                    MapType::InodeStorage => world.files[world.file_of(fd)?.at()].inode,
+                    _ => world.cgroups[world.cgroup_of(fd)?.at()].addr,
+                };
+                Ok(SmallVec::from_slice(&owner.to_le_bytes()))
+            }
             _ => Ok(SmallVec::from_slice(key)),
         }
     }
@@ -169,7 +172,7 @@ impl State {
                     return Ok(0);
                 }
                 // No program can be attached to a device map yet.
-                let fits = netdev_exists(ifindex) && prog <= 0;
+                let fits = self.world.netdev(ifindex).is_some() && prog <= 0;
                 fits.then_some(ifindex as u64).ok_or(Errno::EINVAL)
             }
             MapType::Cpumap => {
@@ -189,12 +192,21 @@ impl State {
                 let wide = value.len() == 8 && number(4) != 0;
                 let negative = number(0) > i32::MAX as u32
                     && (value.len() == 8 || m.spec.map_type != MapType::ReuseportSockarray);
-                // There are no sockets.
-                Err(if wide || negative {
-                    Errno::EINVAL
-                } else {
-                    Errno::EBADF
-                })
+                if wide || negative {
+                    return Err(Errno::EINVAL);
+                }
+                let sock = self.world.sock_of(number(0))?;
+                if m.spec.map_type != MapType::ReuseportSockarray {
+                    self.world.fits_map(sock)?;
+                } else if !self.world.socks[sock.at()].spec.reuseport {
+                    // `reuseport_array_update_check`: it must be in a group.
+                    return Err(Errno::EINVAL);
+                }
+                Ok(sock_window(sock))
+            }
+            MapType::CgroupArray => {
+                let cgroup = self.world.cgroup_of(number(0))?;
+                Ok(cgroup.0 as u64 + 1)
             }
             _ => Err(Errno::EBADF),
         }
@@ -216,6 +228,14 @@ impl State {
     /// Values as user space sees them: numbers instead of handles.
     fn shown(&self, map: MapId, value: Vec<u8>) -> Vec<u8> {
         let spec = &self.maps[map.at()].spec;
+        if self.maps[map.at()].holds_socks() {
+            let handle = value.try_into().map_or(0, u64::from_le_bytes);
+            let sock = self
+                .world
+                .sock_at(handle)
+                .map(|s| &self.world.socks[s.at()]);
+            return sock.map_or(0, |s| s.cookie).to_le_bytes().to_vec();
+        }
         if !shows_ids(spec) {
             return value;
         }

@@ -16,6 +16,7 @@ pub(crate) struct File {
     /// Guest address of its `struct file`; its dentry and inode are behind it.
     pub addr: u64,
     pub dentry: u64,
+    pub inode: u64,
     /// References that programs hold.
     pub refs: u32,
     pub xattrs: Xattrs,
@@ -81,6 +82,7 @@ impl Kernel {
             path: path.to_string(),
             addr,
             dentry,
+            inode,
             refs: 0,
             xattrs: Xattrs::new(),
         });

@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use bpfsim_vm::MemError;
 
 mod cgroup;
+mod fd;
 mod file;
 mod netdev;
 mod route;
@@ -19,7 +20,7 @@ pub(crate) use netdev::{LOOPBACK, Netdev};
 pub(crate) use route::{MAIN, Neighbour};
 pub use route::{Route, RouteKind};
 pub(crate) use sock::{
-    AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Sock, Tuple, octets, read_ip, sock_window,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Sock, Tuple, octets, read_ip, sock_window,
 };
 pub use sock::{SockSpec, SockState};
 

@@ -6,10 +6,13 @@
 //! the `struct tcp_sock` and so on, which also names the socket in storage maps.
 
 use super::World;
-use crate::ids::{CgroupId, SockId};
+use crate::ids::{CgroupId, MapId, SockId};
 use crate::kernel::Kernel;
+use crate::state::State;
 use bpfsim_abi::ctx::{self, CtxLayout, CtxSlot};
+use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::{Area, BASE, GuestMem, MemError};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Where socket pointers lie: beyond the window of contexts.
@@ -68,6 +71,8 @@ pub struct SockSpec {
     pub uid: u32,
     /// The cgroup of who made it; none is the root.
     pub cgroup: Option<CgroupId>,
+    /// `SO_REUSEPORT`: it shares its address with others, which form a group.
+    pub reuseport: bool,
     /// What programs read of `struct bpf_tcp_sock`; all else is 0.
     pub tcp: Vec<(CtxSlot, u64)>,
 }
@@ -86,6 +91,7 @@ impl SockSpec {
             bound_dev_if: 0,
             uid: 0,
             cgroup: None,
+            reuseport: false,
             tcp: Vec::new(),
         }
     }
@@ -105,6 +111,10 @@ pub(crate) struct Sock {
     pub refs: u32,
     /// It can be found and has not been closed.
     pub open: bool,
+    /// Options that were set, by level and name.
+    pub options: BTreeMap<(i32, i32), i32>,
+    /// `TCP_CONGESTION`
+    pub congestion: String,
 }
 
 /// The address by which a program has a socket as `struct bpf_sock`.
@@ -225,6 +235,16 @@ impl World {
         (s.full() && s.spec.protocol == IPPROTO_TCP).then(|| sock_window(sock) + TCP)
     }
 
+    /// Whether a map of sockets takes this one (`sock_map_sk_state_allowed`): `EOPNOTSUPP` if not.
+    pub fn fits_map(&self, sock: SockId) -> Result<(), Errno> {
+        let spec = &self.socks[sock.at()].spec;
+        let fits = match spec.protocol {
+            IPPROTO_TCP => matches!(spec.state, SockState::Established | SockState::Listen),
+            _ => true,
+        };
+        fits.then_some(()).ok_or(Errno::EOPNOTSUPP)
+    }
+
     /// `__inet_lookup` and its like: a connected socket of this flow, else the one that listens or
     /// is bound there, an exact address before the wildcard.
     pub fn find_sock(&self, protocol: u32, flow: &Tuple, ifindex: u32) -> Option<SockId> {
@@ -289,6 +309,8 @@ impl Kernel {
             cookie: id.0 as u64 + 1,
             refs: 0,
             open,
+            options: BTreeMap::new(),
+            congestion: "cubic".to_string(),
         };
         self.fill_sock(&sock);
         self.st.world.socks.push(sock);
@@ -356,16 +378,48 @@ impl Kernel {
         Ok(())
     }
 
-    /// Closes a socket: nothing finds it any more.
+    /// Closes a socket: nothing finds it any more, and it leaves the maps that it is in.
     pub fn close_sock(&mut self, sock: SockId) {
-        if let Some(s) = self.st.world.socks.get_mut(sock.at()) {
-            s.open = false;
-        }
+        self.st.close_sock(&mut self.mem, sock);
     }
 
     /// A socket's cookie, as programs get it.
     pub fn sock_cookie(&self, sock: SockId) -> u64 {
         self.st.world.socks[sock.at()].cookie
+    }
+}
+
+impl State {
+    /// `sk_common_release`
+    pub fn close_sock(&mut self, mem: &mut GuestMem, sock: SockId) {
+        let Some(s) = self.world.socks.get_mut(sock.at()) else {
+            return;
+        };
+        s.open = false;
+        s.spec.state = SockState::Close;
+        let owner = s.addr.to_le_bytes();
+        for at in 0..self.maps.len() {
+            let map = MapId(at as u32);
+            if self.maps[at].spec.map_type == MapType::SkStorage {
+                self.map_delete(mem, map, &owner).0.ok();
+            } else if self.maps[at].holds_socks() {
+                self.forget_sock(mem, map, sock_window(sock));
+            }
+        }
+    }
+
+    /// Takes a socket out of a map.
+    fn forget_sock(&mut self, mem: &mut GuestMem, map: MapId, sock: u64) {
+        let mut key = None;
+        while let Ok(next) = self.sys_next_key(mem, map, key.as_deref()) {
+            let (m, mut op) = self.map_op(mem, map);
+            // The next key is asked for before this one goes.
+            let after = key.replace(next.clone());
+            if m.lookup(&mut op, &next) == Some(sock) {
+                self.map_delete(mem, map, &next).0.ok();
+                key = after;
+            }
+        }
     }
 }
 

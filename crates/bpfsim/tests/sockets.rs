@@ -1,0 +1,244 @@
+//! Sockets in maps and their options; what user space names by descriptors.
+
+use bpfsim::{
+    Ebpf, EbpfLoader, Errno, Error, Map, ProgramInput, Redirect, RedirectKind, Result, Sim, Sock,
+    SockSpec, SockState, ensure, ensure_eq,
+};
+use std::net::SocketAddr;
+
+const OBJECT: &[u8] = include_bytes!("../../../fixtures/sockets.bpf.o");
+
+fn loaded(sim: &Sim, program: &str) -> Result<Ebpf> {
+    EbpfLoader::new().only(program).load(sim, OBJECT)
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn stream(sim: &Sim) -> Result<Sock> {
+    sim.tcp_stream(at("10.0.0.1:80"), at("10.0.0.9:4000"))
+}
+
+fn answers(bpf: &Ebpf) -> Result<[i64; 8]> {
+    bpf.global("answers")
+}
+
+/// The errno of an update with a descriptor.
+fn put(map: &Map, key: u32, fd: u32) -> Result<(), Errno> {
+    let value = u64::from(fd).to_le_bytes();
+    let len = map.spec().value_size as usize;
+    match map.update(&key.to_le_bytes(), &value[..len], 0) {
+        Err(Error::Map { errno, .. }) => Err(errno),
+        other => Ok(other.unwrap()),
+    }
+}
+
+#[test]
+fn data_goes_to_sockets_of_maps() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "verdict")?;
+    let socks = bpf.map("socks")?;
+    let (there, listens) = (stream(&sim)?, sim.tcp_listener(at("10.0.0.1:80"))?);
+    let connecting = SockSpec::new(6, at("10.0.0.1:1"), SockState::SynSent);
+    let connecting = sim.sock(connecting)?;
+    let cgroup = sim.root_cgroup().fd(&sim);
+    ensure_eq!(put(&socks, 1, there.fd(&sim)), Ok(()));
+    ensure_eq!(put(&socks, 2, listens.fd(&sim)), Ok(()));
+    ensure_eq!(put(&socks, 3, connecting.fd(&sim)), Err(Errno::EOPNOTSUPP));
+    ensure_eq!(put(&socks, 3, cgroup), Err(Errno::ENOTSOCK));
+    ensure_eq!(put(&socks, 3, 77), Err(Errno::EBADF));
+    // User space sees cookies.
+    ensure_eq!(socks.get::<u32, u64>(&1)?, Some(there.cookie(&sim)));
+    let mut verdict = |index: u32| -> Result<(u32, Vec<Redirect>)> {
+        bpf.set_global("slot", &index)?;
+        let input = ProgramInput::packet(&[7; 64]);
+        let out = bpf.program_mut("verdict")?.test_run(input)?;
+        Ok((out.return_value, out.redirects))
+    };
+    let sent = Redirect {
+        how: RedirectKind::Sock(there.id()),
+        to: 0,
+        flags: 0,
+        data: vec![7; 64],
+    };
+    ensure_eq!(verdict(1)?, (1, vec![sent]));
+    ensure_eq!(verdict(2)?, (0, vec![]));
+    ensure_eq!(verdict(3)?, (0, vec![]));
+    // One that is closed leaves the map.
+    there.close(&sim);
+    ensure_eq!(verdict(1)?, (0, vec![]));
+    ensure_eq!(socks.get::<u32, u64>(&1)?, None);
+    ensure_eq!(put(&socks, 1, there.fd(&sim)), Err(Errno::EBADF));
+    Ok(())
+}
+
+#[test]
+fn messages_go_to_sockets_by_key() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "message")?;
+    let by_key = bpf.map("by_key")?;
+    let there = stream(&sim)?;
+    by_key.set(&5u64, &u64::from(there.fd(&sim)))?;
+    by_key.set(&6u64, &u64::from(there.fd(&sim)))?;
+    let mut message = |index: u32| -> Result<usize> {
+        bpf.set_global("slot", &index)?;
+        let input = ProgramInput::packet(&[1; 10]);
+        let out = bpf.program_mut("message")?.test_run(input)?;
+        ensure_eq!(out.return_value as usize, out.redirects.len());
+        Ok(out.redirects.len())
+    };
+    ensure_eq!((message(5)?, message(4)?), (1, 0));
+    there.close(&sim);
+    ensure_eq!((message(5)?, by_key.len()), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn a_group_of_sockets_shares_an_address() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "select")?;
+    let group = bpf.map("group")?;
+    let udp = |local: &str, shares: bool| -> Result<Sock> {
+        let mut spec = SockSpec::new(17, at(local), SockState::Close);
+        spec.reuseport = shares;
+        sim.sock(spec)
+    };
+    let (a, b) = (udp("10.0.0.1:53", true)?, udp("10.0.0.1:53", true)?);
+    let (other, alone) = (udp("10.0.0.1:54", true)?, udp("10.0.0.1:55", false)?);
+    ensure_eq!(put(&group, 0, b.fd(&sim)), Ok(()));
+    ensure_eq!(put(&group, 1, other.fd(&sim)), Ok(()));
+    ensure_eq!(put(&group, 2, alone.fd(&sim)), Err(Errno::EINVAL));
+    let mut select = |index: u32| -> Result<(i64, Vec<RedirectKind>)> {
+        bpf.set_global("slot", &index)?;
+        let input = ProgramInput::packet(&[0; 8]).with_sock(a.id());
+        let out = bpf.program_mut("select")?.test_run(input)?;
+        let to = out.redirects.iter().map(|r| r.how).collect();
+        Ok((answers(&bpf)?[0], to))
+    };
+    ensure_eq!(select(0)?, (0, vec![RedirectKind::Sock(b.id())]));
+    ensure_eq!(select(1)?, (-77, vec![]));
+    ensure_eq!(select(3)?, (-2, vec![]));
+    Ok(())
+}
+
+#[test]
+fn a_program_sets_options_and_puts_its_socket_into_a_map() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "operation")?;
+    let sock = stream(&sim)?;
+    let mut operation = |op: u32, opt: (i32, i32), number: i32, text: &[u8; 16]| -> Result<_> {
+        bpf.set_global("level", &opt.0)?;
+        bpf.set_global("name", &opt.1)?;
+        bpf.set_global("number", &number)?;
+        bpf.set_global("text", text)?;
+        let mut ctx = [0; 24];
+        ctx[..4].copy_from_slice(&op.to_le_bytes());
+        let input = ProgramInput::context(&ctx).with_sock(sock.id());
+        bpf.program_mut("operation")?.test_run(input)?;
+        let got: i32 = bpf.global("number")?;
+        let text = bpf.global::<[u8; 16]>("text")?;
+        Ok((answers(&bpf)?, got, text))
+    };
+    let (cubic, vegas) = (*b"reno\0-----------", *b"vegas\0----------");
+    let reno = *b"reno\0\0\0\0\0\0\0\0\0\0\0\0";
+    // SO_MARK, while the connection is being established.
+    let (got, mark, name) = operation(4, (1, 36), 9, &cubic)?;
+    ensure_eq!(got[..6], [0, 0x80, 0, 0, 0, 0]);
+    ensure_eq!((mark, name), (9, reno));
+    // It is in the map already; no such congestion control; TCP_KEEPCNT has limits.
+    let (got, _, name) = operation(4, (6, 6), 128, &vegas)?;
+    ensure_eq!(got[..6], [-17, 0x80, -22, 0, -2, 0]);
+    ensure_eq!(name, reno);
+    // SO_SNDBUF is doubled; another operation has no socket for a map.
+    let (got, size, _) = operation(1, (1, 7), 30_000, &cubic)?;
+    ensure_eq!((got[0], got[2], size), (-95, 0, 60_000));
+    // IPV6_TCLASS of an IPv4 socket; what was not read is zero.
+    let (got, number, _) = operation(1, (41, 67), 5, &cubic)?;
+    ensure_eq!((got[2], got[3], number), (-22, -22, 0));
+    ensure_eq!(
+        bpf.map("socks")?.get::<u32, u64>(&0)?,
+        Some(sock.cookie(&sim))
+    );
+    Ok(())
+}
+
+#[test]
+fn a_socket_is_bound_before_it_connects() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "connecting")?;
+    sim.udp_socket(at("127.0.0.2:99"))?;
+    let mut connecting = |ip: [u8; 4], port: u16| -> Result<[i64; 2]> {
+        let sock = sim.sock(SockSpec::new(17, at("0.0.0.0:0"), SockState::Close))?;
+        let mut address = [0u8; 28];
+        address[0] = 2;
+        address[2..4].copy_from_slice(&port.to_be_bytes());
+        address[4..8].copy_from_slice(&ip);
+        bpf.set_global("address", &address)?;
+        let input = ProgramInput::context(&[0; 8]).with_sock(sock.id());
+        bpf.program_mut("connecting")?.test_run(input)?;
+        let [a, b, ..] = answers(&bpf)?;
+        Ok([a, b])
+    };
+    ensure_eq!(connecting([127, 0, 0, 1], 99)?, [0, -22]);
+    ensure_eq!(connecting([127, 0, 0, 2], 99)?, [-98, -22]);
+    ensure_eq!(connecting([192, 0, 2, 1], 99)?, [-99, -22]);
+    Ok(())
+}
+
+#[test]
+fn user_space_names_owners_by_descriptors() -> Result<()> {
+    let sim = Sim::new()?;
+    let bpf = loaded(&sim, "storages")?;
+    let sock = stream(&sim)?;
+    let file = sim.file("/etc/hosts")?;
+    let cgroup = sim.cgroup(sim.root_cgroup(), "web")?;
+    for (map, fd, wrong) in [
+        ("of_socks", sock.fd(&sim), Errno::ENOTSOCK),
+        ("of_inodes", file.fd(&sim), Errno::EBADF),
+        ("of_cgroups", cgroup.fd(&sim), Errno::EBADF),
+    ] {
+        let map = bpf.map(map)?;
+        ensure_eq!(map.get::<u32, u64>(&fd)?, None);
+        map.set(&fd, &77u64)?;
+        ensure_eq!(map.get::<u32, u64>(&fd)?, Some(77));
+        let other = if fd == file.fd(&sim) {
+            cgroup.fd(&sim)
+        } else {
+            file.fd(&sim)
+        };
+        let refused = map.set(&other, &1u64);
+        ensure!(matches!(refused, Err(Error::Map { errno, .. }) if errno == wrong));
+    }
+    sock.close(&sim);
+    ensure!(
+        bpf.map("of_socks")?
+            .get::<u32, u64>(&sock.fd(&sim))
+            .is_err()
+    );
+    Ok(())
+}
+
+#[test]
+fn programs_find_sockets_and_cgroups_in_maps() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "look")?;
+    let (web, db) = (
+        sim.cgroup(sim.root_cgroup(), "web")?,
+        sim.cgroup(sim.root_cgroup(), "db")?,
+    );
+    sim.main_task().move_to(&sim, web).unwrap();
+    let cgroups = bpf.map("cgroups")?;
+    ensure_eq!(put(&cgroups, 0, web.fd(&sim)), Ok(()));
+    ensure_eq!(put(&cgroups, 1, db.fd(&sim)), Ok(()));
+    let mut spec = SockSpec::new(17, at("10.0.0.1:53"), SockState::Close);
+    spec.mark = 5;
+    let sock = sim.sock(spec)?;
+    ensure_eq!(put(&bpf.map("socks")?, 2, sock.fd(&sim)), Ok(()));
+    bpf.set_global("slot", &2u32)?;
+    let input = ProgramInput::packet(&[0; 64]);
+    let out = bpf.program_mut("look")?.test_run(input)?;
+    let [in_web, in_db, mark, ..] = answers(&bpf)?;
+    ensure_eq!((out.return_value, in_web, in_db, mark), (0, 1, 0, 5));
+    Ok(())
+}
