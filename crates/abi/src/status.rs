@@ -450,40 +450,43 @@ pub static MAP_TYPES: &[(MapType, Status)] = &[
     (MapType::CgrpStorage, Done),
 ];
 
-/// Of program types that no event runs yet.
-const GIVEN: &str = "runs with the context that a test gives it; nothing attaches it";
+/// Of program types that nothing runs but a test.
+const GIVEN: &str = "runs with what a test gives it; attaches to nothing";
 
 /// Program types: which, and whether it runs.
 pub static PROG_TYPES: &[(ProgType, Status)] = &[
     (ProgType::SocketFilter, Done),
     (ProgType::SchedCls, Done),
-    (ProgType::SchedAct, Done),
+    (ProgType::SchedAct, Partial(GIVEN)),
     (ProgType::Xdp, Done),
     (ProgType::CgroupSkb, Done),
-    (ProgType::LwtIn, Done),
-    (ProgType::LwtOut, Done),
-    (ProgType::LwtXmit, Done),
-    (ProgType::LwtSeg6local, Done),
+    (ProgType::LwtIn, Partial(GIVEN)),
+    (ProgType::LwtOut, Partial(GIVEN)),
+    (ProgType::LwtXmit, Partial(GIVEN)),
+    (ProgType::LwtSeg6local, Partial(GIVEN)),
     (ProgType::SkSkb, Done),
     (ProgType::FlowDissector, Done),
     (ProgType::Syscall, Done),
     (ProgType::SkLookup, Done),
-    (ProgType::Kprobe, Partial(GIVEN)),
-    (ProgType::Tracepoint, Partial(GIVEN)),
-    (ProgType::PerfEvent, Partial(GIVEN)),
-    (ProgType::RawTracepoint, Partial(GIVEN)),
-    (ProgType::RawTracepointWritable, Partial(GIVEN)),
-    (ProgType::Tracing, Partial(GIVEN)),
-    (ProgType::Lsm, Partial(GIVEN)),
-    (ProgType::StructOps, Partial(GIVEN)),
-    (ProgType::CgroupSock, Partial(GIVEN)),
-    (ProgType::CgroupSockAddr, Partial(GIVEN)),
-    (ProgType::CgroupSockopt, Partial(GIVEN)),
-    (ProgType::CgroupSysctl, Partial(GIVEN)),
-    (ProgType::CgroupDevice, Partial(GIVEN)),
-    (ProgType::SockOps, Partial(GIVEN)),
-    (ProgType::SkMsg, Partial(GIVEN)),
-    (ProgType::SkReuseport, Partial(GIVEN)),
+    (ProgType::Kprobe, Done),
+    (ProgType::Tracepoint, Done),
+    (ProgType::PerfEvent, Done),
+    (ProgType::RawTracepoint, Done),
+    (ProgType::RawTracepointWritable, Done),
+    (
+        ProgType::Tracing,
+        Partial("of the kernel's own functions; not of other programs"),
+    ),
+    (ProgType::Lsm, Done),
+    (ProgType::StructOps, Done),
+    (ProgType::CgroupSock, Done),
+    (ProgType::CgroupSockAddr, Done),
+    (ProgType::CgroupSockopt, Done),
+    (ProgType::CgroupSysctl, Done),
+    (ProgType::CgroupDevice, Done),
+    (ProgType::SockOps, Done),
+    (ProgType::SkMsg, Done),
+    (ProgType::SkReuseport, Done),
     (ProgType::LircMode2, Partial(GIVEN)),
 ];
 

@@ -30,7 +30,10 @@ fn put(map: &Map, key: u32, fd: u32) -> Result<(), Errno> {
     let len = map.spec().value_size as usize;
     match map.update(&key.to_le_bytes(), &value[..len], 0) {
         Err(Error::Map { errno, .. }) => Err(errno),
-        other => Ok(other.unwrap()),
+        other => {
+            other.unwrap();
+            Ok(())
+        }
     }
 }
 
