@@ -421,6 +421,9 @@ impl<'a> Verifier<'a> {
             **trace = Trace::default();
         }
         self.do_check()?;
+        if let Some(trace) = &mut self.trace {
+            trace.done = true;
+        }
         if !self.log.level2() {
             self.log.text.clear();
         }

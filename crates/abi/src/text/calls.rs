@@ -36,6 +36,7 @@ super::rules! {
     }
     "a pointer that is passed on is known not to be NULL, where the callee does not take NULL",
     "compare the pointer with NULL, and pass it on only on the branch where it is not" => {
+        case "R{reg} type={type}_or_null expected={expected}";
         EACCES "Possibly NULL pointer passed to helper arg{arg}";
         EACCES "Possibly NULL pointer passed to trusted arg{arg}";
         EINVAL "arg#{arg} is expected to be non-NULL";
@@ -95,7 +96,7 @@ super::rules! {
         E2BIG "the call stack of {count} frames is too deep";
         E2BIG "the call stack of {count} frames is too deep !";
     }
-    "the stacks of all functions that call one another take at most 512 bytes together, each rounded up to 16 (32 where the kernel cannot tell)",
+    "the stacks of all functions that call one another take at most 512 bytes together, each rounded up to 16",
     "move large local variables into a per-CPU array of one element; split functions so that two large frames are not open at once" => {
         EACCES "combined stack size of {count} calls is {depth}. Too large";
         EACCES "stack size of subprog {func} is {depth}. Too large";

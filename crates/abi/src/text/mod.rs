@@ -35,8 +35,21 @@ pub struct Text {
     /// What `bpf(2)` returns with it; the first is the usual one. None for lines that only go
     /// before or behind another.
     pub errnos: &'static [Errno],
-    /// Linux says nothing: the pattern tells what the matter is.
-    pub quiet: bool,
+    /// How it is said.
+    pub kind: Kind,
+}
+
+/// How a text is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As a refusal.
+    Said,
+    /// Before or behind another.
+    Also,
+    /// Not at all: the pattern tells what the matter is.
+    Quiet,
+    /// As some other row's text, of which this is a case with a rule of its own.
+    Case,
 }
 
 /// A text, and the rule that it belongs to.
@@ -65,7 +78,7 @@ pub static RULES: &[&[Rule]] = &[
     form::RULES,
 ];
 
-/// Rules with their texts: `"required", "fix" => { ERRNO "text"; quiet ERRNO "what"; also "text"; }`.
+/// Rules with their texts: `"required", "fix" => { ERRNO "text"; quiet ERRNO "what"; also "text"; case "text"; }`.
 macro_rules! rules {
     ($($required:literal, $fix:literal => { $($texts:tt)* })*) => {
         pub(super) static RULES: &[crate::text::Rule] = &[$(crate::text::Rule {
@@ -79,17 +92,22 @@ macro_rules! texts {
     ([$($done:expr,)*]) => { &[$($done,)*] };
     ([$($done:expr,)*] quiet $($errno:ident)|+ $pattern:literal; $($rest:tt)*) => {
         crate::text::texts!([$($done,)* crate::text::Text {
-            pattern: $pattern, errnos: &[$(crate::Errno::$errno),+], quiet: true,
+            pattern: $pattern, errnos: &[$(crate::Errno::$errno),+], kind: crate::text::Kind::Quiet,
         },] $($rest)*)
     };
     ([$($done:expr,)*] also $pattern:literal; $($rest:tt)*) => {
         crate::text::texts!([$($done,)* crate::text::Text {
-            pattern: $pattern, errnos: &[], quiet: false,
+            pattern: $pattern, errnos: &[], kind: crate::text::Kind::Also,
+        },] $($rest)*)
+    };
+    ([$($done:expr,)*] case $pattern:literal; $($rest:tt)*) => {
+        crate::text::texts!([$($done,)* crate::text::Text {
+            pattern: $pattern, errnos: &[], kind: crate::text::Kind::Case,
         },] $($rest)*)
     };
     ([$($done:expr,)*] $($errno:ident)|+ $pattern:literal; $($rest:tt)*) => {
         crate::text::texts!([$($done,)* crate::text::Text {
-            pattern: $pattern, errnos: &[$(crate::Errno::$errno),+], quiet: false,
+            pattern: $pattern, errnos: &[$(crate::Errno::$errno),+], kind: crate::text::Kind::Said,
         },] $($rest)*)
     };
 }
@@ -116,22 +134,22 @@ pub fn rows() -> impl Iterator<Item = Row> {
 /// ```
 #[must_use]
 pub const fn row(format: &str, errno: Errno) -> Row {
-    search(format, Some(errno), false)
+    search(format, Some(errno), Kind::Said)
 }
 
 /// The row of a line that goes before or behind another.
 #[must_use]
 pub const fn also(format: &str) -> Row {
-    search(format, None, false)
+    search(format, None, Kind::Also)
 }
 
 /// The row of a refusal without a text.
 #[must_use]
 pub const fn quiet(what: &str, errno: Errno) -> Row {
-    search(what, Some(errno), true)
+    search(what, Some(errno), Kind::Quiet)
 }
 
-const fn search(format: &str, errno: Option<Errno>, quiet: bool) -> Row {
+const fn search(format: &str, errno: Option<Errno>, kind: Kind) -> Row {
     let mut at = 0;
     while at < RULES.len() {
         let rules = RULES[at];
@@ -140,7 +158,7 @@ const fn search(format: &str, errno: Option<Errno>, quiet: bool) -> Row {
             let mut t = 0;
             while t < rules[i].texts.len() {
                 let text = &rules[i].texts[t];
-                if text.quiet == quiet
+                if text.kind as u8 == kind as u8
                     && has(text.errnos, errno)
                     && same(text.pattern.as_bytes(), format.as_bytes())
                 {
@@ -211,7 +229,7 @@ const fn ends(text: &[u8], at: usize) -> bool {
 /// which most is fixed.
 #[must_use]
 pub fn find(line: &str) -> Option<(Row, Vec<Hole>)> {
-    let fits = rows().filter(|row| !row.text.quiet);
+    let fits = rows().filter(|row| row.text.kind != Kind::Quiet);
     let fits = fits.filter_map(|row| Some((row, row.text.holes(line)?)));
     fits.max_by_key(|(row, _)| row.text.line().len())
 }

@@ -13,9 +13,18 @@ super::rules! {
     "copy R10 to another register and change that one" => {
         EACCES "frame pointer is read only";
     }
-    "memory is accessed through a pointer whose kind allows it and that cannot be NULL",
-    "for a pointer ending in _or_null compare it with NULL first; a plain number, a function or a packet's end is no pointer to access memory through, and what the kernel handed out must be kept as a pointer, neither stored as a number nor changed by arithmetic" => {
+    "memory is accessed through a pointer of a kind that leads to memory",
+    "a map, a function or a packet's end is no pointer to access memory through: look its value up, call it, compare with it" => {
         EACCES "R{reg} invalid mem access '{type}'";
+    }
+    "memory is accessed only through a pointer that is known not to be NULL",
+    "compare the pointer with NULL, and access it only on the branch where it is not" => {
+        case "R{reg} invalid mem access '{type}_or_null'";
+        case "R{reg} invalid mem access '{type}or_null_'";
+    }
+    "memory is accessed through a pointer, not a number",
+    "keep what was handed out in a variable of pointer type: stored as a number, or after arithmetic that the verifier does not follow, it is a pointer no more; the kernel's own memory is read with bpf_probe_read_kernel" => {
+        case "R{reg} invalid mem access 'scalar'";
     }
     "arithmetic is done on pointers only once they are known not to be NULL",
     "move the comparison with NULL before the arithmetic" => {
@@ -54,10 +63,14 @@ super::rules! {
         EINVAL "addr_space_cast insn can only be used in a program that has an associated arena";
     }
     "a function's result is a number within the range that its caller takes",
-    "return a constant of that range on every way out; compare or mask a computed value before it is returned; of a callback the kernel itself uses the result" => {
+    "return a constant of that range on every way out; compare or mask a computed value before it is returned" => {
         EINVAL "{when} the register {reg} has{known} should have been in [{min}, {max}]";
         EINVAL "{when} the register R{reg} is not a known value ({type})";
         also "Note, BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!";
+    }
+    "a callback of a timer, a workqueue or task work returns 0",
+    "return 0 on every way out: nobody reads the result" => {
+        case "At async callback return the register {reg} has{known} should have been in [{min}, {max}]";
     }
     "functions return numbers, not pointers",
     "return a number; hand a pointer over in a map or in memory of the caller" => {

@@ -10,7 +10,7 @@ mod why;
 mod words;
 
 use bpfsim_abi::helper::{Caller, proto};
-use bpfsim_abi::text::{Hole, fill, find};
+use bpfsim_abi::text::{Hole, Kind, fill, find};
 use bpfsim_abi::{Func, ProgType, kfunc};
 use bpfsim_isa::{CallKind, Op, decode, uapi::*};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub struct Explanation {
     pub errno: String,
     /// What the log says, line by line; where Linux says nothing, what the matter is.
     pub said: Vec<String>,
+    /// Which of these lines says most.
+    pub title: String,
     /// The instruction at hand, where there is one.
     pub insn: Option<usize>,
     /// Its text.
@@ -124,6 +126,7 @@ impl Verifier<'_> {
         let insn = self.refused_at(&[]);
         Explanation {
             errno: String::new(),
+            title: what.clone(),
             said: vec![what],
             insn,
             asm: insn.map_or_else(String::new, |i| self.asm(i)),
@@ -136,15 +139,20 @@ impl Verifier<'_> {
     }
 
     fn explain_refusal(&self, refused: &Refused) -> Explanation {
-        let row = refused.row();
+        let mut row = refused.row();
         let mut said: Vec<String> = self.log.text[refused.at().min(self.log.text.len())..]
             .lines()
             .map(str::trim_end)
             .filter(|l| !l.is_empty() && !l.starts_with("; "))
             .map(str::to_owned)
             .collect();
-        if row.text.quiet {
+        if row.text.kind == Kind::Quiet {
             said.push(row.text.pattern.to_owned());
+        }
+        for (case, _) in said.iter().filter_map(|line| find(line)) {
+            if case.text.kind == Kind::Case {
+                row = case;
+            }
         }
         // Of what the row's own text says, and of what goes before and behind it.
         let mut holes: Vec<Hole> = said
@@ -173,8 +181,12 @@ impl Verifier<'_> {
         let mut because = self.causes(&why);
         because.extend(self.tell_stack(row.text.pattern, &holes));
         let mut fix = fill(row.rule.fix, &holes);
-        self.tell_available(&holes, &mut found, &mut fix);
+        self.tell_available(&said, &holes, &mut found, &mut fix);
+        // What follows the first line of a text of several goes into detail.
+        let lines = row.text.pattern.contains('\n');
+        let title = if lines { said.first() } else { said.last() };
         Explanation {
+            title: title.cloned().unwrap_or_default(),
             errno: refused.errno.name().unwrap_or("?").to_owned(),
             said,
             insn,
@@ -190,7 +202,8 @@ impl Verifier<'_> {
     /// The instruction that a refusal is about: the one that its text names, or the one at hand.
     fn refused_at(&self, holes: &[Hole]) -> Option<usize> {
         let named = number(holes, "insn").filter(|i| *i < self.insns.len());
-        let walked = self.trace.as_ref().is_some_and(|t| !t.steps.is_empty());
+        let walking = |t: &Trace| !t.steps.is_empty() && !t.done;
+        let walked = self.trace.as_deref().is_some_and(walking);
         let func = number(holes, "func").and_then(|f| self.subprogs.get(f));
         named
             .or_else(|| func.map(|f| f.start))
@@ -328,7 +341,7 @@ impl Verifier<'_> {
             if let Some((step, _)) = why.last_call(names) {
                 found.push(format!("{what} that was not left"));
                 let insn = why.trace.steps[step].insn;
-                held(why, insn, &format!("{what} begins"));
+                held(why, insn, &format!("{what} is entered"));
             }
         }
     }
@@ -416,10 +429,20 @@ impl Verifier<'_> {
     }
 
     /// Who may call what this program may not.
-    fn tell_available(&self, holes: &[Hole], found: &mut Vec<String>, fix: &mut String) {
+    fn tell_available(
+        &self,
+        said: &[String],
+        holes: &[Hole],
+        found: &mut Vec<String>,
+        fix: &mut String,
+    ) {
         let named = |name: &str| holes.iter().find(|h| h.name == name);
-        let refused = self.said_unavailable();
-        if !refused {
+        let unavailable = |line: &String| {
+            line.contains("of this type cannot use helper")
+                || line.starts_with("calling kernel function")
+                || line.contains("not supported for program type")
+        };
+        if !said.iter().any(unavailable) {
             return;
         }
         found.push(format!("the program's type is {}", self.prog_type.name()));
@@ -437,13 +460,6 @@ impl Verifier<'_> {
         if !types.is_empty() && types.len() < 20 {
             *fix += &format!("; programs of these types may: {}", types.join(", "));
         }
-    }
-
-    fn said_unavailable(&self) -> bool {
-        let last = self.log.text.lines().last().unwrap_or("");
-        last.contains("of this type cannot use helper")
-            || last.starts_with("calling kernel function")
-            || last.contains("not supported for program type")
     }
 }
 

@@ -14,20 +14,40 @@ const WIDTH: usize = 400;
 #[derive(Default)]
 struct Line {
     text: String,
-    marks: Vec<(Range<usize>, String, bool)>,
+    marks: Vec<Mark>,
 }
 
-/// The part of a line that is meant: from the column to its end, without the space around.
-fn span(place: &Place) -> Range<usize> {
+/// What a label says of a part of a line.
+struct Mark {
+    from: usize,
+    label: String,
+    primary: bool,
+}
+
+impl Line {
+    /// Parts that do not overlap, each to where the next begins, with all that is said of it.
+    fn parts(&self) -> Vec<(Range<usize>, String, bool)> {
+        let mut starts: Vec<usize> = self.marks.iter().map(|m| m.from).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let end = self.text.trim_end().len();
+        let part = |(i, &from): (usize, &usize)| {
+            let to = starts.get(i + 1).copied().unwrap_or(end);
+            let here = || self.marks.iter().filter(|m| m.from == from);
+            let labels: Vec<&str> = here().map(|m| m.label.as_str()).collect();
+            (from..to, labels.join("; "), here().any(|m| m.primary))
+        };
+        starts.iter().enumerate().map(part).collect()
+    }
+}
+
+/// Where the part of a line begins that is meant: at the column, or at the first character.
+fn start(place: &Place) -> usize {
     let text = &place.text;
-    let start = text.len() - text.trim_start().len();
+    let first = text.len() - text.trim_start().len();
     let column = (place.column as usize).saturating_sub(1);
-    let from = match text.is_char_boundary(column) {
-        true => column.max(start),
-        false => start,
-    };
-    let end = text.trim_end().len();
-    if from < end { from..end } else { start..end }
+    let inside = text.is_char_boundary(column) && column < text.trim_end().len();
+    if inside { column.max(first) } else { first }
 }
 
 impl Explanation {
@@ -40,7 +60,7 @@ impl Explanation {
             false => Renderer::plain(),
         };
         let files = self.files();
-        let title = self.said.last().map_or("", String::as_str);
+        let title = self.title.as_str();
         let head = match self.errno.as_str() {
             "" => Level::WARNING.with_name("unsupported").primary_title(title),
             errno => Level::ERROR.primary_title(title).id(errno),
@@ -50,13 +70,12 @@ impl Explanation {
             let (source, start, offsets) = sparse(lines);
             let marks = lines.iter().flat_map(|(n, line)| {
                 let at = offsets[n];
-                line.marks.iter().map(move |(span, label, primary)| {
+                line.parts().into_iter().map(move |(part, label, primary)| {
                     let kind = match primary {
                         true => AnnotationKind::Primary,
                         false => AnnotationKind::Context,
                     };
-                    kind.span(at + span.start..at + span.end)
-                        .label(label.clone())
+                    kind.span(at + part.start..at + part.end).label(label)
                 })
             });
             let snippet = Snippet::source(source)
@@ -65,7 +84,7 @@ impl Explanation {
                 .annotations(marks);
             group = group.element(snippet);
         }
-        for line in self.said.iter().rev().skip(1).rev() {
+        for line in self.said.iter().filter(|line| **line != self.title) {
             group = group.element(Level::NOTE.with_name("log").message(line.clone()));
         }
         for found in &self.found {
@@ -84,20 +103,15 @@ impl Explanation {
     /// numbered as they are.
     fn files(&self) -> Vec<(String, BTreeMap<usize, Line>)> {
         let mut files: Vec<(String, BTreeMap<usize, Line>)> = Vec::new();
-        let mut put = |place: &Option<Place>, insn: usize, asm: &str, label: String, primary| {
-            let (file, number, text, span) = match place {
+        let mut put = |place: &Option<Place>, insn: usize, asm: &str, what: &str, primary| {
+            let (file, number, text, from) = match place {
                 Some(place) => (
                     place.file.rsplit('/').next().unwrap_or("").to_owned(),
                     place.line as usize,
                     place.text.clone(),
-                    span(place),
+                    start(place),
                 ),
-                None => (
-                    "instructions".to_owned(),
-                    insn,
-                    asm.to_owned(),
-                    0..asm.len(),
-                ),
+                None => ("instructions".to_owned(), insn, asm.to_owned(), 0),
             };
             let at = match files.iter().position(|f| f.0 == file) {
                 Some(at) => at,
@@ -108,15 +122,21 @@ impl Explanation {
             };
             let line = files[at].1.entry(number).or_default();
             line.text = text;
-            line.marks.push((span, label, primary));
+            let label = format!("{insn}: {what}");
+            line.marks.push(Mark {
+                from,
+                label,
+                primary,
+            });
         };
-        if let Some(insn) = self.insn {
-            let label = format!("{insn}: {}", self.asm);
-            put(&self.place, insn, &self.asm, label, true);
+        let last = self.because.len().wrapping_sub(1);
+        for (i, cause) in self.because.iter().enumerate() {
+            // Of what is found when the walk is over the last cause is what it is about.
+            let primary = self.insn.is_none() && i == last;
+            put(&cause.place, cause.insn, &cause.asm, &cause.what, primary);
         }
-        for cause in &self.because {
-            let label = format!("{}: {}", cause.insn, cause.what);
-            put(&cause.place, cause.insn, &cause.asm, label, false);
+        if let Some(insn) = self.insn {
+            put(&self.place, insn, &self.asm, &self.asm, true);
         }
         files
     }

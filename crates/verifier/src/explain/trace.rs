@@ -34,6 +34,10 @@ pub(crate) struct Trace {
     pub changes: Vec<Change>,
     /// The frame on top before the last step, and its registers.
     pub before: Option<(FrameId, [Reg; 11])>,
+    /// What the function's registers held at its start.
+    pub entry: [Reg; 11],
+    /// The walk came to its end; what is refused now is not about where it was.
+    pub done: bool,
 }
 
 /// A place on the way that the walk comes back to.
@@ -68,6 +72,9 @@ impl Trace {
             if self.changes.len() > MAX_CHANGES {
                 self.changes.drain(..MAX_CHANGES / 2);
             }
+        }
+        if self.steps.is_empty() {
+            self.entry = frame.regs;
         }
         self.steps.push(Step { insn, depth });
         self.before = Some(now);
@@ -114,6 +121,6 @@ impl Trace {
                 return None;
             }
         }
-        None
+        self.entry.get(reg).filter(|_| depth == 0)
     }
 }
