@@ -1,6 +1,11 @@
 //! Refusals told to people: one program for each kind of mistake, its explanation as text and as
 //! data, and what Linux 6.18 said of it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use bpfsim_kernel::explanation::Explanation;
 use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
