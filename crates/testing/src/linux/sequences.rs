@@ -35,7 +35,7 @@ struct Vars {
 }
 
 /// Longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl LinuxMachine {
     /// Runs the first sequences of a kind on an object file's bytes.
