@@ -7,7 +7,10 @@
 
 use crate::measure::median;
 use bpfsim::explore::{Pct, Random, Recorder};
-use bpfsim::{Config, Cpu, Detectors, Ebpf, Machine, Program, ProgramInput, Record, Report, Sim};
+use bpfsim::{
+    Config, Cpu, Detectors, Ebpf, Machine, Program, ProgramInput, Record, Report, Runner, Sim,
+    Strategy,
+};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,21 +85,40 @@ pub const TOOLS: &[(&str, Tool)] = &[
     ("bpfsim, with a timeline", |m, n| {
         ours(m, n, &Config::default(), Order::Timeline)
     }),
+    ("bpfsim, all orders, going back", |m, n| {
+        search(m, n, &ALL, false)
+    }),
+    ("bpfsim, all orders, restarting", |m, n| {
+        search(m, n, &ALL, true)
+    }),
+    ("bpfsim, each trace, going back", |m, n| {
+        search(m, n, &Strategy::Exhaustive, false)
+    }),
+    ("bpfsim, each trace, restarting", |m, n| {
+        search(m, n, &Strategy::Exhaustive, true)
+    }),
 ];
+
+/// All orders, depth first.
+const ALL: Strategy = Strategy::Bounded {
+    preemptions: u64::MAX,
+};
 
 /// The place of shuttle's random search in [`TOOLS`].
 pub const PEER: usize = 5;
 
-/// What the thread has had of its processor.
-fn thread_time() -> Duration {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+fn timed(f: impl FnOnce()) -> Duration {
+    timed_by(ClockId::ThreadCPUTime, f)
 }
 
-fn timed(f: impl FnOnce()) -> Duration {
-    let start = thread_time();
+fn timed_by(clock: ClockId, f: impl FnOnce()) -> Duration {
+    let now = || {
+        let t = clock_gettime(clock);
+        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+    };
+    let start = now();
     f();
-    thread_time() - start
+    now() - start
 }
 
 fn config(checked: bool, races: bool) -> Config {
@@ -146,6 +168,23 @@ fn ours(model: &Model, times: u64, config: &Config, order: Order) -> Duration {
                 });
             }
             scene(sim, model.program).expect("it passes");
+        }
+    })
+}
+
+/// A search, whose one thread is the only one that works meanwhile: with executions that go back to
+/// the choice in which they differ from the one before, or that begin anew.
+fn search(model: &Model, times: u64, strategy: &Strategy, restarts: bool) -> Duration {
+    timed_by(ClockId::ProcessCPUTime, || {
+        let mut done = 0;
+        // It may have fewer orders than are asked for.
+        while done < times {
+            let runner = Runner::new().strategy(strategy.clone()).threads(1);
+            let mut runner = runner.executions(times - done);
+            runner.inner_mut().restarts = restarts;
+            let outcome = runner.run(|sim| scene(sim, model.program));
+            assert_eq!(outcome.failure, None);
+            done += outcome.counts.executions.max(1);
         }
     })
 }

@@ -5,7 +5,7 @@ use crate::regressions::{FOLDER, Kept};
 use crate::settings::Settings;
 use crate::{Chances, Config, Error, Machine, Result, Sim};
 use bpfsim_explore::{
-    Failed, Found, Model, Outcome, Progress, Record, ReplayError, ReplayString, Run, Seed,
+    Begin, Failed, Found, Model, Outcome, Progress, Record, ReplayError, ReplayString, Run, Seed,
     Strategy, Worker, unlike,
 };
 use bpfsim_kernel::{Chooser, Usual};
@@ -429,7 +429,7 @@ pub(crate) fn executor<'a>(
 ) -> Worker<'a> {
     // A machine, and what it was made for but for the seed.
     let mut own: Option<(Config, Machine)> = None;
-    Box::new(move |config, chooser| {
+    Box::new(move |config, begin, chooser| {
         let kind = Config {
             seed: 0,
             ..config.clone()
@@ -441,7 +441,15 @@ pub(crate) fn executor<'a>(
                 Err(error) => return unable(&error),
             },
         };
-        let run = run(&test, machine.begin(config.seed, chooser));
+        let sim = match begin {
+            Begin::Alone => machine.begin(config.seed, chooser),
+            Begin::First => {
+                machine.remember();
+                machine.again(config.seed, 0, chooser)
+            }
+            Begin::Again(keep) => machine.again(config.seed, keep, chooser),
+        };
+        let run = run(&test, sim);
         // What a panic left undone is not built upon.
         if run.result.is_ok() {
             own = Some((kind, machine));

@@ -12,7 +12,7 @@ use crate::panics::quietly;
 use crate::{Config, Result, Runner, Sim, TestResult};
 use bpfsim_explore::fuzz::{Corpus, Features, Loose, Meetings, constants, features};
 use bpfsim_explore::{
-    Departure, Failed, Found, Model, Recorder, ReplayString, Schedule, Strategy, Worker,
+    Begin, Departure, Failed, Found, Model, Recorder, ReplayString, Schedule, Strategy, Worker,
 };
 use std::cell::RefCell;
 use std::fmt;
@@ -287,7 +287,7 @@ impl Runner {
             cases.inputs.replace(case.inputs.clone());
             let (chooser, met) = Meetings::new(Loose::new(case.order.clone()));
             let (recorder, record) = Recorder::new(Box::new(chooser));
-            let run = quietly(|| (cases.worker)(&config, Box::new(recorder)));
+            let run = quietly(|| (cases.worker)(&config, Begin::Alone, Box::new(recorder)));
             done.executions += 1;
             if done.executions == 1 {
                 corpus.learn(cases.words.borrow().clone().unwrap_or_default());

@@ -38,6 +38,11 @@ impl Machine {
     /// Everything is as it was when the machine was made, but for the seed of random helpers, and
     /// `chooser` decides what comes.
     pub fn begin(&self, seed: u64, chooser: Box<dyn Chooser>) -> &Sim {
+        self.sim.at_once().begin_alone();
+        self.prepare(seed, chooser)
+    }
+
+    fn prepare(&self, seed: u64, chooser: Box<dyn Chooser>) -> &Sim {
         Users::clear(&self.sim);
         self.sim.forget_objects();
         // Whatever comes first says what to go back to.
@@ -55,7 +60,7 @@ impl Machine {
     /// again. The test runs from its start, but what the simulation did between those choices is
     /// not done again; where code of user space ([`Sim::spawn_user`]) has turns, it is.
     pub fn again(&self, seed: u64, keep: usize, chooser: Box<dyn Chooser>) -> &Sim {
-        let sim = self.begin(seed, chooser);
+        let sim = self.prepare(seed, chooser);
         sim.at_once().again(keep);
         sim
     }

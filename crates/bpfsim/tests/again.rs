@@ -34,7 +34,7 @@ impl Chooser for DepthFirst {
         true
     }
 
-    fn passed(&mut self, choices: usize) {
+    fn passed(&mut self, choices: usize, _: usize) {
         self.0.borrow_mut().at = choices;
     }
 }

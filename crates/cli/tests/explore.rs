@@ -4,6 +4,7 @@
 use bpfsim::{Config, Outcome, Runner, Strategy};
 use bpfsim_cli::scenario::Scenario;
 use std::path::Path;
+use std::time::Duration;
 
 const ZOO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/zoo");
 
@@ -39,14 +40,27 @@ fn zoo() -> Vec<Animal> {
 }
 
 impl Animal {
-    fn explore(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
+    fn runner(&self, strategy: Strategy, n: u64, threads: usize) -> Runner {
         let config = self.scenario.config(Config::default()).unwrap();
-        let runner = Runner::new()
-            .strategy(strategy)
-            .executions(n)
-            .config(config);
+        let runner = Runner::new().strategy(strategy).executions(n);
+        runner.config(config).threads(threads)
+    }
+
+    fn explore(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
         let explored = |sim: &_| self.scenario.explore(sim, object);
-        runner.threads(threads).explore(explored, &mut |_| {})
+        let runner = self.runner(strategy, n, threads);
+        runner.explore(explored, &mut |_| {})
+    }
+
+    /// All `n` executions, those too that fail.
+    fn explore_all(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
+        let explored = |sim: &_| {
+            // What comes of it is in the trace.
+            let _ = self.scenario.explore(sim, object);
+            Ok(())
+        };
+        let runner = self.runner(strategy, n, threads);
+        runner.explore(explored, &mut |_| {})
     }
 }
 
@@ -71,10 +85,14 @@ fn bugs_are_found_and_made_as_small_as_they_can_be() {
     }
 }
 
+/// On one core, in a minute.
 #[test]
 fn what_is_fixed_passes_in_every_order() {
     for animal in zoo() {
-        let outcome = animal.explore(&animal.fixed, Strategy::Exhaustive, 10_000, 2);
+        let runner = animal.runner(Strategy::Exhaustive, 10_000, 1);
+        let runner = runner.time_limit(Duration::from_secs(60));
+        let explored = |sim: &_| animal.scenario.explore(sim, &animal.fixed);
+        let outcome = runner.explore(explored, &mut |_| {});
         assert_eq!(outcome.failure, None, "{}", animal.name);
         assert!(outcome.complete, "{}: {outcome}", animal.name);
         let (executions, traces) = (
@@ -85,14 +103,26 @@ fn what_is_fixed_passes_in_every_order() {
     }
 }
 
+/// `ZOO_EXECUTIONS` is another number of them.
 #[test]
 fn one_thread_or_four_the_same_traces() {
+    let executions = std::env::var("ZOO_EXECUTIONS").ok();
+    let executions = executions.map_or(200, |n| n.parse().unwrap());
+    let drawn = [Strategy::Random, Strategy::Walk, Strategy::Pct { depth: 3 }];
+    let searched = [Strategy::Bounded { preemptions: 2 }, Strategy::Exhaustive];
+    let (mut all, mut traces) = (0, 0);
     for animal in zoo() {
-        for strategy in [Strategy::Random, Strategy::Walk, Strategy::Exhaustive] {
-            let explore = |n| animal.explore(&animal.fixed, strategy.clone(), 200, n);
-            let [one, again, four] = [1, 1, 4].map(explore);
-            assert_eq!(one.counts, again.counts, "{}: {strategy:?}", animal.name);
-            assert_eq!(one.counts, four.counts, "{}: {strategy:?}", animal.name);
+        for strategy in drawn.iter().chain(&searched) {
+            for object in [&animal.bug, &animal.fixed] {
+                let explore = |n| animal.explore_all(object, strategy.clone(), executions, n);
+                let [one, again, four] = [1, 1, 4].map(explore);
+                assert_eq!(one.counts, again.counts, "{}: {strategy:?}", animal.name);
+                assert_eq!(one.counts, four.counts, "{}: {strategy:?}", animal.name);
+                assert_eq!(one.failure, None, "{}: {strategy:?}", animal.name);
+                all += one.counts.executions;
+                traces += one.counts.traces.len();
+            }
         }
     }
+    println!("{all} executions three times, {traces} traces");
 }

@@ -5,7 +5,11 @@
 //! polynomially many. A preemption is a step of another execution while the one before could have
 //! gone on.
 
-use crate::schedule::{Last, default_pick};
+use crate::back::Back;
+use crate::hb::{Observer, Path};
+use crate::runner::{Clock, Runner, Unit, Worker};
+use crate::schedule::default_pick;
+use crate::taken::Taken;
 use bpfsim_kernel::{Chooser, Offer, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,12 +23,19 @@ struct Node {
     rest: Vec<usize>,
 }
 
+/// What is picked in the first choices, behind which one part of a search lies.
+pub(crate) type Picks = Vec<usize>;
+
 #[derive(Debug, Default)]
 struct Way {
+    bound: u64,
+    /// All lies behind these.
+    prefix: Picks,
+    /// Of the choices behind so many only the default is taken.
+    cut_at: Option<usize>,
     nodes: Vec<Node>,
     at: usize,
-    preemptions: u64,
-    last: Option<Last>,
+    taken: Taken,
     strayed: bool,
     /// Picks that the bound forbade.
     cut: u64,
@@ -32,32 +43,41 @@ struct Way {
 
 /// Enumerates orders depth first.
 #[derive(Debug)]
-pub struct Bounded {
+pub(crate) struct Bounded {
     way: Rc<RefCell<Way>>,
-    bound: u64,
     begun: bool,
 }
 
 /// Takes one of the orders.
-struct OnTheWay {
-    way: Rc<RefCell<Way>>,
-    bound: u64,
-}
+struct OnTheWay(Rc<RefCell<Way>>);
 
 impl Bounded {
     /// All orders with at most `bound` preemptions.
     pub fn new(bound: u64) -> Bounded {
-        Bounded {
-            way: Rc::default(),
+        Bounded::behind(bound, Picks::new(), None)
+    }
+
+    /// Those of them that begin with these picks; with `cut_at`, one for each beginning of so many
+    /// choices.
+    fn behind(bound: u64, prefix: Picks, cut_at: Option<usize>) -> Bounded {
+        let way = Way {
             bound,
+            prefix,
+            cut_at,
+            ..Way::default()
+        };
+        Bounded {
+            way: Rc::new(RefCell::new(way)),
             begun: false,
         }
     }
 
-    /// The next order, once the one before has been taken to its end; `None` after the last.
-    pub fn next_order(&mut self) -> Option<Box<dyn Chooser>> {
-        let mut way = self.way.borrow_mut();
+    /// The next order, once the one before has been taken to its end, and how many first choices
+    /// they have in common; `None` after the last.
+    pub fn next_order(&mut self) -> Option<(usize, Box<dyn Chooser>)> {
+        let way = &mut *self.way.borrow_mut();
         if std::mem::replace(&mut self.begun, true) {
+            way.strayed |= way.at < way.nodes.len();
             loop {
                 let node = way.nodes.last_mut()?;
                 if let Some(pick) = node.rest.pop() {
@@ -67,11 +87,10 @@ impl Bounded {
                 way.nodes.pop();
             }
         }
-        (way.at, way.preemptions, way.last) = (0, 0, None);
-        Some(Box::new(OnTheWay {
-            way: Rc::clone(&self.way),
-            bound: self.bound,
-        }))
+        way.at = 0;
+        way.taken.begin();
+        let keep = way.nodes.len().saturating_sub(1);
+        Some((keep, Box::new(OnTheWay(Rc::clone(&self.way)))))
     }
 
     /// True when an execution was offered other choices than the one before it.
@@ -83,33 +102,60 @@ impl Bounded {
     pub fn cut(&self) -> u64 {
         self.way.borrow().cut
     }
+
+    /// The picks of the order that was taken, up to where the search is cut.
+    fn picks(&self) -> Picks {
+        self.way.borrow().nodes.iter().map(|n| n.pick).collect()
+    }
+}
+
+impl Way {
+    /// What there is to try in the choice that is come to now.
+    fn node(&mut self, offer: &Offer<'_>) -> Node {
+        let choices = offer.choices.len();
+        let default = default_pick(offer.choices, self.taken.last());
+        if let Some(&pick) = self.prefix.get(self.at) {
+            self.strayed |= pick >= choices;
+            return Node {
+                choices,
+                pick,
+                rest: Vec::new(),
+            };
+        }
+        let last = self.taken.last();
+        let goes_on = last.is_some_and(|last| last.goes_on(&offer.choices[default]));
+        let full = goes_on && self.taken.preemptions() >= self.bound;
+        // What comes out otherwise preempts nobody.
+        let free = |&i: &usize| !full || offer.choices[i].is_chance_of(&offer.choices[default]);
+        let others = (0..choices).rev().filter(|&i| i != default);
+        let rest: Vec<usize> = others.filter(free).collect();
+        self.cut += (choices - 1 - rest.len()) as u64;
+        Node {
+            choices,
+            pick: default,
+            rest,
+        }
+    }
 }
 
 impl Chooser for OnTheWay {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
-        let way = &mut *self.way.borrow_mut();
-        let choices = offer.choices.len();
-        if let Some(node) = way.nodes.get(way.at) {
-            way.strayed |= node.choices != choices;
-        } else {
-            let pick = default_pick(offer.choices, way.last);
-            let goes_on = way
-                .last
-                .is_some_and(|last| last.goes_on(&offer.choices[pick]));
-            let full = goes_on && way.preemptions >= self.bound;
-            // What comes out otherwise preempts nobody.
-            let free = |&i: &usize| !full || offer.choices[i].is_chance_of(&offer.choices[pick]);
-            let others = (0..choices).rev().filter(|&i| i != pick);
-            let rest: Vec<usize> = others.filter(free).collect();
-            way.cut += (choices - 1 - rest.len()) as u64;
-            way.nodes.push(Node {
-                choices,
-                pick,
-                rest,
-            });
-        }
+        let way = &mut *self.0.borrow_mut();
+        let at = way.at;
         way.at += 1;
-        way.nodes[way.at - 1].pick
+        if way.cut_at.is_some_and(|cut_at| at >= cut_at) {
+            return default_pick(offer.choices, way.taken.last());
+        }
+        match way.nodes.get(at) {
+            Some(node) => way.strayed |= node.choices != offer.choices.len(),
+            None => {
+                way.at = at;
+                let node = way.node(offer);
+                way.nodes.push(node);
+                way.at = at + 1;
+            }
+        }
+        way.nodes[at].pick
     }
 
     fn explores(&self) -> bool {
@@ -117,9 +163,94 @@ impl Chooser for OnTheWay {
     }
 
     fn stepped(&mut self, step: &Step<'_>) {
-        let way = &mut *self.way.borrow_mut();
-        let preempted = way.last.is_some_and(|last| last.is_preempted(step));
-        way.preemptions += preempted as u64;
-        way.last = Some(Last::of(step));
+        self.0.borrow_mut().taken.stepped(step);
+    }
+
+    fn passed(&mut self, choices: usize, steps: usize) {
+        let way = &mut *self.0.borrow_mut();
+        way.at = choices;
+        way.taken.passed(steps);
+    }
+
+    fn comes_back(&self) -> bool {
+        let way = &*self.0.borrow();
+        let node = way.at.checked_sub(1).and_then(|at| way.nodes.get(at));
+        node.is_some_and(|node| !node.rest.is_empty())
     }
 }
+
+/// Explores what lies behind a prefix, with at most so many executions.
+pub(crate) fn explore(
+    runner: &Runner,
+    worker: &mut Worker<'_>,
+    (bound, prefix): (u64, &Picks),
+    limit: u64,
+    clock: &Clock,
+    unit: &mut Unit,
+) {
+    let mut orders = Bounded::behind(bound, prefix.clone(), None);
+    let mut back = Back::new(&runner.config, worker, runner.restarts);
+    let record = back.record();
+    let path = Rc::new(RefCell::new(Path::default()));
+    while let Some((keep, chooser)) = orders.next_order() {
+        if unit.counts.executions >= limit || clock.is_over() {
+            unit.complete = false;
+            break;
+        }
+        let chooser = match runner.classes {
+            true => Observer::new(runner.relation, chooser, &path),
+            false => chooser,
+        };
+        let run = back.run(keep, chooser);
+        let class = match runner.classes {
+            true => path.borrow_mut().end(&runner.relation),
+            false => run.trace,
+        };
+        let record = &*record.borrow();
+        unit.count(&run, record, true, Some(class));
+        unit.check_again(runner, &runner.config, back.worker(), (&run, record, true));
+        if let Some(found) = &mut unit.failure {
+            found.seed = runner.config.seed;
+        }
+        if orders.strayed() {
+            unit.stray();
+        }
+        if unit.failure.is_some() {
+            break;
+        }
+    }
+    unit.counts.cut += orders.cut();
+}
+
+/// Cuts a search: the beginnings of all orders, of one length, in the order in which a search
+/// takes them. Says also what the bound forbade in them.
+pub(crate) fn cut(
+    runner: &Runner,
+    worker: &mut Worker<'_>,
+    bound: u64,
+    clock: &Clock,
+) -> (Vec<Picks>, u64) {
+    let mut back = Back::new(&runner.config, worker, runner.restarts);
+    let mut depth = 2;
+    loop {
+        let mut orders = Bounded::behind(bound, Picks::new(), Some(depth));
+        let mut parts = Vec::new();
+        while let Some((keep, chooser)) = orders.next_order() {
+            back.run(keep, chooser);
+            if orders.strayed() || clock.is_over() {
+                // What is wrong shows when all is explored as one.
+                return (vec![Picks::new()], 0);
+            }
+            parts.push(orders.picks());
+        }
+        if parts.len() >= PARTS || depth >= DEEPEST {
+            return (parts, orders.cut());
+        }
+        depth += 2;
+    }
+}
+
+/// Parts that a search is cut into, at least, if it is large enough.
+pub(crate) const PARTS: usize = 64;
+/// Deepest cut.
+const DEEPEST: usize = 40;

@@ -8,7 +8,6 @@
 use crate::rng::Rng;
 use bpfsim_kernel::{Chance, Choice, Chooser, CtxId, Offer, Step};
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// What came out by chance, named so that it is the same in another order: by the execution and the
 /// number of its calls that can come out in several ways, from 1.
@@ -21,18 +20,25 @@ pub struct Lot {
 
 /// Counts, for each execution, its calls that can come out in several ways.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Draws(HashMap<CtxId, u32>);
+pub(crate) struct Draws(Vec<(u64, CtxId)>);
 
 impl Draws {
-    /// What this choice is among them, if it is one.
-    pub fn lot(&mut self, choices: &[Choice], picked: usize) -> Option<Lot> {
+    /// From the choice of this number on there were none.
+    pub fn cut(&mut self, number: u64) {
+        while self.0.last().is_some_and(|d| d.0 >= number) {
+            self.0.pop();
+        }
+    }
+
+    /// What this choice, of this number, is among them, if it is one.
+    pub fn lot(&mut self, number: u64, choices: &[Choice], picked: usize) -> Option<Lot> {
         let choice = &choices[picked];
         let several =
             choice.chance != Chance::Usual || choices.iter().any(|c| c.is_chance_of(choice));
         several.then(|| {
-            let nth = self.0.entry(choice.id).or_default();
-            *nth += 1;
-            let (ctx, nth, chance) = (choice.id, *nth, choice.chance);
+            let (ctx, chance) = (choice.id, choice.chance);
+            self.0.push((number, ctx));
+            let nth = self.0.iter().filter(|d| d.1 == ctx).count() as u32;
             Lot { ctx, nth, chance }
         })
     }
@@ -56,7 +62,7 @@ impl<C: Chooser> Chooser for WithLots<C> {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let picked = self.inner.choose(offer);
         let lot = match offer.chances && picked < offer.choices.len() {
-            true => self.draws.lot(offer.choices, picked),
+            true => self.draws.lot(0, offer.choices, picked),
             false => None,
         };
         let known = |l: &&Lot| lot.is_some_and(|lot| (lot.ctx, lot.nth) == (l.ctx, l.nth));

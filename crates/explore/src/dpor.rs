@@ -13,9 +13,12 @@
 //! done (a lock, the last moment at which a timer could fire early): then that is explored first,
 //! too.
 
+use crate::back::Back;
+use crate::bounded::PARTS;
 use crate::hb::{Effects, Key, Path, Relation, key};
-use crate::runner::{Clock, Runner, Unit, Worker, observed};
-use crate::schedule::{Last, default_pick};
+use crate::runner::{Clock, Runner, Unit, Worker};
+use crate::schedule::default_pick;
+use crate::taken::Taken;
 use bpfsim_kernel::{Choice, Chooser, Offer, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -33,6 +36,8 @@ struct Asleep {
 struct Node {
     keys: Vec<Key>,
     pick: usize,
+    /// Choices between two or more before it.
+    choices: usize,
     /// CPUs whose ways to go on are to be explored from here.
     wanted: u64,
     done: Vec<Asleep>,
@@ -72,8 +77,7 @@ pub(crate) struct Tree {
     nodes: Vec<Node>,
     path: Path,
     /// Steps taken in this execution.
-    depth: usize,
-    last: Option<Last>,
+    taken: Taken,
     /// All that could be done was asleep: the rest of this execution is known.
     redundant: bool,
     strayed: bool,
@@ -82,7 +86,7 @@ pub(crate) struct Tree {
 impl Tree {
     /// The step before is over: these are the choices after it.
     fn arrive(&mut self, window: u64, choices: &[Choice]) {
-        if self.redundant || self.depth < self.nodes.len() {
+        if self.redundant || self.taken.steps() < self.nodes.len() {
             return;
         }
         self.finish(window, choices);
@@ -93,14 +97,16 @@ impl Tree {
             _ if at == self.prefix.picks.len() => self.prefix.sleep.clone(),
             (Some(node), Some(event)) => {
                 let all = node.sleep.iter().chain(&node.done);
-                let stays = all.filter(|s| self.stays_asleep(s, &event.effects));
+                let offered = |s: &Asleep| choices.iter().any(|c| key(c) == s.key);
+                let stays = all.filter(|s| offered(s) && self.stays_asleep(s, &event.effects));
                 stays.cloned().collect()
             }
             _ => Vec::new(),
         };
         let mut node = Node {
             keys: choices.iter().map(key).collect(),
-            pick: fixed.unwrap_or_else(|| default_pick(choices, self.last)),
+            pick: fixed.unwrap_or_else(|| default_pick(choices, self.taken.last())),
+            choices: (self.nodes.last()).map_or(0, |n| n.choices + usize::from(n.keys.len() > 1)),
             wanted: 0,
             done: Vec::new(),
             sleep,
@@ -131,9 +137,7 @@ impl Tree {
     }
 
     fn stays_asleep(&self, s: &Asleep, step: &Effects) -> bool {
-        let (a, b) = (s.key.0, step.cpu);
-        let apart = a != b && step.changed & 1 << a == 0 && s.effects.changed & 1 << b == 0;
-        apart && !self.relation.dependent(&s.effects, step)
+        s.key.0 != step.cpu && !self.relation.dependent(&s.effects, step)
     }
 
     /// Finds what the last step races with, and has the other orders explored.
@@ -181,9 +185,10 @@ impl Tree {
         }
     }
 
-    /// The execution is over. False when there is nothing left to explore.
-    fn advance(&mut self) -> bool {
-        self.strayed |= self.depth < self.nodes.len();
+    /// The execution is over. Gives how many choices the next one has in common with it; `None`
+    /// when there is nothing left to explore.
+    fn advance(&mut self) -> Option<usize> {
+        self.strayed |= self.taken.steps() < self.nodes.len();
         self.finish(u64::MAX, &[]);
         if self.cut_at.is_some() && !self.redundant {
             self.leaf(Vec::new());
@@ -201,11 +206,12 @@ impl Tree {
             });
             if let Some(pick) = node.next() {
                 node.pick = pick;
+                let keep = node.choices;
                 self.nodes.push(node);
-                return true;
+                return Some(keep);
             }
         }
-        false
+        None
     }
 }
 
@@ -216,12 +222,12 @@ impl Chooser for Guide {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let tree = &mut *self.0.borrow_mut();
         tree.arrive(offer.window, offer.choices);
-        match tree.nodes.get(tree.depth) {
+        match tree.nodes.get(tree.taken.steps()) {
             Some(node) => {
                 tree.strayed |= node.keys.len() != offer.choices.len();
                 node.pick
             }
-            None => default_pick(offer.choices, tree.last),
+            None => default_pick(offer.choices, tree.taken.last()),
         }
     }
 
@@ -235,12 +241,19 @@ impl Chooser for Guide {
         if step.choices.len() == 1 {
             tree.arrive(step.window, step.choices);
         }
-        let known = tree.depth < tree.nodes.len();
-        if known && tree.depth == tree.path.events.len() {
+        let depth = tree.taken.steps();
+        if depth < tree.nodes.len() && depth == tree.path.events.len() {
             tree.path.push(step);
         }
-        tree.last = Some(Last::of(step));
-        tree.depth += 1;
+        tree.taken.stepped(step);
+    }
+
+    fn passed(&mut self, _: usize, steps: usize) {
+        self.0.borrow_mut().taken.passed(steps);
+    }
+
+    fn comes_back(&self) -> bool {
+        !self.0.borrow().redundant
     }
 
     fn records(&self) -> bool {
@@ -264,20 +277,26 @@ impl Search {
     /// What takes the next order.
     pub fn chooser(&self) -> Box<dyn Chooser> {
         let tree = &mut *self.0.borrow_mut();
-        (tree.depth, tree.last, tree.redundant) = (0, None, false);
+        tree.redundant = false;
+        tree.taken.begin();
         Box::new(Guide(Rc::clone(&self.0)))
     }
 
-    /// The class of the execution that is over; `None` when it was given up as equivalent to one
-    /// before.
+    /// The class of the execution that is over, by all rules; `None` when it was given up as
+    /// equivalent to one before.
     pub fn class(&self) -> Option<u64> {
         let tree = &mut *self.0.borrow_mut();
         tree.finish(u64::MAX, &[]);
-        (!tree.redundant).then(|| tree.path.class())
+        let class = || match tree.relation.without {
+            Some(_) => tree.path.class_by(&Relation::default()),
+            None => tree.path.class(),
+        };
+        (!tree.redundant).then(class)
     }
 
-    /// False when there is nothing left to explore.
-    pub fn advance(&self) -> bool {
+    /// How many choices the next execution has in common with the last one; `None` when there is
+    /// nothing left to explore.
+    pub fn advance(&self) -> Option<usize> {
         self.0.borrow_mut().advance()
     }
 
@@ -296,16 +315,20 @@ pub(crate) fn explore(
     unit: &mut Unit,
 ) {
     let search = Search::new(runner.relation, prefix.clone(), None);
+    let mut back = Back::new(&runner.config, worker, runner.restarts);
+    let record = back.record();
+    let mut keep = 0;
     loop {
         if unit.counts.executions >= limit || clock.is_over() {
             unit.complete = false;
             return;
         }
-        let (run, record) = observed(&runner.config, worker, search.chooser());
+        let run = back.run(keep, search.chooser());
         let class = search.class();
         unit.counts.redundant += class.is_none() as u64;
-        unit.count(&run, &record, true, class);
-        unit.check_again(runner, &runner.config, worker, (&run, &record, true));
+        let record = &*record.borrow();
+        unit.count(&run, record, true, class);
+        unit.check_again(runner, &runner.config, back.worker(), (&run, record, true));
         if let Some(found) = &mut unit.failure {
             found.seed = runner.config.seed;
         }
@@ -313,14 +336,13 @@ pub(crate) fn explore(
         if search.strayed() {
             unit.stray();
         }
-        if unit.failure.is_some() || !goes_on {
-            return;
+        match goes_on {
+            Some(common) if unit.failure.is_none() => keep = common,
+            _ => return,
         }
     }
 }
 
-/// Parts that a search is cut into, at least, if it is large enough.
-const PARTS: usize = 64;
 /// Deepest cut.
 const DEEPEST: usize = 40;
 
@@ -329,13 +351,16 @@ const DEEPEST: usize = 40;
 pub(crate) fn cut(runner: &Runner, worker: &mut Worker<'_>, clock: &Clock) -> (Vec<Prefix>, u64) {
     let mut executions = 0;
     let mut depth = 4;
+    let mut back = Back::new(&runner.config, worker, runner.restarts);
     loop {
         let search = Search::new(runner.relation, Prefix::default(), Some(depth));
+        let mut keep = 0;
         let whole = loop {
-            observed(&runner.config, worker, search.chooser());
+            back.run(keep, search.chooser());
             executions += 1;
-            if !search.advance() {
-                break true;
+            match search.advance() {
+                Some(common) => keep = common,
+                None => break true,
             }
             if search.strayed() || clock.is_over() {
                 break false;

@@ -1,12 +1,13 @@
 //! Happens-before: which steps of an execution may change places.
 //!
 //! A CPU does one thing at a time, so the steps of one CPU are ordered, whichever executions they
-//! belong to. Steps of two CPUs are ordered when they are dependent by [`RULES`], or when the first
-//! changed what the other CPU had to choose from (it released a lock, armed a timer, was the last
-//! to execute). Time needs no rule of its own: clocks are per CPU and pass on only where one step
-//! waits for another, and deadlines count from the beginning of a window, so all that time decides
-//! shows in what is offered. What user space of the test does between two windows comes after all
-//! that was before and before all that is after.
+//! belong to. Steps of two CPUs are ordered when they are dependent by [`RULES`]. Whatever changes
+//! what another CPU can do (releases a lock, arms a timer, is the last to execute) must be dependent
+//! on what it can do then: the rules see to it, since an order in which it came later has to show
+//! the same dependency. Time needs no rule but [`Rule::Idle`]: clocks are per CPU and pass on only
+//! where one step waits for another, and the horizon counts from the beginning of a window. What
+//! user space of the test does between two windows comes after all that was before and before all
+//! that is after.
 //!
 //! Executions in which all dependent steps come in the same order are one trace
 //! (Mazurkiewicz): all end in the same state.
@@ -31,10 +32,10 @@ pub enum Rule {
     Cpu,
     /// Both are the last on their CPUs or the first, and deadlines lie ahead.
     Idle,
-    /// One of them may touch anything.
+    /// One of them is the last on its CPU or the first, the other makes or ends a deadline.
+    Deadline,
+    /// One of them may touch anything, and look at anything.
     All,
-    /// One of them changes what there is to choose from for the other's CPU.
-    Offer,
 }
 
 /// True when a rule makes two steps dependent.
@@ -75,8 +76,11 @@ const RULES: &[(Rule, Holds)] = &[
         (&Touch::Idle { ahead: a }, &Touch::Idle { ahead: b }) => a || b,
         _ => false,
     }),
-    (Rule::All, |a, b| {
-        matches!((a, b), (Touch::All, _) | (_, Touch::All))
+    (Rule::Deadline, |a, b| {
+        matches!(
+            (a, b),
+            (Touch::Idle { .. }, Touch::Deadline) | (Touch::Deadline, Touch::Idle { .. })
+        )
     }),
 ];
 
@@ -96,6 +100,11 @@ impl Relation {
     pub(crate) fn dependent(&self, a: &Effects, b: &Effects) -> bool {
         let onto = |a: &Effects, cpu: u32| a.touched.contains(&Touch::Cpu(bpfsim_kernel::Cpu(cpu)));
         if self.has(Rule::Cpu) && (onto(a, b.cpu) || onto(b, a.cpu)) {
+            return true;
+        }
+        // Also with what touches nothing: it ends a window, maybe, or looks at the clock.
+        let all = |e: &Effects| e.touched.contains(&Touch::All);
+        if self.has(Rule::All) && (all(a) || all(b)) {
             return true;
         }
         let rules = RULES.iter().filter(|(rule, _)| self.has(*rule));
@@ -120,9 +129,7 @@ pub(crate) fn key(choice: &Choice) -> Key {
 pub(crate) struct Effects {
     pub cpu: u32,
     pub touched: SmallVec<[Touch; 4]>,
-    /// CPUs, other than its own, that have other things to choose from now.
-    pub changed: u64,
-    /// Of these, those that cannot do any more what they could.
+    /// CPUs, other than its own, that cannot do any more what they could.
     pub lost: u64,
 }
 
@@ -138,6 +145,8 @@ pub(crate) struct Event {
     nth: u32,
     /// How many of each CPU's events happen before it, or are it.
     clock: SmallVec<[u32; 4]>,
+    /// What makes it and all before it one class.
+    class: u64,
     finished: bool,
 }
 
@@ -156,7 +165,6 @@ impl Path {
             effects: Effects {
                 cpu,
                 touched: step.touched.into(),
-                changed: 0,
                 lost: 0,
             },
             keys: step.choices.iter().map(key).collect(),
@@ -164,6 +172,7 @@ impl Path {
             window: step.window,
             nth,
             clock: SmallVec::new(),
+            class: 0,
             finished: false,
         });
     }
@@ -178,7 +187,9 @@ impl Path {
 
     /// What the last step did to others is known now that it is known what they can do after it:
     /// `after` in `window`, or nothing any more. Gives the earlier steps that it races with,
-    /// latest first: those that it depends on by no other step in between.
+    /// latest first: those that it depends on, and that did not happen before its CPU came to it.
+    /// Some of these cannot change places with it (it took a lock that they released): so all of
+    /// them are given, not just the latest.
     pub fn finish(
         &mut self,
         relation: &Relation,
@@ -195,19 +206,10 @@ impl Path {
             return races;
         }
         let goes_on = window == event.window;
-        let after: SmallVec<[Key; 4]> = match goes_on && relation.has(Rule::Offer) {
-            true => after.iter().map(key).collect(),
-            false => SmallVec::new(),
-        };
         let own = event.effects.cpu;
-        if relation.has(Rule::Offer) {
-            let missing = |a: &[Key], b: &[Key]| {
-                let gone = a.iter().filter(|k| k.0 != own && !b.contains(k));
-                gone.fold(0_u64, |mask, k| mask | 1 << k.0)
-            };
-            event.effects.lost = missing(&event.keys, &after);
-            event.effects.changed = event.effects.lost | missing(&after, &event.keys);
-        }
+        let stays = |k: &Key| goes_on && after.iter().any(|c| key(c) == *k);
+        let gone = event.keys.iter().filter(|k| k.0 != own && !stays(k));
+        event.effects.lost = gone.fold(0, |mask, k| mask | 1 << k.0);
         // All that was before the window happens before it.
         let start = before.iter().rposition(|e| e.window != event.window);
         let start = start.map_or(0, |i| i + 1);
@@ -218,20 +220,20 @@ impl Path {
         if let Some(previous) = before[start..].iter().rfind(|e| e.effects.cpu == own) {
             join(&mut clock, &previous.clock);
         }
+        let known = clock.clone();
         for (i, e) in before.iter().enumerate().skip(start).rev() {
             let cpu = e.effects.cpu;
-            let known = clock.get(cpu as usize).is_some_and(|&n| n >= e.nth);
-            if cpu == own || known {
-                continue;
-            }
-            let enables = e.effects.changed & 1 << own != 0;
-            if enables || relation.dependent(&e.effects, &event.effects) {
+            let known = known.get(cpu as usize).is_some_and(|&n| n >= e.nth);
+            if cpu != own && !known && relation.dependent(&e.effects, &event.effects) {
                 races.push(i);
                 join(&mut clock, &e.clock);
             }
         }
         raise(&mut clock, own, event.nth);
         event.clock = clock;
+        // In whatever order they came.
+        let sum = before.last().map_or(0, |e| e.class);
+        event.class = sum.wrapping_add(mix(1, event.hash()));
         races
     }
 
@@ -242,18 +244,40 @@ impl Path {
         clock.is_some_and(|&n| n >= a.nth)
     }
 
+    /// [`Path::class`] by another relation.
+    pub fn class_by(&self, relation: &Relation) -> u64 {
+        let mut other = Path::default();
+        for event in &self.events {
+            other.events.push(Event {
+                finished: false,
+                ..event.clone()
+            });
+            other.finish(relation, u64::MAX, &[]);
+        }
+        other.class()
+    }
+
     /// Equal for executions that are one trace.
     pub fn class(&self) -> u64 {
-        let each = self.events.iter().map(|e| {
-            let (cpu, id, _, chance) = e.keys[e.picked];
-            let id = if chance == 0 { id } else { mix(id, chance) };
-            // Trailing zeros say nothing.
-            let end = e.clock.iter().rposition(|&n| n != 0).map_or(0, |i| i + 1);
-            let clock = e.clock[..end].iter();
-            clock.fold(mix(id, cpu.into()), |h, &n| mix(h, n.into()))
-        });
-        // In whatever order they came.
-        each.fold(0, |sum, h| sum.wrapping_add(mix(1, h)))
+        self.events.last().map_or(0, |e| e.class)
+    }
+
+    /// The execution is over: its class.
+    pub fn end(&mut self, relation: &Relation) -> u64 {
+        self.finish(relation, u64::MAX, &[]);
+        self.class()
+    }
+}
+
+impl Event {
+    /// What it is, and what happens before it.
+    fn hash(&self) -> u64 {
+        let (cpu, id, _, chance) = self.keys[self.picked];
+        let id = if chance == 0 { id } else { mix(id, chance) };
+        // Trailing zeros say nothing.
+        let end = self.clock.iter().rposition(|&n| n != 0);
+        let clock = self.clock[..end.map_or(0, |i| i + 1)].iter();
+        clock.fold(mix(id, cpu.into()), |h, &n| mix(h, n.into()))
     }
 }
 
@@ -275,18 +299,24 @@ fn join(clock: &mut SmallVec<[u32; 4]>, other: &[u32]) {
 pub(crate) struct Observer {
     relation: Relation,
     path: Rc<RefCell<Path>>,
+    /// Steps of this execution.
+    steps: usize,
     inner: Box<dyn Chooser>,
 }
 
 impl Observer {
-    pub fn new(relation: Relation, inner: Box<dyn Chooser>) -> (Observer, Rc<RefCell<Path>>) {
-        let path = Rc::default();
-        let observer = Observer {
+    /// Has an execution's steps noted in `path`, in place of those of the one before.
+    pub fn new(
+        relation: Relation,
+        inner: Box<dyn Chooser>,
+        path: &Rc<RefCell<Path>>,
+    ) -> Box<Observer> {
+        Box::new(Observer {
             relation,
-            path: Rc::clone(&path),
+            path: Rc::clone(path),
+            steps: 0,
             inner,
-        };
-        (observer, path)
+        })
     }
 }
 
@@ -300,11 +330,21 @@ impl Chooser for Observer {
     }
 
     fn stepped(&mut self, step: &Step<'_>) {
-        let mut path = self.path.borrow_mut();
+        let path = &mut *self.path.borrow_mut();
+        path.events.truncate(self.steps);
         path.finish(&self.relation, step.window, step.choices);
         path.push(step);
-        drop(path);
+        self.steps += 1;
         self.inner.stepped(step);
+    }
+
+    fn passed(&mut self, choices: usize, steps: usize) {
+        self.steps = steps;
+        self.inner.passed(choices, steps);
+    }
+
+    fn comes_back(&self) -> bool {
+        self.inner.comes_back()
     }
 
     fn records(&self) -> bool {

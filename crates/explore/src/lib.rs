@@ -6,7 +6,7 @@
 //! number of threads, and a failing order is made small.
 //!
 //! - `random`, `pct`, `walk`: strategies that draw, with `chance` for what comes out otherwise than
-//!   usual; `bounded`, `dpor`: those that enumerate;
+//!   usual; `bounded`, `dpor`: those that enumerate, and go `back` to choices;
 //! - `hb`: which steps may change places, in one table;
 //! - `schedule`: orders as data and as `bs1-...`; `shrink`: small ones;
 //! - `fuzz`: search led by coverage;
@@ -18,6 +18,7 @@
 //! of threads or on timing; but for a time limit, which is said so.
 
 mod again;
+mod back;
 mod bounded;
 mod chance;
 mod coverage;
@@ -34,11 +35,11 @@ mod runner;
 mod schedule;
 mod shrink;
 mod strategy;
+mod taken;
 pub mod timeline;
 mod walk;
 
 pub use again::unlike;
-pub use bounded::Bounded;
 pub use chance::Lot;
 pub use coverage::{Coverage, Share};
 pub use error::{Failed, ReplayError};
@@ -47,7 +48,7 @@ pub use outcome::{Counts, Found, Outcome};
 pub use pct::Pct;
 pub use pool::WORKER;
 pub use random::Random;
-pub use runner::{Model, Progress, Run, Runner, Worker};
+pub use runner::{Begin, Model, Progress, Run, Runner, Worker};
 pub use schedule::{
     Departure, Last, Record, Recorder, Replay, ReplayString, Schedule, default_pick,
 };

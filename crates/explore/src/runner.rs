@@ -1,7 +1,7 @@
 //! Explorations: many executions of one test, on as many threads as there are.
 
 use crate::again;
-use crate::bounded::Bounded;
+use crate::bounded::{self, Picks};
 use crate::error::NONDETERMINISM;
 use crate::hb::Observer;
 use crate::outcome::{Counts, Found, Outcome};
@@ -21,7 +21,19 @@ pub trait Model: Sync {
 }
 
 /// Runs a model once on a machine of this configuration, in the order that the chooser decides.
-pub type Worker<'a> = Box<dyn FnMut(&Config, Box<dyn Chooser>) -> Run + 'a>;
+pub type Worker<'a> = Box<dyn FnMut(&Config, Begin, Box<dyn Chooser>) -> Run + 'a>;
+
+/// How an execution begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Anew.
+    Alone,
+    /// Anew, and what happens is remembered: the next one may begin with choices of this one.
+    First,
+    /// As the last one, with so many choices of it. They need not be made again: then the chooser
+    /// is [told](Chooser::passed) instead of asked.
+    Again(usize),
+}
 
 /// One execution that is over.
 #[derive(Debug, Clone)]
@@ -62,6 +74,9 @@ pub struct Runner {
     /// Orders that differ only in the places of independent steps count as one trace, whatever the
     /// strategy.
     pub classes: bool,
+    /// Searches begin every execution anew rather than going back to the choice in which it differs
+    /// from the one before. They find the same, later.
+    pub restarts: bool,
 }
 
 impl Default for Runner {
@@ -78,6 +93,7 @@ impl Default for Runner {
             recheck: 64,
             relation: Relation::default(),
             classes: false,
+            restarts: false,
         }
     }
 }
@@ -211,7 +227,7 @@ impl Runner {
     fn probe(&self, model: &dyn Model) -> Probe {
         let work = self.on_worker(model, |worker| {
             let (counter, work) = Counter::new();
-            worker(&self.config, Box::new(counter));
+            worker(&self.config, Begin::Alone, Box::new(counter));
             work.take()
         });
         let work = Arc::new(work.unwrap_or_default());
@@ -246,7 +262,8 @@ impl Runner {
         let mut trial = Unit::new();
         match self.strategy {
             Strategy::Bounded { preemptions } => {
-                self.bounded(worker, preemptions, limit, clock, &mut trial);
+                let all = (preemptions, &Picks::new());
+                bounded::explore(self, worker, all, limit, clock, &mut trial);
             }
             _ => dpor::explore(
                 self,
@@ -268,23 +285,29 @@ impl Runner {
                 begun: Some(trial),
             };
         }
-        if let Strategy::Bounded { .. } = self.strategy {
-            return Plan::of(match self.shard.0 {
-                0 => Work::Once,
-                _ => Work::None,
-            });
-        }
-        let (prefixes, executions) = dpor::cut(self, worker, clock);
-        let left = self.executions - limit;
-        let (part, parts) = (self.shard.0 as usize, self.shard.1.max(1) as usize);
         let mut begun = Unit::new();
-        if part == 0 {
-            begun.counts.executions = executions;
+        let parts = match self.strategy {
+            Strategy::Bounded { preemptions } => {
+                let (parts, cut) = bounded::cut(self, worker, preemptions, clock);
+                begun.counts.cut = cut;
+                let part = |picks| Part::Bounded(preemptions, picks);
+                parts.into_iter().map(part).collect::<Vec<_>>()
+            }
+            _ => {
+                let (parts, executions) = dpor::cut(self, worker, clock);
+                begun.counts.executions = executions;
+                parts.into_iter().map(Part::Exhaustive).collect()
+            }
+        };
+        let (shard, shards) = (self.shard.0 as usize, self.shard.1.max(1) as usize);
+        if shard > 0 {
+            begun.counts = Counts::default();
         }
+        let left = self.executions - limit;
         Plan {
-            work: Work::Prefixes {
-                each: (left / (prefixes.len() as u64).max(1)).max(1),
-                own: prefixes.into_iter().skip(part).step_by(parts).collect(),
+            work: Work::Parts {
+                each: (left / (parts.len() as u64).max(1)).max(1),
+                own: parts.into_iter().skip(shard).step_by(shards).collect(),
             },
             begun: Some(begun),
         }
@@ -293,9 +316,14 @@ impl Runner {
     fn unit(&self, worker: &mut Worker<'_>, work: &Work, i: u64, clock: &Clock) -> Unit {
         let mut unit = Unit::new();
         match (work, &self.strategy) {
-            (Work::Prefixes { own, each }, _) => {
-                dpor::explore(self, worker, &own[i as usize], *each, clock, &mut unit);
-            }
+            (Work::Parts { own, each }, _) => match &own[i as usize] {
+                Part::Bounded(bound, picks) => {
+                    bounded::explore(self, worker, (*bound, picks), *each, clock, &mut unit);
+                }
+                Part::Exhaustive(prefix) => {
+                    dpor::explore(self, worker, prefix, *each, clock, &mut unit);
+                }
+            },
             (
                 Work::Seeds {
                     first,
@@ -321,40 +349,12 @@ impl Runner {
                     found.execution += from;
                 }
             }
-            (_, Strategy::Bounded { preemptions }) => {
-                self.bounded(worker, *preemptions, self.executions, clock, &mut unit);
-            }
             _ => {
                 let chooser = self.strategy.chooser(self.seed, &Probe::default());
                 unit.run(self, &self.config, worker, chooser);
             }
         }
         unit
-    }
-
-    fn bounded(
-        &self,
-        worker: &mut Worker<'_>,
-        preemptions: u64,
-        limit: u64,
-        clock: &Clock,
-        unit: &mut Unit,
-    ) {
-        let mut orders = Bounded::new(preemptions);
-        while let Some(chooser) = orders.next_order() {
-            if unit.counts.executions >= limit || clock.is_over() {
-                unit.complete = false;
-                break;
-            }
-            let goes_on = unit.run(self, &self.config, worker, chooser);
-            if orders.strayed() {
-                unit.stray();
-            }
-            if !goes_on || unit.failure.is_some() {
-                break;
-            }
-        }
-        unit.counts.cut = orders.cut();
     }
 
     /// Runs one known order.
@@ -370,8 +370,8 @@ pub(crate) fn observed(
     chooser: Box<dyn Chooser>,
 ) -> (Run, Record) {
     let (recorder, record) = Recorder::new(chooser);
-    let run = worker(config, Box::new(recorder));
-    let record = record.borrow().clone();
+    let run = worker(config, Begin::Alone, Box::new(recorder));
+    let record = record.take();
     (run, record)
 }
 
@@ -396,11 +396,11 @@ impl Unit {
         let explores = chooser.explores();
         let (run, record, class) = match runner.classes && explores {
             true => {
-                let (observer, path) = Observer::new(runner.relation, chooser);
-                let (run, record) = observed(config, worker, Box::new(observer));
-                let mut path = path.borrow_mut();
-                path.finish(&runner.relation, u64::MAX, &[]);
-                (run, record, path.class())
+                let path = Rc::default();
+                let observer = Observer::new(runner.relation, chooser, &path);
+                let (run, record) = observed(config, worker, observer);
+                let class = path.borrow_mut().end(&runner.relation);
+                (run, record, class)
             }
             false => {
                 let (run, record) = observed(config, worker, chooser);
@@ -502,11 +502,18 @@ enum Work {
         all: u64,
         probe: Probe,
     },
-    /// What lies behind each of these, with at most so many executions each.
-    Prefixes {
-        own: Vec<dpor::Prefix>,
+    /// Parts of a search, with at most so many executions each.
+    Parts {
+        own: Vec<Part>,
         each: u64,
     },
+}
+
+/// What lies behind one beginning.
+enum Part {
+    /// With a bound on preemptions.
+    Bounded(u64, Picks),
+    Exhaustive(dpor::Prefix),
 }
 
 impl Work {
@@ -517,7 +524,7 @@ impl Work {
             Work::Seeds {
                 first, stride, all, ..
             } => all.saturating_sub(*first).div_ceil(*stride),
-            Work::Prefixes { own, .. } => own.len() as u64,
+            Work::Parts { own, .. } => own.len() as u64,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::ReplayError;
 use crate::chance::{Draws, Lot};
+use crate::taken::Taken;
 use bpfsim_kernel::{
     Chance, Choice, Chooser, Config, Cpu, CtxId, Detectors, Next, Offer, Preemption, Report,
     Starts, Step, Usual,
@@ -147,13 +148,27 @@ pub struct Record {
     pub strayed: bool,
     /// Of the departures, those that are of chance, by their numbers.
     pub lots: Vec<(u32, Lot)>,
+    draws: Draws,
+    taken: Taken,
+}
+
+impl Record {
+    /// Something is about to be noted: what an execution before did from here on is no part of it.
+    fn cut(&mut self) {
+        let ahead = |at: u32| u64::from(at) >= self.choices;
+        while self.schedule.departures.last().is_some_and(|d| ahead(d.at)) {
+            self.schedule.departures.pop();
+        }
+        while self.lots.last().is_some_and(|l| ahead(l.0)) {
+            self.lots.pop();
+        }
+        self.draws.cut(self.choices);
+    }
 }
 
 /// Writes down what another chooser chooses.
 pub struct Recorder<C: ?Sized> {
     record: Rc<RefCell<Record>>,
-    last: Option<Last>,
-    draws: Draws,
     inner: Box<C>,
 }
 
@@ -161,13 +176,18 @@ impl<C: Chooser + ?Sized> Recorder<C> {
     /// Records `inner`; the record can be read while and after it is used.
     pub fn new(inner: Box<C>) -> (Recorder<C>, Rc<RefCell<Record>>) {
         let record = Rc::default();
-        let recorder = Recorder {
-            record: Rc::clone(&record),
-            last: None,
-            draws: Draws::default(),
+        (Recorder::again(inner, &record), record)
+    }
+
+    /// Records `inner` where another execution was recorded, whose first choices may be passed over.
+    pub(crate) fn again(inner: Box<C>, record: &Rc<RefCell<Record>>) -> Recorder<C> {
+        let old = &mut *record.borrow_mut();
+        (old.choices, old.steps, old.preemptions) = (0, 0, 0);
+        old.taken.begin();
+        Recorder {
+            record: Rc::clone(record),
             inner,
-        };
-        (recorder, record)
+        }
     }
 }
 
@@ -176,15 +196,16 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
         let pick = self.inner.choose(offer);
         let mut record = self.record.borrow_mut();
         let record = &mut *record;
+        record.cut();
         record.strayed |= pick >= offer.choices.len();
         let pick = pick.min(offer.choices.len() - 1);
         if offer.chances
-            && let Some(lot) = self.draws.lot(offer.choices, pick)
+            && let Some(lot) = record.draws.lot(record.choices, offer.choices, pick)
             && lot.chance != Chance::Usual
         {
             record.lots.push((record.choices as u32, lot));
         }
-        if pick != default_pick(offer.choices, self.last) {
+        if pick != default_pick(offer.choices, record.taken.last()) {
             record.schedule.departures.push(Departure {
                 at: record.choices as u32,
                 pick: pick as u32,
@@ -199,13 +220,23 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
     }
 
     fn stepped(&mut self, step: &Step<'_>) {
-        let preempted = self.last.is_some_and(|last| last.is_preempted(step));
-        let mut record = self.record.borrow_mut();
+        let record = &mut *self.record.borrow_mut();
+        record.taken.stepped(step);
         record.steps += 1;
-        record.preemptions += preempted as u64;
-        self.last = Some(Last::of(step));
-        drop(record);
+        record.preemptions = record.taken.preemptions();
         self.inner.stepped(step);
+    }
+
+    fn passed(&mut self, choices: usize, steps: usize) {
+        let record = &mut *self.record.borrow_mut();
+        (record.choices, record.steps) = (choices as u64, steps as u64);
+        record.taken.passed(steps);
+        record.preemptions = record.taken.preemptions();
+        self.inner.passed(choices, steps);
+    }
+
+    fn comes_back(&self) -> bool {
+        self.inner.comes_back()
     }
 
     fn records(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Failing orders made small: fewest preemptions, then fewest departures from the default order,
 //! then fewest steps; with the same failure.
 
+use crate::back::Back;
 use crate::bounded::Bounded;
 use crate::chance::WithLots;
 use crate::error::NONDETERMINISM;
@@ -41,6 +42,20 @@ pub(crate) fn shrink(runner: &Runner, worker: &mut Worker<'_>, found: &Found) ->
     }
 }
 
+/// This execution, if it fails alike and is smaller.
+fn smaller(best: &Found, run: Run, record: &Record) -> Option<Found> {
+    let failed = run.result.err()?;
+    let found = Found {
+        schedule: Some(record.schedule.clone()),
+        preemptions: record.preemptions,
+        steps: record.steps,
+        trace: run.trace,
+        failed,
+        ..best.clone()
+    };
+    (found.failed.like(&best.failed) && size(&found) < size(best)).then_some(found)
+}
+
 fn size(found: &Found) -> (u64, usize, u64) {
     let departures = found.schedule.iter().map(|s| s.departures().len()).sum();
     (found.preemptions, departures, found.steps)
@@ -48,25 +63,12 @@ fn size(found: &Found) -> (u64, usize, u64) {
 
 impl Shrink<'_, '_> {
     /// Takes an order over if it fails alike and is smaller.
-    fn judge(&mut self, run: Run, record: Record) -> bool {
-        let Err(failed) = run.result else {
-            return false;
-        };
-        let lots = record.lots;
-        let found = Found {
-            schedule: Some(record.schedule),
-            preemptions: record.preemptions,
-            steps: record.steps,
-            trace: run.trace,
-            failed,
-            ..self.best.clone()
-        };
-        let better = found.failed.like(&self.best.failed) && size(&found) < size(&self.best);
-        if better {
-            self.best = found;
-            self.lots = lots;
+    fn judge(&mut self, run: Run, record: &Record) -> bool {
+        let found = smaller(&self.best, run, record);
+        if found.is_some() {
+            self.lots.clone_from(&record.lots);
         }
-        better
+        found.map(|found| self.best = found).is_some()
     }
 
     /// Which of the departures are of chance.
@@ -105,7 +107,7 @@ impl Shrink<'_, '_> {
                 self.left -= 1;
                 let chooser = self.with_lots(departures);
                 let (run, record) = observed(&self.runner.config, self.worker, chooser);
-                if !self.judge(run, record) {
+                if !self.judge(run, &record) {
                     at += len;
                 }
             }
@@ -119,13 +121,18 @@ impl Shrink<'_, '_> {
             // What later bounds get must not be used up by the first.
             let mut share = self.left / (self.best.preemptions - bound).max(1);
             let mut orders = Bounded::new(bound);
-            while let Some(chooser) = orders.next_order().filter(|_| share > 0) {
+            let mut back = Back::new(&self.runner.config, self.worker, self.runner.restarts);
+            let record = back.record();
+            while let Some((keep, chooser)) = orders.next_order().filter(|_| share > 0) {
                 (share, self.left) = (share - 1, self.left - 1);
-                let (run, record) = observed(&self.runner.config, self.worker, chooser);
+                let run = back.run(keep, chooser);
+                let record = &*record.borrow();
                 if orders.strayed() {
                     return;
                 }
-                if self.judge(run, record) {
+                if let Some(found) = smaller(&self.best, run, record) {
+                    self.best = found;
+                    self.lots.clone_from(&record.lots);
                     return;
                 }
             }

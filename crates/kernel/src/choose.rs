@@ -174,10 +174,10 @@ pub trait Chooser {
         let _ = step;
     }
 
-    /// Choices up to number `choices` of this execution, from 0, are made as in the execution
-    /// before, and neither asked for nor their steps told; see [`Kernel::again`](crate::Kernel::again).
-    fn passed(&mut self, choices: usize) {
-        let _ = choices;
+    /// The first `choices` choices and `steps` steps of this execution are those of the execution
+    /// before: they are neither asked for nor told; see [`Kernel::again`](crate::Kernel::again).
+    fn passed(&mut self, choices: usize, steps: usize) {
+        let _ = (choices, steps);
     }
 
     /// True when a later execution may differ in the choice that was just made: then it is worth

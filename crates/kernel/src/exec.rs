@@ -12,6 +12,7 @@ use crate::run::{Phase, Run, Running, What as Do};
 use crate::state::{Cur, Softirq};
 use crate::syscall::{SysOp, SysResult};
 use crate::task::TaskState;
+use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Level, What};
 use crate::view::View;
 use bpfsim_abi::Func;
@@ -151,9 +152,11 @@ impl Kernel {
         } else {
             Mode::Plain
         };
-        if let Some(wait) = run.cur.wait.take()
-            && !wait.sleeps()
-        {
+        let wait = run.cur.wait.take();
+        if wait.is_some_and(|w| w.until().is_some()) {
+            self.st.touch(Touch::Deadline);
+        }
+        if let Some(wait) = wait.filter(|w| !w.sleeps()) {
             // What it waited for happened elsewhere.
             let now = match run.cur.over.take() {
                 Some(over) => over,
@@ -261,6 +264,9 @@ impl Kernel {
     /// A run stays where it is, or leaves the CPU to others if it sleeps.
     fn put_back(&mut self, cpu: Cpu, index: usize, run: Box<Run>) -> Result<(), Failure> {
         let wait = run.cur.wait;
+        if wait.is_some_and(|w| w.until().is_some()) {
+            self.st.touch(Touch::Deadline);
+        }
         let sleeps = wait.is_some_and(|w| w.sleeps());
         self.runs[index] = Some(run);
         if sleeps && self.cpus[cpu.at()].stack.len() == 1 {
@@ -618,7 +624,7 @@ impl Kernel {
             self.results[s.job] = s.out;
             if self.window.job == Some(s.job) {
                 // User space of the test goes on, and may look at anything.
-                self.st.touch(crate::touch::Touch::All);
+                self.st.touch(Touch::All);
             }
             if self.st.tasks[task.at()].user_code {
                 self.user_turns.push_back(task);

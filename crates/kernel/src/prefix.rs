@@ -9,9 +9,11 @@
 //! Stretches in which code of user space has turns are run again: futures cannot be copied.
 
 use crate::failure::Failure;
+use crate::ids::mix;
 use crate::kernel::Kernel;
 use crate::snapshot::KernelSnapshot;
-use crate::syscall::{Goal, Paused};
+use crate::syscall::{Goal, Paused, SysOp};
+use std::hash::{Hash, Hasher};
 
 /// Snapshots before choices that are kept at most: with more, each second one goes, and going back
 /// to its choice begins at the one before.
@@ -35,12 +37,14 @@ pub(crate) struct Prefix {
     differs: bool,
     /// A stretch runs that can be gone back in.
     running: bool,
+    /// An execution runs that is not remembered.
+    alone: bool,
 }
 
 /// A stretch for which user space lets the simulation go on.
 struct Stretch {
     goal: Goal,
-    /// Hash of the trace before it, and choices made.
+    /// Hash of the trace before it and of what user space had done, and choices made.
     trace: u64,
     before: usize,
     end: Option<End>,
@@ -71,6 +75,22 @@ pub(crate) enum Begin {
     Anew,
 }
 
+/// A hash that is the same on all machines.
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks(8) {
+            let word = word.iter().fold(0, |n, &b| n << 8 | u64::from(b));
+            self.0 = mix(self.0, word);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Prefix {
     fn drop_points(&mut self, from: usize) {
         let keep = self.points.partition_point(|p| p.choice < from);
@@ -86,6 +106,18 @@ impl Kernel {
         self.prefix = Some(Box::default());
     }
 
+    /// An execution begins that is not remembered: what was before it still is.
+    pub fn begin_alone(&mut self) {
+        if let Some(prefix) = &mut self.prefix {
+            prefix.alone = true;
+        }
+    }
+
+    /// What is remembered, if this execution has to do with it.
+    fn take_prefix(&mut self) -> Option<Box<Prefix>> {
+        self.prefix.take_if(|p| !p.alone)
+    }
+
     /// Another execution begins, in the state that the first one began with: its first `keep`
     /// choices will be what they were in the last one. The chooser is not asked for those that
     /// can be passed over, but [told](crate::Chooser::passed).
@@ -94,12 +126,16 @@ impl Kernel {
             return;
         };
         (prefix.at, prefix.choices, prefix.keep) = (0, 0, keep);
-        (prefix.differs, prefix.running) = (false, false);
+        (prefix.differs, prefix.running, prefix.alone) = (false, false, false);
     }
 
     /// A stretch begins.
     pub(crate) fn begin_stretch(&mut self, goal: Goal) -> Begin {
-        let Some(mut prefix) = self.prefix.take() else {
+        // What the test does itself, or has recorded, is to be done each time.
+        if self.recorder.is_some() || !self.overrides.is_empty() {
+            self.prefix = None;
+        }
+        let Some(mut prefix) = self.take_prefix() else {
             return Begin::Anew;
         };
         let begin = self.begin_remembered(&mut prefix, goal);
@@ -108,7 +144,8 @@ impl Kernel {
     }
 
     fn begin_remembered(&mut self, prefix: &mut Prefix, goal: Goal) -> Begin {
-        let (trace, before) = (self.st.trace.hash(), prefix.choices);
+        let trace = mix(self.st.trace.hash(), self.window.calls);
+        let before = prefix.choices;
         let at = prefix.at;
         if !prefix.differs
             && let Some(known) = prefix.stretches.get(at)
@@ -120,7 +157,7 @@ impl Kernel {
             {
                 prefix.choices = end.choices;
                 prefix.at += 1;
-                self.chooser.passed(end.choices);
+                self.chooser.passed(end.choices, self.window.steps);
                 return Begin::Over(end.result.clone());
             }
             prefix.differs = true;
@@ -133,7 +170,7 @@ impl Kernel {
                 && self.restore(&point.kernel).is_ok()
             {
                 prefix.choices = point.choice;
-                self.chooser.passed(point.choice);
+                self.chooser.passed(point.choice, self.window.steps);
                 return Begin::Middle(point.until);
             }
             return Begin::Anew;
@@ -153,7 +190,7 @@ impl Kernel {
 
     /// The stretch is over.
     pub(crate) fn end_stretch(&mut self, result: &Result<Paused, Failure>) {
-        let Some(mut prefix) = self.prefix.take() else {
+        let Some(mut prefix) = self.take_prefix() else {
             return;
         };
         if std::mem::take(&mut prefix.running) {
@@ -176,9 +213,19 @@ impl Kernel {
         self.prefix = Some(prefix);
     }
 
+    /// User space makes a call: a test that makes another one than the last time is not gone back
+    /// in.
+    pub(crate) fn note_call(&mut self, op: &SysOp) {
+        if self.prefix.is_some() {
+            let mut hasher = Mixed(self.window.calls);
+            op.hash(&mut hasher);
+            self.window.calls = hasher.finish();
+        }
+    }
+
     /// A choice is about to be made.
     pub(crate) fn note_choice(&mut self, until: Option<u64>) {
-        let Some(mut prefix) = self.prefix.take() else {
+        let Some(mut prefix) = self.take_prefix() else {
             return;
         };
         let choice = prefix.choices;

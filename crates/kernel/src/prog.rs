@@ -64,7 +64,7 @@ pub(crate) fn code_of(addr: u64) -> Option<(ProgId, u32)> {
 
 /// What a program is run with: what `BPF_PROG_TEST_RUN` takes, and for programs of types that it
 /// does not run what their hook would give them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ProgramInput {
     /// Packet bytes, for programs that take packets; of a socket option its value.
     pub data: Vec<u8>,
@@ -98,7 +98,7 @@ pub struct ProgramInput {
 }
 
 /// An argument of a program that takes those of a kernel function.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Arg {
     /// A number, or a pointer as a number.
     Value(u64),

@@ -9,7 +9,6 @@ use crate::lock::LockKind;
 use crate::run::{At, Parked, Phase, Run, Running, What as Do};
 use crate::syscall::SysOp;
 use crate::task::TaskState;
-use crate::touch::Touch;
 use crate::trace::Level;
 use bpfsim_abi::Func;
 use bpfsim_vm::Call;
@@ -102,14 +101,12 @@ impl Kernel {
         }
         self.st.touched.clear();
         self.st.coming = self.offer.choices[picked].chance;
-        let idle = self.cpus[cpu.at()].stack.is_empty();
+        let idle_at = self.idle_at(cpu);
         let performed = self.perform(cpu, what, budget);
         self.record_rest();
         self.window.last = cpu;
-        if idle != self.cpus[cpu.at()].stack.is_empty() && self.st.records {
-            let ahead = self.timers_armed();
-            self.st.touch(Touch::Idle { ahead });
-        }
+        self.touch_idle(cpu, idle_at);
+        self.window.steps += 1;
         self.chooser.stepped(&Step {
             choices: &self.offer.choices,
             picked,

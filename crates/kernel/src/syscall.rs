@@ -17,7 +17,7 @@ use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
 
 /// A system call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SysOp {
     /// `BPF_PROG_TEST_RUN`
     TestRun {
@@ -328,6 +328,7 @@ impl Kernel {
         if let Err(refused) = self.check_op(op) {
             return Ok(Ok(refused.into()));
         }
+        self.note_call(op);
         self.begin_window();
         self.offer.again = false;
         // The task's CPU must be its own.

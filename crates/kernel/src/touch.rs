@@ -9,7 +9,8 @@ use crate::choose::Next;
 use crate::ids::Cpu;
 use crate::kernel::Kernel;
 use crate::kfunc;
-use crate::state::State;
+use crate::run::Run;
+use crate::state::{CpuState, State};
 use crate::syscall::SysOp;
 use bpfsim_abi::Func;
 use bpfsim_vm::{Access, AccessKind, Call};
@@ -37,12 +38,15 @@ pub enum Touch {
     },
     /// What another CPU can do next: its timers, its workqueue, the task work of its tasks.
     Cpu(Cpu),
-    /// A CPU began to execute, or has nothing to execute any more. Deadlines that lie ahead are
-    /// offered only while something executes: `ahead` says whether there are any.
+    /// A CPU began to execute, or has nothing to execute any more, or its clock moved between.
+    /// Deadlines that lie ahead are offered only while something executes, and after that as far
+    /// as any CPU has come: `ahead` says whether there are any.
     Idle {
-        /// Some timer is armed.
+        /// Some timer is armed, or a wait has an end.
         ahead: bool,
     },
+    /// A deadline came or went: of a timer, or of a wait that has an end.
+    Deadline,
     /// Anything at all.
     All,
 }
@@ -164,9 +168,26 @@ impl Kernel {
         self.st.touch(touch);
     }
 
-    /// True when a timer is armed on any CPU.
-    pub(crate) fn timers_armed(&self) -> bool {
-        let armed = |c: &crate::state::CpuState| c.timers.iter().any(|base| !base.is_empty());
-        self.st.cpus.iter().any(armed)
+    /// True when a timer is armed on any CPU, or a wait has an end.
+    fn deadlines(&self) -> bool {
+        let armed = |c: &CpuState| c.timers.iter().any(|base| !base.is_empty());
+        let ends = |run: &Run| run.cur.wait.is_some_and(|w| w.until().is_some());
+        self.st.cpus.iter().any(armed) || self.runs.iter().flatten().any(|run| ends(run))
+    }
+
+    /// Notes what a step on a CPU that executed nothing before it, if this is its clock, or
+    /// executes nothing now means for others.
+    pub(crate) fn touch_idle(&mut self, cpu: Cpu, idle_at: Option<u64>) {
+        let now = self.idle_at(cpu);
+        if self.st.records && now != idle_at {
+            let ahead = self.deadlines();
+            self.st.touch(Touch::Idle { ahead });
+        }
+    }
+
+    /// The clock of a CPU that executes nothing.
+    pub(crate) fn idle_at(&self, cpu: Cpu) -> Option<u64> {
+        let idle = self.cpus[cpu.at()].stack.is_empty();
+        idle.then(|| self.st.cpus[cpu.at()].clock)
     }
 }

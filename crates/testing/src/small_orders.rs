@@ -8,6 +8,10 @@ pub struct SmallOrders {
     pub scripts: [[(u8, u8); SCRIPT_LEN]; SCRIPTS],
     /// CPU and script of each execution that is begun.
     pub begun: Vec<(u32, u32)>,
+    /// How early timers may be, in ns.
+    pub horizon: u64,
+    /// Virtual time that passes after them, in ns.
+    pub passes: u64,
 }
 
 /// Scripts.
@@ -29,6 +33,7 @@ const CODES: &[(u8, u32)] = &[
     (10, 2), // map update
     (11, 2), // map delete
     (12, 2), // map look-up
+    (13, 1), // record
 ];
 
 /// Scripts from here on are those of callbacks.
@@ -40,16 +45,25 @@ pub fn small_orders(seed: u64) -> SmallOrders {
     let mut scripts = [[(0, 0); SCRIPT_LEN]; SCRIPTS];
     for (i, script) in scripts.iter_mut().enumerate() {
         let callback = i >= CALLBACKS.into();
-        let len = 1 + rng.below(if callback { 1 } else { 2 });
-        for op in script.iter_mut().take(len as usize) {
+        let len = match callback {
+            true => 1,
+            false => 1 + (rng.below(4) == 0) as usize,
+        };
+        for op in script.iter_mut().take(len) {
             *op = op_of(&mut rng, callback);
         }
     }
     let mut begun = vec![(0, 0), (1, 1)];
-    if rng.below(4) == 0 {
+    if rng.below(8) == 0 {
         begun.push((rng.below(2), 2));
     }
-    SmallOrders { scripts, begun }
+    // A timer's while is a millisecond.
+    SmallOrders {
+        scripts,
+        begun,
+        horizon: [500_000, 2_000_000][rng.below(2) as usize],
+        passes: [0, 0, 1_000_000, 2_000_000][rng.below(4) as usize],
+    }
 }
 
 fn op_of(rng: &mut Rng, callback: bool) -> (u8, u8) {

@@ -7,6 +7,7 @@ use super::{Callback, Handle, Slot, Slotted, put_in_slot};
 use crate::choose::Wait;
 use crate::ids::{Cpu, CtxId};
 use crate::state::{Pending, State};
+use crate::touch::Touch;
 use crate::trace::{AsyncKind, Level};
 use bpfsim_abi::Errno;
 use bpfsim_vm::{AccessKind, Flow, GuestMem};
@@ -153,6 +154,7 @@ impl State {
         if nsecs < 1 << 63 {
             self.cpus[cpu.at()].timers[base].insert((deadline, seq, handle));
         }
+        self.touch(Touch::Deadline);
         self.touch_cpu(cpu);
         self.armed(mem, AsyncKind::Timer, slot.map, slot.value, deadline);
         Flow::Yield(0)
@@ -223,6 +225,7 @@ impl State {
             return false;
         };
         let base = t.base;
+        self.touch(Touch::Deadline);
         self.touch_cpu(armed.cpu);
         self.cpus[armed.cpu.at()].timers[base].remove(&(armed.deadline, armed.seq, handle));
         true
@@ -266,6 +269,7 @@ impl State {
                 .iter()
                 .position(|b| b.first().is_some_and(|&(d, ..)| d <= now))?;
             let (_, _, timer) = bases[base].pop_first()?;
+            self.touch(Touch::Deadline);
             let Some(t) = self.timers.get_mut(timer) else {
                 continue;
             };
