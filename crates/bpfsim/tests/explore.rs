@@ -151,7 +151,11 @@ fn a_test_that_differs_from_run_to_run_is_found_out() {
         }
         sim.run_until_idle()
     });
-    assert_eq!(outcome.failure.unwrap().failed.kind, "nondeterminism");
+    let found = outcome
+        .failure
+        .as_ref()
+        .unwrap_or_else(|| panic!("{outcome}"));
+    assert_eq!(found.failed.kind, "nondeterminism");
 }
 
 #[bpfsim::test(usual, random = 20, pct = 2, exhaustive)]

@@ -2,6 +2,7 @@
 //! threads; the parts of a search are the whole of it.
 
 use bpfsim::{Cpu, Ebpf, Outcome, ProgramInput, Runner, Sim, Strategy, ensure, millis};
+use std::collections::HashSet;
 
 const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
 
@@ -54,7 +55,7 @@ fn strategies() -> [Strategy; 4] {
 
 fn runner(strategy: &Strategy, threads: usize) -> Runner {
     let runner = Runner::new().strategy(strategy.clone());
-    runner.executions(1_500).threads(threads).shrink(100)
+    runner.executions(3_000).threads(threads).shrink(100)
 }
 
 fn same(a: &Outcome, b: &Outcome, what: &str) {
@@ -86,10 +87,9 @@ fn shards_are_the_whole() {
         let shards = (0..3).map(|i| runner(&strategy, 2).shard(i, 3).run(passes).counts);
         let shards: Vec<_> = shards.collect();
         let executions: u64 = shards.iter().map(|s| s.executions).sum();
-        let mut traces = std::collections::HashSet::new();
-        traces.extend(shards.iter().flat_map(|s| &s.traces));
+        let traces: HashSet<u64> = shards.iter().flat_map(|s| s.traces.clone()).collect();
         assert_eq!(executions, whole.counts.executions, "{strategy:?}");
-        assert_eq!(traces.len(), whole.counts.traces.len(), "{strategy:?}");
+        assert_eq!(traces, whole.counts.traces, "{strategy:?}");
         let most = shards.iter().map(|s| s.executions).max();
         if whole.counts.executions > 512 {
             assert!(most < Some(executions * 2 / 3), "{strategy:?}: {shards:?}");

@@ -242,8 +242,12 @@ impl Chooser for Guide {
             tree.arrive(step.window, step.choices);
         }
         let depth = tree.taken.steps();
-        if depth < tree.nodes.len() && depth == tree.path.events.len() {
-            tree.path.push(step);
+        if let Some(node) = tree.nodes.get(depth) {
+            let taken = key(&step.choices[step.picked]);
+            tree.strayed |= node.keys.len() != step.choices.len() || node.keys[node.pick] != taken;
+            if depth == tree.path.events.len() {
+                tree.path.push(step);
+            }
         }
         tree.taken.stepped(step);
     }

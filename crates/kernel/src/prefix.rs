@@ -217,7 +217,8 @@ impl Kernel {
     /// in.
     pub(crate) fn note_call(&mut self, op: &SysOp) {
         if self.prefix.is_some() {
-            let mut hasher = Mixed(self.window.calls);
+            // A call whose words are all 0 is one, too.
+            let mut hasher = Mixed(mix(self.window.calls, 1));
             op.hash(&mut hasher);
             self.window.calls = hasher.finish();
         }
