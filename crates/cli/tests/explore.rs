@@ -107,7 +107,7 @@ fn what_is_fixed_passes_in_every_order() {
 #[test]
 fn one_thread_or_four_the_same_traces() {
     let executions = std::env::var("ZOO_EXECUTIONS").ok();
-    let executions = executions.map_or(200, |n| n.parse().unwrap());
+    let executions = executions.map_or(100, |n| n.parse().unwrap());
     let drawn = [Strategy::Random, Strategy::Walk, Strategy::Pct { depth: 3 }];
     let searched = [Strategy::Bounded { preemptions: 2 }, Strategy::Exhaustive];
     let (mut all, mut traces) = (0, 0);
