@@ -244,6 +244,10 @@ pub static HELPERS: &[(Func, Status)] = &[
         Func::Getsockopt,
         Partial("what is set is kept and shown, and changes nothing else"),
     ),
+    (Func::SysctlGetName, Done),
+    (Func::SysctlGetCurrentValue, Done),
+    (Func::SysctlGetNewValue, Done),
+    (Func::SysctlSetNewValue, Done),
 ];
 
 /// Kfuncs: which, and whether it runs.

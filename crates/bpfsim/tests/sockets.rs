@@ -245,3 +245,26 @@ fn programs_find_sockets_and_cgroups_in_maps() -> Result<()> {
     ensure_eq!((out.return_value, in_web, in_db, mark), (0, 1, 0, 5));
     Ok(())
 }
+
+#[test]
+fn a_program_watches_over_parameters() -> Result<()> {
+    let sim = Sim::new()?;
+    let mut bpf = loaded(&sim, "parameter")?;
+    let mut run = |input: ProgramInput| -> Result<([i64; 7], [u8; 16], Vec<u8>)> {
+        let out = bpf.program_mut("parameter")?.test_run(input)?;
+        ensure_eq!((out.return_value, out.retval), (1, 0));
+        let answers = answers(&bpf)?;
+        let mut first = [0; 7];
+        first.copy_from_slice(&answers[..7]);
+        Ok((first, bpf.global("text")?, out.data_out))
+    };
+    let (name, current) = ("net/core/somaxconn", b"128\n");
+    let (got, text, new) = run(ProgramInput::sysctl(name, current, None))?;
+    // The base name is cut; nothing is written; two bytes of the value and a NUL.
+    ensure_eq!(got, [18, -7, 4, -22, -7, 0, -22]);
+    ensure_eq!((&text, new), (b"somaxco\x00128\n\0\0\0\0", vec![]));
+    let (got, _, new) = run(ProgramInput::sysctl(name, current, Some(b"64\n")))?;
+    ensure_eq!(got, [18, -7, 4, 3, -7, 0, 0]);
+    ensure_eq!(new, b"4096");
+    Ok(())
+}

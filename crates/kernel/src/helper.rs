@@ -15,6 +15,7 @@ mod sock;
 mod sockmap;
 mod sockopt;
 mod stack;
+mod sysctl;
 mod tail;
 mod text;
 
@@ -225,6 +226,7 @@ const GROUPS: &[&[Helper]] = &[
     fib::HELPERS,
     sockmap::HELPERS,
     sockopt::HELPERS,
+    sysctl::HELPERS,
 ];
 
 /// Row of each helper number.

@@ -1,6 +1,7 @@
 //! Packets, and the contexts that programs see fields of.
 
 use crate::ids::{MapId, SockId};
+use crate::prog::Sysctl;
 use bpfsim_abi::ctx::{CtxRule, CtxSlot};
 use bpfsim_vm::{BASE, GuestMem};
 
@@ -52,6 +53,8 @@ pub(crate) struct FieldsCtx {
     pub beside: Option<(u64, u64)>,
     /// What a socket buffer knows beside its fields.
     pub skb: SkbState,
+    /// The parameter that the program is asked about.
+    pub sysctl: Option<Sysctl>,
     /// The socket that a hook without a field for it is about.
     pub sock: Option<SockId>,
     /// What `bpf_sk_assign` chose.
@@ -145,6 +148,7 @@ impl FieldsCtx {
             packet: None,
             beside: None,
             skb: SkbState::default(),
+            sysctl: None,
             sock: None,
             selected: None,
             target: None,

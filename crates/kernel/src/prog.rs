@@ -88,6 +88,8 @@ pub struct ProgramInput {
     pub args: Vec<Arg>,
     /// The socket that a hook of sockets is about.
     pub sock: Option<SockId>,
+    /// The parameter of the kernel that a `cgroup/sysctl` program is asked about.
+    pub sysctl: Option<Sysctl>,
     /// What a cgroup's hook would give without this program, as `bpf_get_retval` sees it; of
     /// `cgroup/getsockopt` the context says it.
     pub retval: i32,
@@ -95,6 +97,17 @@ pub struct ProgramInput {
     pub returns: u64,
     /// What kind of context it runs in, where that is not what its hook says.
     pub level: Option<Level>,
+}
+
+/// A parameter of the kernel, below `/proc/sys`, that a task reads or writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Its path, such as `net/ipv4/tcp_mem`.
+    pub name: String,
+    /// Its value, as a file of it shows it.
+    pub current: Vec<u8>,
+    /// What is to be written; none where it is read.
+    pub new: Option<Vec<u8>>,
 }
 
 /// An argument of a program that takes those of a kernel function.
@@ -197,6 +210,20 @@ impl ProgramInput {
         }
     }
 
+    /// A task reads a parameter of the kernel, or writes `new` to it, for `cgroup/sysctl`.
+    pub fn sysctl(name: &str, current: &[u8], new: Option<&[u8]>) -> ProgramInput {
+        let mut ctx = [0; 8];
+        ctx[0] = new.is_some().into();
+        ProgramInput {
+            sysctl: Some(Sysctl {
+                name: name.to_string(),
+                current: current.to_vec(),
+                new: new.map(<[u8]>::to_vec),
+            }),
+            ..Self::context(&ctx)
+        }
+    }
+
     /// Runs `n` times.
     #[must_use]
     pub fn repeat(self, n: u32) -> ProgramInput {
@@ -228,7 +255,8 @@ pub struct ProgramOutput {
     /// R0 of the last run.
     pub return_value: u32,
     /// The packet as the program left it, as `BPF_PROG_TEST_RUN` gives it back; of a flow
-    /// dissector its `struct bpf_flow_keys`, of an iterator what it wrote.
+    /// dissector its `struct bpf_flow_keys`, of an iterator what it wrote, of a parameter that a
+    /// task writes to what is written.
     pub data_out: Vec<u8>,
     /// The context as the program left it.
     pub ctx_out: Vec<u8>,

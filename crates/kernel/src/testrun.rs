@@ -251,6 +251,7 @@ impl Kernel {
         match ctx::shape(prog_type, attach_type) {
             CtxShape::Fields(rule) => {
                 let mut ctx = FieldsCtx::new(rule, &input.ctx);
+                ctx.sysctl.clone_from(&input.sysctl);
                 match TestRun::of(prog_type) {
                     TestRun::SkLookup => lookup_fields(&mut ctx, &input.ctx),
                     TestRun::FlowDissector => self.flow_ctx(&mut ctx, input)?,
@@ -564,6 +565,9 @@ impl Kernel {
                 }
                 if let Some((at, len)) = ctx.beside {
                     out.data_out = flow_keys_out(bytes(&self.mem, at, len), input.data.len());
+                }
+                if let Some(new) = ctx.sysctl.as_ref().and_then(|s| s.new.as_ref()) {
+                    out.data_out.clone_from(new);
                 }
                 out.ctx_out = self.ctx_out(kind, input, ctx);
                 out.redirects.clone_from(&ctx.redirects);
