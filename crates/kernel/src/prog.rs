@@ -100,7 +100,7 @@ pub struct ProgramInput {
 }
 
 /// A parameter of the kernel, below `/proc/sys`, that a task reads or writes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sysctl {
     /// Its path, such as `net/ipv4/tcp_mem`.
     pub name: String,
