@@ -330,6 +330,21 @@ impl Ebpf {
         }
     }
 
+    /// True for a variable that gets its value before the load only:
+    /// [`EbpfLoader::set_global`](crate::EbpfLoader::set_global).
+    pub fn is_constant(&self, name: &str) -> Result<bool> {
+        let (map, ..) = self.find_global(name)?;
+        let maps = self.parts.prepared.object().maps.iter();
+        let mut made = maps.zip(&self.parts.loaded.maps);
+        let of = |d: &bpfsim_loader::MapDef| d.kind == bpfsim_loader::MapKind::Rodata;
+        Ok(made.any(|(d, id)| *id == Some(map.id()) && of(d)))
+    }
+
+    /// The object's types.
+    pub fn btf(&self) -> Option<Arc<Btf>> {
+        self.parts.prepared.object().btf.clone()
+    }
+
     /// The map that holds a variable, and its place in there.
     fn find_global(&self, name: &str) -> Result<(Map, usize, usize)> {
         let found = self

@@ -6,14 +6,17 @@ const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Status and last line of a run, on the fixture's scenario with some text replaced.
 fn run(replace: Option<(&str, &str)>) -> (i32, String) {
-    let text =
-        std::fs::read_to_string(format!("{DIR}/fixtures/three_kinds.scenario.toml")).unwrap();
+    run_of("three_kinds", replace)
+}
+
+fn run_of(fixture: &str, replace: Option<(&str, &str)>) -> (i32, String) {
+    let text = std::fs::read_to_string(format!("{DIR}/fixtures/{fixture}.scenario.toml")).unwrap();
     let (from, to) = replace.unwrap_or_default();
     assert!(text.contains(from), "{from}");
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     std::fs::write(file.path(), text.replacen(from, to, 1)).unwrap();
     let out = Command::new(env!("CARGO_BIN_EXE_bpfsim"))
-        .args(["run", "fixtures/three_kinds.bpf.o", "--scenario"])
+        .args(["run", &format!("fixtures/{fixture}.bpf.o"), "--scenario"])
         .arg(file.path())
         .current_dir(DIR)
         .output()
@@ -111,6 +114,104 @@ fn what_does_not_hold_is_named_with_its_line() {
     ] {
         assert_eq!(
             run(Some((from, to))),
+            (status, message.to_string()),
+            "{from} -> {to}"
+        );
+    }
+}
+
+#[test]
+fn hooks_and_what_is_around_them() {
+    let (status, last) = run_of("hooks", None);
+    assert_eq!(status, 0, "{last}");
+    for (from, to, status, message) in [
+        (
+            "limit = 7 }",
+            "limit = 8 }",
+            1,
+            "FAILED: FILE:105: returned 8, expected 7",
+        ),
+        (
+            "expect.result = 1\n",
+            "expect.result = 2\n",
+            1,
+            "FAILED: FILE:18: the hook gave 1, expected 2",
+        ),
+        (
+            "[\"drop_all\"]",
+            "[]",
+            1,
+            "FAILED: FILE:19: ran drop_all, expected nothing",
+        ),
+        (
+            "to = { xdp = \"eth0\" }",
+            "to = { xdp = \"eth3\" }",
+            2,
+            "bpfsim: FILE:14: no device `eth3`; did you mean `eth0`?",
+        ),
+        (
+            "to = { xdp = \"eth0\" }",
+            "to = { xpd = \"eth0\" }",
+            2,
+            "bpfsim: FILE:14: unknown key `xpd`; did you mean `xdp`?",
+        ),
+        (
+            "netdev = {",
+            "netdevice = {",
+            2,
+            "bpfsim: FILE:7: unknown key `netdevice`; did you mean `netdev`?",
+        ),
+        (
+            "to = { xdp = \"eth0\" }",
+            "",
+            1,
+            "FAILED: FILE:13: program `drop_all`: the section `xdp` does not say what to attach to",
+        ),
+        (
+            "\"eth1\", how",
+            "\"eth0\", how",
+            1,
+            "FAILED: FILE:59: packet 1 was sent to eth1 by Redirect",
+        ),
+        (
+            "records = [{ limit = 7 }]",
+            "records = [{ limit = 6 }]",
+            1,
+            "FAILED: FILE:106: events: record 1.limit is 7, expected 6",
+        ),
+        (
+            "....abcd",
+            "....abce",
+            1,
+            "FAILED: FILE:94: memory at 0x7000 is 2e 2e 2e 2e 61 62 63 64, expected 2e 2e 2e 2e 61 62 63 65",
+        ),
+        (
+            "overflow = 1",
+            "overflow = 0",
+            1,
+            "FAILED: FILE:131: overflow gave 1, expected 0",
+        ),
+        (
+            "cgroup = \"system/web\"\n",
+            "set = { limit = 9 }\n",
+            2,
+            "bpfsim: FILE:62: limit is a constant: set it before anything runs",
+        ),
+        (
+            "\"EAGAIN\"",
+            "\"EAGIAN\"",
+            2,
+            "bpfsim: FILE:109: `EAGIAN` is no errno, such as ENOMEM",
+        ),
+        (
+            "{ task = \"nginx\" }]",
+            "{ task = \"ngnix\" }]",
+            2,
+            "bpfsim: FILE:76: no task `ngnix`; did you mean `nginx`?",
+        ),
+    ] {
+        assert_eq!(
+            run_of("hooks", Some((from, to))),
             (status, message.to_string()),
             "{from} -> {to}"
         );

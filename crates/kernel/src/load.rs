@@ -405,6 +405,7 @@ impl Kernel {
                 .unwrap_or(AttachType::CgroupInetIngress),
             section: program.section.as_str().into(),
             sleepable: program.spec.sleepable(),
+            max_ctx_offset: verified.map_or(0, |v| v.max_ctx_offset()),
             btf: object.btf.clone(),
             struct_ops: None,
             arena: used_maps(program, maps).find(|m| self.st.maps[m.at()].arena().is_some()),

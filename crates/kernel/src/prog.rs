@@ -19,6 +19,8 @@ pub(crate) struct ProgMeta {
     pub section: Name,
     /// It may sleep.
     pub sleepable: bool,
+    /// How much of its context it accesses, as far as the verifier was asked.
+    pub max_ctx_offset: u32,
     /// The types of its object.
     pub btf: Option<Arc<Btf>>,
     /// Of a struct_ops program the kernel's struct, and the number of the member.

@@ -108,6 +108,7 @@ impl Kernel {
             true => Err(Refused::Errno(Errno::EINVAL)),
             false => Ok(()),
         };
+        let least = meta.max_ctx_offset as usize;
         let plain = input.flags == 0 && input.cpu == 0 && input.batch_size == 0;
         match TestRun::of(meta.prog_type) {
             TestRun::Skb => self.check_skb(meta.prog_type, input),
@@ -125,7 +126,7 @@ impl Kernel {
             }
             TestRun::RawTp => {
                 einval(!data.is_empty() || input.repeat != 0 || input.batch_size != 0)?;
-                einval(ctx.len() > RAW_TP_SIZE as usize)?;
+                einval(ctx.len() < least || ctx.len() > RAW_TP_SIZE as usize)?;
                 let on_cpu = input.flags & F_RUN_ON_CPU != 0;
                 einval(!on_cpu && input.cpu != 0)?;
                 if on_cpu && input.cpu as usize >= self.cpus.len() {
@@ -135,7 +136,8 @@ impl Kernel {
             }
             TestRun::Syscall => {
                 let more = input.repeat != 0 || input.flags != 0 || input.batch_size != 0;
-                einval(more || !data.is_empty() || ctx.len() > SYSCALL_CTX_SIZE as usize)
+                let size = ctx.len() < least || ctx.len() > SYSCALL_CTX_SIZE as usize;
+                einval(more || !data.is_empty() || size)
             }
             TestRun::Tracing | TestRun::StructOps => einval(!plain),
             TestRun::Netfilter | TestRun::No => Ok(()),

@@ -243,9 +243,17 @@ pub struct Verified {
     pub(crate) seen: Vec<bool>,
     /// Deepest stack of each subprogram, bytes.
     pub(crate) stack_depths: Vec<u32>,
+    /// How much of the context is accessed.
+    pub(crate) max_ctx_offset: u32,
 }
 
 impl Verified {
+    /// How many bytes of its context the program accesses (`aux->max_ctx_offset`): of a shorter one
+    /// some types of programs are not run.
+    pub fn max_ctx_offset(&self) -> u32 {
+        self.max_ctx_offset
+    }
+
     /// Whether some way through the program reaches this instruction.
     pub fn is_reached(&self, insn: usize) -> bool {
         self.seen.get(insn).copied().unwrap_or(false)

@@ -545,7 +545,11 @@ impl Verifier<'_> {
             }
         };
         match valid {
-            Some(found) => Ok(found),
+            Some(found) => {
+                let end = u32::try_from(off + size).unwrap_or(0);
+                self.max_ctx_offset = self.max_ctx_offset.max(end);
+                Ok(found)
+            }
             None => {
                 let refused = refusal!(
                     self,

@@ -144,6 +144,8 @@ pub(crate) struct Verifier<'a> {
     pub prev_insn_idx: i32,
     pub has_hist_ent: bool,
     pub insn_processed: u32,
+    /// `aux->max_ctx_offset`: how much of the context is accessed, bytes.
+    pub max_ctx_offset: u32,
     pub prev_insn_processed: u32,
     pub jmps_processed: u32,
     pub prev_jmps_processed: u32,
@@ -199,6 +201,7 @@ impl<'a> Verifier<'a> {
             prev_insn_idx: -1,
             has_hist_ent: false,
             insn_processed: 0,
+            max_ctx_offset: 0,
             prev_insn_processed: 0,
             jmps_processed: 0,
             prev_jmps_processed: 0,
@@ -228,6 +231,7 @@ impl<'a> Verifier<'a> {
         let insn = usize::try_from(self.insn_idx).ok();
         let verdict = match result {
             Ok(()) => Verdict::Accept(Verified {
+                max_ctx_offset: self.max_ctx_offset,
                 ptr_types: self.aux.iter().map(|a| a.ptr_type).collect(),
                 seen: self.aux.iter().map(|a| a.seen).collect(),
                 stack_depths: self.subprogs[..self.subprog_cnt]

@@ -1,8 +1,13 @@
 //! What a step expects.
 
-use super::{Problem, failed, value};
+use super::step::Done;
+use super::text::unhex;
+use super::world::Scene;
+use super::{Problem, failed, value, wrong};
 use crate::show;
-use bpfsim::{Ebpf, Job, Sim, What};
+use bpfsim::timeline::through_btf;
+use bpfsim::{Ebpf, Redirect, RedirectKind, RingBuf, Sim, What};
+use bpfsim_btf::Kind;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,6 +37,61 @@ pub struct Expect {
     /// What spawned programs returned, by name.
     #[serde(default)]
     spawned: BTreeMap<String, Spanned<i64>>,
+    /// What the hook of this step gave.
+    result: Option<Spanned<i64>>,
+    /// Programs that ran at the hook of this step, in order.
+    ran: Option<Spanned<Vec<String>>>,
+    /// What hooks that happened side by side gave, by name.
+    #[serde(default)]
+    fired: BTreeMap<String, Spanned<i64>>,
+    /// Where packets of this step were sent.
+    redirects: Option<Spanned<Vec<Sent>>>,
+    /// The packet, as this step left it.
+    data: Option<Spanned<String>>,
+    /// Records that are taken out of ring buffers.
+    #[serde(default)]
+    ringbuf: Vec<Records>,
+    /// Memory of tasks.
+    #[serde(default)]
+    user: Vec<Memory>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sent {
+    /// A device, or of a map the entry.
+    to: Value,
+    how: Option<How>,
+    data: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    Redirect,
+    Clone,
+    Peer,
+    Neigh,
+    Map,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Records {
+    map: Spanned<String>,
+    /// The struct that a record is; without it records are in hexadecimal.
+    r#type: Option<Spanned<String>>,
+    records: Spanned<Vec<Value>>,
+    dropped: Option<Spanned<u64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    task: Option<Spanned<String>>,
+    addr: Spanned<u64>,
+    text: Option<Spanned<String>>,
+    hex: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -57,15 +117,9 @@ fn unmet<T>(span: Range<usize>, message: String) -> Result<T, Problem> {
 
 impl Expect {
     /// Holds it against a simulation.
-    pub fn check(
-        &self,
-        sim: &Sim,
-        bpf: &Ebpf,
-        returned: Option<u32>,
-        jobs: &[(String, Job)],
-    ) -> Result<(), Problem> {
+    pub fn check(&self, sim: &Sim, bpf: &Ebpf, done: &Done, scene: &Scene) -> Result<(), Problem> {
         if let Some(want) = &self.returned {
-            match returned {
+            match done.output.as_ref().map(|o| o.return_value) {
                 None => return super::wrong(want.span(), "nothing ran in this step"),
                 Some(got) if !same_u32(got, *want.get_ref()) => {
                     return unmet(
@@ -93,8 +147,16 @@ impl Expect {
             }
         }
         self.check_events(sim)?;
+        self.check_hooks(sim, done, scene)?;
+        for records in &self.ringbuf {
+            records.check(bpf)?;
+        }
+        for memory in &self.user {
+            memory.check(sim, scene)?;
+        }
         for (name, want) in &self.spawned {
-            let results = jobs
+            let results = scene
+                .jobs
                 .iter()
                 .filter(|(n, _)| n == name)
                 .map(|(_, job)| sim.result(*job));
@@ -114,6 +176,82 @@ impl Expect {
                     Some(_) => {}
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn check_hooks(&self, sim: &Sim, done: &Done, scene: &Scene) -> Result<(), Problem> {
+        let fired = |span| match &done.fired {
+            Some(fired) => Ok(fired),
+            None => wrong(span, "no hook happened in this step"),
+        };
+        if let Some(want) = &self.result {
+            let got = fired(want.span())?.result;
+            if got != *want.get_ref() {
+                let want_n = want.get_ref();
+                return unmet(
+                    want.span(),
+                    format!("the hook gave {got}, expected {want_n}"),
+                );
+            }
+        }
+        if let Some(want) = &self.ran {
+            let runs = fired(want.span())?.runs.iter();
+            let ran: Vec<&str> = runs
+                .filter(|r| r.output.is_some())
+                .map(|r| r.name.as_str())
+                .collect();
+            if ran != *want.get_ref() {
+                let list = |names: &[&str]| match names {
+                    [] => "nothing".to_string(),
+                    names => names.join(", "),
+                };
+                let wanted: Vec<&str> = want.get_ref().iter().map(String::as_str).collect();
+                let message = format!("ran {}, expected {}", list(&ran), list(&wanted));
+                return unmet(want.span(), message);
+            }
+        }
+        for (name, want) in &self.fired {
+            let Some(job) = scene.fired.get(name) else {
+                return wrong(want.span(), format!("no hook has the name `{name}`"));
+            };
+            match sim.fired(*job).map(|f| f.result) {
+                None => return unmet(want.span(), format!("{name} has not happened")),
+                Some(got) if got != *want.get_ref() => {
+                    let message = format!("{name} gave {got}, expected {}", want.get_ref());
+                    return unmet(want.span(), message);
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(want) = &self.redirects {
+            let got: Vec<&Redirect> = done.redirects().collect();
+            let all = got.len() == want.get_ref().len();
+            for (i, sent) in want.get_ref().iter().enumerate() {
+                match got.get(i) {
+                    Some(got) if sent.fits(got, scene)? => {}
+                    Some(got) => {
+                        let to = scene.netdev_name(got.to);
+                        let message = format!("packet {} was sent to {to} by {:?}", i + 1, got.how);
+                        return unmet(want.span(), message);
+                    }
+                    None => break,
+                }
+            }
+            if !all {
+                let message = format!(
+                    "{} packets were sent, expected {}",
+                    got.len(),
+                    want.get_ref().len()
+                );
+                return unmet(want.span(), message);
+            }
+        }
+        if let Some(want) = &self.data {
+            let Some(got) = done.packet() else {
+                return wrong(want.span(), "nothing ran in this step");
+            };
+            check_bytes("the packet", got, &unhex(want)?, want.span())?;
         }
         Ok(())
     }
@@ -141,6 +279,126 @@ impl Expect {
             }
         }
         Ok(())
+    }
+}
+
+fn check_bytes(label: &str, got: &[u8], want: &[u8], span: Range<usize>) -> Result<(), Problem> {
+    if got == want {
+        return Ok(());
+    }
+    let hex = |bytes: &[u8]| {
+        let bytes: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        bytes.join(" ")
+    };
+    unmet(
+        span,
+        format!("{label} is {}, expected {}", hex(got), hex(want)),
+    )
+}
+
+impl Sent {
+    fn fits(&self, got: &Redirect, scene: &Scene) -> Result<bool, Problem> {
+        let to = match &self.to {
+            Value::Integer(n) => i64::from(got.to) == *n,
+            Value::String(name) => scene.netdev_name(got.to) == *name,
+            _ => false,
+        };
+        let how = matches!(
+            (self.how, got.how),
+            (None, _)
+                | (Some(How::Redirect), RedirectKind::Redirect)
+                | (Some(How::Clone), RedirectKind::Clone)
+                | (Some(How::Peer), RedirectKind::Peer)
+                | (Some(How::Neigh), RedirectKind::Neigh)
+                | (Some(How::Map), RedirectKind::Map(_))
+        );
+        let data = self.data.as_ref().map(unhex).transpose()?;
+        Ok(to && how && data.is_none_or(|data| data == got.data))
+    }
+}
+
+impl Records {
+    /// Takes the records out that there are, and holds them against those that are expected.
+    fn check(&self, bpf: &Ebpf) -> Result<(), Problem> {
+        let span = self.map.span();
+        let name = self.map.get_ref();
+        let map = bpf.map(name).map_err(failed(span.clone()))?;
+        let ring: RingBuf<u8> = map.try_into().map_err(failed(span.clone()))?;
+        let ty = match (&self.r#type, bpf.btf()) {
+            (Some(ty), Some(btf)) => match btf.find(ty.get_ref(), Kind::Struct) {
+                Some(id) => Some((btf, id)),
+                None => {
+                    return wrong(
+                        ty.span(),
+                        format!("the object has no struct {}", ty.get_ref()),
+                    );
+                }
+            },
+            (Some(ty), None) => return wrong(ty.span(), "the object has no types"),
+            (None, _) => None,
+        };
+        let mut got = Vec::new();
+        while let Some(record) = ring.next_bytes().map_err(failed(span.clone()))? {
+            got.push(record);
+        }
+        let wanted = self.records.get_ref();
+        for (i, (got, want)) in got.iter().zip(wanted).enumerate() {
+            let label = format!("{name}: record {}", i + 1);
+            match (&ty, want) {
+                (Some((btf, id)), want) => {
+                    let got = through_btf(btf, *id, got);
+                    if let Some(message) = difference(&label, &got, want) {
+                        return unmet(self.records.span(), message);
+                    }
+                }
+                (None, Value::String(hex)) => {
+                    let hex = Spanned::new(self.records.span(), hex.clone());
+                    check_bytes(&label, got, &unhex(&hex)?, self.records.span())?;
+                }
+                (None, _) => {
+                    return wrong(
+                        self.records.span(),
+                        "records without a type are in hexadecimal",
+                    );
+                }
+            }
+        }
+        if got.len() != wanted.len() {
+            let message = format!(
+                "{name} has {} records, expected {}",
+                got.len(),
+                wanted.len()
+            );
+            return unmet(self.records.span(), message);
+        }
+        if let Some(want) = &self.dropped {
+            let got = ring.dropped().map_err(failed(span))?;
+            if got != *want.get_ref() {
+                let message = format!("{name} dropped {got} records, expected {}", want.get_ref());
+                return unmet(want.span(), message);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn check(&self, sim: &Sim, scene: &Scene) -> Result<(), Problem> {
+        let task = match &self.task {
+            Some(name) => scene.task(sim, name)?,
+            None => sim.main_task(),
+        };
+        let span = self.addr.span();
+        let want = match (&self.text, &self.hex) {
+            (Some(text), None) => text.get_ref().as_bytes().to_vec(),
+            (None, Some(hex)) => unhex(hex)?,
+            _ => return wrong(span, "user takes either text or hex"),
+        };
+        let addr = *self.addr.get_ref();
+        match task.read_memory(sim, addr, want.len() as u64) {
+            Some(got) => check_bytes(&format!("memory at {addr:#x}"), &got, &want, span),
+            None => unmet(span, format!("nothing is at {addr:#x}")),
+        }
     }
 }
 

@@ -23,6 +23,11 @@ pub fn value(map: &Map, value: &Spanned<Value>) -> Result<Vec<u8>, Problem> {
     bytes(ty, spec.value_size as usize, value)
 }
 
+/// True for a variable that has its value since before the load.
+pub fn is_constant(bpf: &Ebpf, name: &str) -> bool {
+    bpf.is_constant(name).unwrap_or(false)
+}
+
 /// Sets a global variable.
 pub fn set_global(bpf: &mut Ebpf, name: &str, value: &Spanned<Value>) -> Result<(), Problem> {
     let (btf, ty, size) = bpf.global_type(name).map_err(failed(value.span()))?;
@@ -32,7 +37,7 @@ pub fn set_global(bpf: &mut Ebpf, name: &str, value: &Spanned<Value>) -> Result<
 }
 
 /// The bytes of a value of a type; without one, of an integer.
-fn bytes(
+pub fn bytes(
     ty: Option<(&Btf, TypeId)>,
     size: usize,
     value: &Spanned<Value>,
