@@ -9,3 +9,4 @@ pub mod measure;
 pub mod orders;
 pub mod programs;
 pub mod reference;
+pub mod testrun;

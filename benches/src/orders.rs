@@ -199,7 +199,8 @@ fn scene(sim: &Sim, program: &str) -> bpfsim::Result<()> {
     sim.run_until_idle()
 }
 
-/// loom tries every order; it may have fewer than are asked for.
+/// loom tries every order; it may have fewer than are asked for, and looks at the limit now and then
+/// only, so that the time is what as many executions take as it made.
 fn loom(model: &Model, times: u64) -> Duration {
     let (mut done, mut spent) = (0, Duration::ZERO);
     let in_loom = model.loom;
@@ -207,6 +208,7 @@ fn loom(model: &Model, times: u64) -> Duration {
         let ran = Arc::new(AtomicU64::new(0));
         let counts = Arc::clone(&ran);
         let mut builder = loom::model::Builder::new();
+        builder.checkpoint_interval = 100;
         builder.max_permutations = Some((times - done) as usize);
         spent += timed(|| {
             builder.check(move || {
@@ -216,7 +218,7 @@ fn loom(model: &Model, times: u64) -> Duration {
         });
         done += ran.load(Ordering::Relaxed).max(1);
     }
-    spent
+    spent.mul_f64(times as f64 / done as f64)
 }
 
 /// Executions a second of each of [`TOOLS`], the median of so many rounds in which they take turns,

@@ -1,6 +1,7 @@
 //! Prints the tables of docs/performance.md:
 //! `table [--rounds N] [--ms N] [--only NAME] [--part engines|orders]`, with so many rounds, in each
-//! of which every engine or tool runs for so many milliseconds.
+//! of which every engine or tool runs for so many milliseconds; with `--testrun DIR RECORD.csv` the
+//! programs of the selftests too, whose objects are in that folder.
 
 #![allow(clippy::print_stdout)] // a command of its own, for people to read
 
@@ -8,6 +9,8 @@ use bpfsim_benches::engines::ENGINES;
 use bpfsim_benches::measure::{Row, geomean, measure};
 use bpfsim_benches::orders::{MODELS, PEER, TOOLS, rates};
 use bpfsim_benches::programs::programs;
+use bpfsim_benches::testrun;
+use std::path::Path;
 
 fn main() {
     let given = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
@@ -21,6 +24,48 @@ fn main() {
     }
     if does("orders") {
         orders(rounds, share, wanted);
+    }
+    let testrun: Vec<String> = std::env::args().skip_while(|a| a != "--testrun").collect();
+    if let [_, dir, record, ..] = &testrun[..] {
+        selftests(dir.as_ref(), record.as_ref(), rounds, share);
+    }
+}
+
+/// The selftests' programs beside the twelve, by bpfsim's interpreter, checked and not.
+fn selftests(dir: &Path, record: &Path, rounds: usize, share: f64) {
+    let rows = match testrun::measure(dir, record) {
+        Ok(rows) if !rows.is_empty() => rows,
+        Ok(_) => return println!("\nno program of the record is long enough"),
+        Err(why) => return println!("\n{why}"),
+    };
+    println!(
+        "\nprograms of selftests that call nothing outside of themselves, ns per instruction\n"
+    );
+    println!("| program | instructions | plain | checked |\n|---|---|---|---|");
+    for row in &rows {
+        let (plain, checked) = (short(row.plain), short(row.checked));
+        println!("| {} | {} | {plain} | {checked} |", row.name, row.insns);
+    }
+    let twelve: Vec<Row> = programs()
+        .iter()
+        .filter(|p| !p.per_run)
+        .map(|p| measure(p, rounds, share))
+        .collect();
+    let engine = |name: &str| ENGINES.iter().position(|(n, _)| *n == name).unwrap_or(0);
+    for (name, ours) in [
+        ("bpfsim", geomean(rows.iter().map(|r| r.plain))),
+        ("bpfsim checked", geomean(rows.iter().map(|r| r.checked))),
+    ] {
+        let beside = geomean(twelve.iter().map(|r| r.ns[engine(name)]));
+        println!(
+            "\n{name}: geometric mean {} over these {}, {} over the {} of the table that are measured \
+             by instruction: {}",
+            short(ours),
+            rows.len(),
+            short(beside),
+            twelve.len(),
+            short(ours / beside),
+        );
     }
 }
 

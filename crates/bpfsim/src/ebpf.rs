@@ -1,7 +1,7 @@
 //! A loaded object and its programs.
 
 use crate::setup::Bytes;
-use crate::{Error, Map, Result, Sim};
+use crate::{Bench, Error, Map, Result, Sim};
 use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{
@@ -372,7 +372,7 @@ impl Program<'_> {
     }
 }
 
-impl ProgramMut<'_> {
+impl<'a> ProgramMut<'a> {
     /// Name of its function.
     pub fn name(&self) -> String {
         self.sim.kernel().prog_name(self.id).to_string()
@@ -381,6 +381,23 @@ impl ProgramMut<'_> {
     /// True when its input is a packet.
     pub fn takes_packet(&self) -> bool {
         self.sim.kernel().takes_packet(self.id)
+    }
+
+    /// True when [`ProgramInput::repeat`] means something to programs of its type.
+    pub fn repeats(&self) -> bool {
+        self.sim.kernel().can_repeat(self.id)
+    }
+
+    /// Prepares the program to be run again and again, for a bench.
+    ///
+    /// # Errors
+    /// If it cannot be run with this input.
+    pub fn bench(self, input: ProgramInput) -> Result<Bench<'a>> {
+        Bench::new(self, input)
+    }
+
+    pub(crate) fn sim(&self) -> &Sim {
+        self.sim
     }
 
     /// Closes the program's descriptor. It lives on as long as timers, works or task works refer

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod bench;
 mod cache;
 mod check;
 mod ebpf;
@@ -40,6 +41,7 @@ mod task;
 mod user;
 mod world;
 
+pub use bench::Bench;
 pub use bpfsim_abi::{AttachType, Errno, KernelVersion};
 pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;

@@ -1,5 +1,6 @@
 //! The `bpfsim` command, as a library that tests share.
 
+mod bench;
 mod conformance;
 mod cov;
 mod disasm;
@@ -41,6 +42,8 @@ enum Command {
     Run(run::Args),
     /// Run a scenario in many orders, and find one in which it fails.
     Explore(explore::Args),
+    /// How long programs take, run after run.
+    Bench(bench::Args),
     /// Which C lines and branches a scenario runs, over several orders.
     Cov(cov::Args),
     /// What Linux's verifier would say of each program of objects.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
     let ended = match command {
         Command::Run(args) => run::run(&args),
         Command::Explore(args) => explore::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Cov(args) => cov::run(&args),
         Command::Verify(args) => verify::run(&args, color),
         Command::Inspect(args) => inspect::run(&args),

@@ -175,7 +175,9 @@ pub struct Recorder<C: ?Sized> {
 impl<C: Chooser + ?Sized> Recorder<C> {
     /// Records `inner`; the record can be read while and after it is used.
     pub fn new(inner: Box<C>) -> (Recorder<C>, Rc<RefCell<Record>>) {
-        let record = Rc::default();
+        let record: Rc<RefCell<Record>> = Rc::default();
+        // What most executions need, at once.
+        record.borrow_mut().schedule.departures.reserve(64);
         (Recorder::again(inner, &record), record)
     }
 

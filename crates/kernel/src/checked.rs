@@ -286,12 +286,8 @@ impl Kernel {
     /// What was found and did not end the run, in the order in which it was found; of each kind
     /// and pair of places the first.
     pub fn warnings(&self) -> Vec<Warning> {
-        self.st
-            .watch
-            .findings
-            .iter()
-            .map(|f| self.tell(f))
-            .collect()
+        let told = self.st.watch.findings.told();
+        told.iter().map(|f| self.tell(f)).collect()
     }
 
     /// Takes what checked memory noted in the last steps; fails where a finding is to end the run.
@@ -314,9 +310,9 @@ impl Kernel {
     }
 
     /// A finding with its places.
-    fn tell(&self, f: &Finding) -> Failure {
+    fn tell(&self, (f, kind): &(Finding, FailureKind)) -> Failure {
         Failure {
-            kind: self.st.watch.findings.kind(f),
+            kind: kind.clone(),
             at: f.at,
             who: Some((Cpu(f.by.cpu), CtxId(f.by.ctx))),
             place: self.site_place(f.by).map(Box::new),

@@ -184,10 +184,11 @@ impl Kernel {
             return self.settle();
         }
         let image = &self.code[self.st.cur.prog.at()].image;
-        if let (Next::Access(access), true) = (run.next, self.st.watch.races_on) {
-            let orders = image.code().get(run.act.pc as usize);
-            self.st
-                .watch_access(&by, access, orders.is_some_and(|c| c.orders()));
+        if self.st.watch.races_on
+            && let Next::Access(access) = run.next
+        {
+            let orders = image.orders(run.act.pc, &access);
+            self.st.watch_access(&by, access, orders);
         }
         let mut view = View {
             st: &mut self.st,
@@ -202,9 +203,11 @@ impl Kernel {
             (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, run.next),
         };
-        let quiet = goes_on && !view.loud && is_quiet_step(run.next);
+        let quiet = goes_on && !view.loud && is_quiet_step(&run.next);
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
-        if let (Next::Access(access), Mode::Explore) = (run.next, mode) {
+        if mode == Mode::Explore
+            && let Next::Access(access) = run.next
+        {
             let value = self.mem.read_u64(access.addr).unwrap_or(0);
             self.st.trace.access(self.st.cur.id, access, value);
         }
@@ -777,7 +780,7 @@ pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
 /// An access comes next. By its parts: they were written one by one a moment ago, and copied as a
 /// whole they would have to reach the cache first.
 #[inline(never)]
-fn set_access(next: &mut Next, addr: u64, size: u8, kind: AccessKind) {
+pub(crate) fn set_access(next: &mut Next, addr: u64, size: u8, kind: AccessKind) {
     *next = Next::Access(Access { addr, size, kind });
 }
 
@@ -810,8 +813,8 @@ pub(crate) fn is_quiet(call: Call) -> bool {
 }
 
 /// A run that went on with this has done nothing that is not quiet.
-fn is_quiet_step(next: Next) -> bool {
-    match next {
+fn is_quiet_step(next: &Next) -> bool {
+    match *next {
         Next::Access(_) | Next::Start(Starts::Program) => true,
         Next::Call { call, .. } => is_quiet(call),
         Next::Start(_) | Next::Syscall { .. } => false,

@@ -1,12 +1,11 @@
 //! What detectors found: of each kind and pair of places the first.
 //!
-//! A racy counter is found again and again, so what is found is told from what is known before
-//! anything is made of it, and going back to nothing found costs nothing.
+//! A racy counter is found again and again, in execution after execution in which nobody asks. So
+//! what comes is written down as it is, and told apart when somebody does ask or it has become much.
 
 use crate::failure::{Detectors, FailureKind, Report};
-use crate::ids::mix;
-use crate::stamped::{Anew, Stamped};
 use bpfsim_vm::{Access, AccessKind, Site};
+use std::collections::HashSet;
 
 /// Something that a detector found.
 #[derive(Clone, Copy)]
@@ -31,39 +30,21 @@ enum What {
 #[educe(Clone)]
 pub(crate) struct Findings {
     detectors: Detectors,
+    /// Some of them again and again.
     list: Vec<Finding>,
     kinds: Vec<FailureKind>,
-    /// By hash of kind and places, the first in the list.
-    known: Stamped<First>,
     /// The first that ends the run.
-    fatal: Option<u32>,
+    fatal: Option<(Finding, FailureKind)>,
+    /// Length of the list at which it is to be looked through.
+    much: usize,
 }
 
-/// A place in the list, from 1; 0 is none.
-#[derive(Clone, Copy, Default)]
-struct First(u32);
+/// So many findings are always kept as they came.
+const FEW: usize = 512;
 
-impl Anew for First {
-    fn anew(&mut self) {
-        self.0 = 0;
-    }
-}
-
-/// What tells findings of one kind apart.
-fn place(site: &Site) -> (u32, u32) {
-    (site.prog, site.pc)
-}
-
-/// Whether a finding is of this kind.
-fn is_like(kinds: &[FailureKind], f: &Finding, what: What, kind: Option<&FailureKind>) -> bool {
-    match (f.what, what) {
-        (What::Race(..), What::Race(..)) | (What::Lost(_), What::Lost(_)) => true,
-        (What::Other(at), What::Other(_)) => {
-            kind.is_some_and(|k| k.name() == kinds[at as usize].name())
-        }
-        _ => false,
-    }
-}
+/// What tells findings apart.
+#[derive(PartialEq, Eq, Hash)]
+struct Key(&'static str, (u32, u32), Option<(u32, u32)>);
 
 impl Findings {
     pub fn new(detectors: Detectors) -> Findings {
@@ -73,17 +54,25 @@ impl Findings {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
-        self.list.iter()
+    fn key(&self, f: &Finding) -> Key {
+        let kind = match f.what {
+            What::Race(..) => "race",
+            What::Lost(_) => "lost",
+            What::Other(at) => self.kinds[at as usize].name(),
+        };
+        let place = |site: Site| (site.prog, site.pc);
+        Key(kind, place(f.by), f.other.map(place))
     }
 
-    /// The first finding that ends the run.
-    #[inline]
-    pub fn fatal(&self) -> Option<&Finding> {
-        self.list.get(self.fatal? as usize)
+    /// Each once.
+    fn all(&self) -> Vec<Finding> {
+        let mut known = HashSet::new();
+        let mut all = self.list.clone();
+        all.retain(|f| known.insert(self.key(f)));
+        all
     }
 
-    pub fn kind(&self, f: &Finding) -> FailureKind {
+    fn kind(&self, f: &Finding) -> FailureKind {
         match f.what {
             What::Race(access, other) => FailureKind::DataRace { access, other },
             What::Lost(access) => FailureKind::LostUpdate(access),
@@ -91,69 +80,72 @@ impl Findings {
         }
     }
 
+    /// Each once, with its kind.
+    pub fn told(&self) -> Vec<(Finding, FailureKind)> {
+        let all = self.all().into_iter();
+        all.map(|f| (f, self.kind(&f))).collect()
+    }
+
+    /// The first finding that ends the run.
+    #[inline]
+    pub fn fatal(&self) -> Option<&(Finding, FailureKind)> {
+        self.fatal.as_ref()
+    }
+
     /// Two accesses that nothing orders.
+    #[inline]
     pub fn race(&mut self, at: u64, by: &Site, other: &Site, access: Access, kind: AccessKind) {
         let report = self.detectors.data_race;
-        self.add(report, What::Race(access, kind), None, at, by, Some(other));
+        self.add(report, What::Race(access, kind), at, by, Some(other));
     }
 
     /// A store over another one.
     pub fn lost(&mut self, at: u64, by: &Site, other: &Site, access: Access) {
         let report = self.detectors.lost_update;
-        self.add(report, What::Lost(access), None, at, by, Some(other));
+        self.add(report, What::Lost(access), at, by, Some(other));
     }
 
     pub fn other(&mut self, at: u64, by: &Site, other: Option<&Site>, kind: FailureKind) {
         let report = self.detectors.of(&kind);
-        let what = What::Other(self.kinds.len() as u32);
-        self.add(report, what, Some(kind), at, by, other);
+        if report != Report::Off {
+            let what = What::Other(self.kinds.len() as u32);
+            self.kinds.push(kind);
+            self.add(report, what, at, by, other);
+        }
     }
 
-    fn add(
-        &mut self,
-        report: Report,
-        what: What,
-        kind: Option<FailureKind>,
-        at: u64,
-        by: &Site,
-        other: Option<&Site>,
-    ) {
+    #[inline]
+    fn add(&mut self, report: Report, what: What, at: u64, by: &Site, other: Option<&Site>) {
         if report == Report::Off {
             return;
         }
-        let kinds = &self.kinds;
-        let same = |f: &Finding| {
-            place(&f.by) == place(by)
-                && f.other.as_ref().map(place) == other.map(place)
-                && is_like(kinds, f, what, kind.as_ref())
-        };
-        let word = |(prog, pc): (u32, u32)| u64::from(prog) << 32 | u64::from(pc);
-        let tag = match what {
-            What::Race(..) => 1,
-            What::Lost(_) => 2,
-            What::Other(_) => 3,
-        };
-        let key = mix(
-            word(place(by)) ^ tag << 62,
-            other.map_or(0, |o| word(place(o))),
-        );
-        let first = &mut self.known.entry(key).0;
-        if *first == 0 {
-            *first = self.list.len() as u32 + 1;
-        } else if self.list[*first as usize - 1..].iter().any(same) {
-            // Others with this hash may come between.
-            return;
-        }
-        if report == Report::Fail && self.fatal.is_none() {
-            self.fatal = Some(self.list.len() as u32);
-        }
-        self.kinds.extend(kind);
-        self.list.push(Finding {
+        let finding = Finding {
             what,
             at,
             by: *by,
             other: other.copied(),
-        });
+        };
+        if report == Report::Fail && self.fatal.is_none() {
+            self.fatal = Some((finding, self.kind(&finding)));
+        }
+        self.list.push(finding);
+        if self.list.len() >= self.much.max(FEW) {
+            self.tidy();
+        }
+    }
+
+    #[cold]
+    fn tidy(&mut self) {
+        self.list = self.all();
+        self.much = 2 * self.list.len();
+        let mut kinds = Vec::new();
+        for f in &mut self.list {
+            if let What::Other(at) = &mut f.what {
+                kinds.push(self.kinds[*at as usize].clone());
+                *at = kinds.len() as u32 - 1;
+            }
+        }
+        self.kinds = kinds;
     }
 }
 
@@ -195,21 +187,27 @@ mod tests {
             found.other(at, &site(1), None, unwritten(at as u8));
             found.lost(at, &site(1), &site(2), access);
         }
-        let kinds: Vec<_> = found.iter().map(|f| (f.at, found.kind(f).name())).collect();
+        let names = |found: &Findings| -> Vec<_> {
+            let told = found.told();
+            told.iter().map(|(f, kind)| (f.at, kind.name())).collect()
+        };
         let expected = [
             "data-race",
             "data-race",
             "unwritten-argument",
             "lost-update",
         ];
-        assert_eq!(kinds, expected.map(|name| (1, name)));
-        let fatal = found.fatal().map(|f| found.kind(f));
+        assert_eq!(names(&found), expected.map(|name| (1, name)));
+        let fatal = found.fatal().map(|f| f.1.clone());
         assert_eq!(fatal, Some(FailureKind::LostUpdate(access)));
-        let copy = found.clone();
+        for at in 3..10_000 {
+            found.other(at, &site(1), None, unwritten(0));
+            found.lost(at, &site(1), &site(2), access);
+        }
+        assert!(found.list.len() <= FEW && found.kinds.len() <= FEW);
+        assert_eq!(names(&found), expected.map(|name| (1, name)));
+        assert_eq!(found.told()[2].1, unwritten(1));
         found.clone_from(&Findings::new(detectors));
-        assert!(found.fatal().is_none() && found.iter().next().is_none());
-        found.clone_from(&copy);
-        found.lost(9, &site(1), &site(2), access);
-        assert_eq!(found.iter().count(), 4);
+        assert!(found.fatal().is_none() && found.told().is_empty());
     }
 }

@@ -139,6 +139,24 @@ impl ProgramInput {
         ProgramInput::default()
     }
 
+    /// As `==`, and at once where both are empty: to compare no bytes with no bytes takes some
+    /// processors a hundred cycles, where they lie at addresses that are none.
+    pub fn is_like(&self, other: &ProgramInput) -> bool {
+        let some = |i: &ProgramInput| {
+            let bytes = i.data.len() + i.ctx.len() + i.args.len();
+            bytes > 0 || i.sysctl.is_some()
+        };
+        if some(self) || some(other) {
+            return self == other;
+        }
+        let numbers = |i: &ProgramInput| {
+            let limits = (i.data_size_out, i.ctx_size_out);
+            let run = (i.repeat, i.flags, i.cpu, i.batch_size);
+            (run, limits, i.sock, i.level, i.retval, i.returns)
+        };
+        numbers(self) == numbers(other)
+    }
+
     /// A packet, from its Ethernet header on.
     pub fn packet(data: &[u8]) -> ProgramInput {
         ProgramInput {

@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::choose::{Choice, Next, Offer, Starts, Step, Usual, Wait, Waiting};
+use crate::exec::set_access;
 use crate::failure::{Failure, Report};
 use crate::ids::{Cpu, CtxId, TaskId};
 use crate::kernel::{Kernel, Preemption};
@@ -152,14 +153,15 @@ impl Kernel {
         let cpu = choice.cpu.at();
         let top = self.cpus[cpu].stack.last();
         let run = top.and_then(|&top| self.runs[top].as_ref());
-        match (run.map(|run| run.next), choice.next) {
-            // A lock that it gave back may be another's now.
-            (Some(next @ Next::Access(_)), Next::Access(_)) => {
-                (choice.next, choice.at) = (next, self.st.cpus[cpu].clock);
-                true
-            }
-            _ => false,
+        // After anything else a lock that it gave back may be another's.
+        if let Some(run) = run
+            && let (Next::Access(access), Next::Access(_)) = (&run.next, &choice.next)
+        {
+            set_access(&mut choice.next, access.addr, access.size, access.kind);
+            choice.at = self.st.cpus[cpu].clock;
+            return true;
         }
+        false
     }
 
     /// Nothing that could happen depends on time.
@@ -217,13 +219,11 @@ impl Kernel {
         offer.steady = self.is_steady(&offer);
         offer.idle.clear();
         if offer.steady {
-            let all = offer
-                .choices
-                .iter()
-                .copied()
-                .zip(offer.what.iter().copied());
-            let idle = |o: &(Choice, At)| self.cpus[o.0.cpu.at()].stack.is_empty();
-            offer.idle.extend(all.filter(idle));
+            for (choice, what) in offer.choices.iter().zip(&offer.what) {
+                if self.cpus[choice.cpu.at()].stack.is_empty() {
+                    offer.idle.push((*choice, *what));
+                }
+            }
         }
         self.offer = offer;
     }

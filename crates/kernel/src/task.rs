@@ -185,6 +185,10 @@ impl State {
     }
 
     pub fn task_take_work(&mut self, task: TaskId) -> Vec<Handle> {
+        let t = &self.tasks[task.at()];
+        if t.work.is_empty() && !t.notify {
+            return Vec::new();
+        }
         let t = &mut self.tasks[task.at()];
         self.tasks_with_work -= !t.work.is_empty() as u32;
         t.notify = false;

@@ -97,6 +97,11 @@ impl Kernel {
         kind.is_some_and(|k| k != PacketKind::Bare)
     }
 
+    /// True when one `BPF_PROG_TEST_RUN` can run a program more than once.
+    pub fn can_repeat(&self, prog: ProgId) -> bool {
+        repeats(self.st.progs[prog.at()].prog_type)
+    }
+
     /// What Linux refuses before the program runs.
     pub(crate) fn check_test_run(&self, prog: ProgId, input: &ProgramInput) -> Result<(), Refused> {
         if !self.st.prog_fd_open(prog) {

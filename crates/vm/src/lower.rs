@@ -1,6 +1,7 @@
 //! From instructions to an [`Image`].
 
 use crate::code::{Code, FETCH, K, ORDERS, SIGNED};
+use crate::host::{Access, AccessKind};
 use crate::op::Ops;
 use bpfsim_isa::{
     AluOp, CallKind, Cond, DecodeError, EndKind, Imm64, Insn, Op, Operand, Reg, Size, Width,
@@ -14,6 +15,8 @@ use bpfsim_verifier::{Rewrite, Verified};
 pub struct Image {
     code: Box<[Code]>,
     ops: Ops,
+    /// Some instruction orders accesses.
+    ordered: bool,
 }
 
 /// Slots that an [`Image`] can have: about four times what Linux takes
@@ -123,6 +126,7 @@ impl Image {
         }
         let ops = Ops::new(&code);
         Ok(Image {
+            ordered: code.iter().any(|c| c.orders()),
             code: code.into_boxed_slice(),
             ops,
         })
@@ -130,6 +134,13 @@ impl Image {
 
     pub(crate) fn ops(&self) -> &Ops {
         &self.ops
+    }
+
+    /// Whether an access that instruction `pc` makes orders other accesses with its own.
+    #[inline]
+    pub fn orders(&self, pc: u32, access: &Access) -> bool {
+        let read = || self.code.get(pc as usize).is_some_and(Code::orders);
+        access.kind == AccessKind::Rmw || self.ordered && read()
     }
 
     /// One op per instruction slot and a last [`K::Bad`].

@@ -1,11 +1,11 @@
-//! `cargo xtask bench`: the table of `docs/performance.md`.
+//! `cargo xtask bench`: the tables of `docs/performance.md`.
 //!
 //! The engines and their peers are linked into `bpfsim-benches` alone, so that nothing else has to
 //! build them; this builds it optimised and runs it.
 
 use std::process::Command;
 
-/// Builds and runs the table of `bpfsim-benches`; `args` are its own (`--rounds N`, `--ms N`).
+/// Builds and runs the tables of `bpfsim-benches`; `args` are its own (`--rounds N`, `--ms N` ...).
 pub fn main(args: &[String]) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)

@@ -20,7 +20,8 @@ type Chore = fn(&[String]) -> Result<(), String>;
 const CHORES: &[(&str, &str, Chore)] = &[
     (
         "bench",
-        "[--rounds N] [--ms N]  interpreters beside their peers, as docs/performance.md keeps them",
+        "[--rounds N] [--ms N] [--part engines|orders] [--testrun DIR RECORD.csv]  interpreters and \
+         explorers beside their peers, as docs/performance.md keeps them",
         bench::main,
     ),
     (
