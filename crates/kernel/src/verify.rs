@@ -7,6 +7,7 @@ use crate::since::{self, Newer};
 use bpfsim_abi::sections::AttachTarget;
 use bpfsim_abi::{AttachType, Func, KernelVersion, MapType, ProgType};
 use bpfsim_btf::{Btf, BtfError, Kind, Type};
+use bpfsim_isa::{Insn, uapi::*};
 use bpfsim_loader::{
     CoreReport, Extern, ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object, Program,
 };
@@ -204,7 +205,7 @@ impl Resolved {
             })
             .collect();
         let prog = ProgramToVerify {
-            insns: &program.insns,
+            insns: &with_map_indices(program),
             prog_type,
             attach_type: bpfsim_abi::prog::fixup_attach_type(prog_type, attach_type),
             attach_to: self.attach_to(index, profile)?,
@@ -281,6 +282,22 @@ impl Resolved {
             None => Err(format!("`struct {name}` has no member `{member}`")),
         }
     }
+}
+
+/// Slots that name maps of the object by their index; a descriptor is one that the source has as a number.
+fn with_map_indices(program: &Program) -> Vec<Insn> {
+    let mut insns = program.insns.clone();
+    for reloc in &program.relocs {
+        let Some(insn) = insns.get_mut(reloc.insn).filter(|i| i.is_ld_imm64()) else {
+            continue;
+        };
+        match insn.src() {
+            BPF_PSEUDO_MAP_FD => insn.set_src(BPF_PSEUDO_MAP_IDX),
+            BPF_PSEUDO_MAP_VALUE => insn.set_src(BPF_PSEUDO_MAP_IDX_VALUE),
+            _ => {}
+        }
+    }
+    insns
 }
 
 /// `func_info`; none at all unless every function has a record.

@@ -145,7 +145,7 @@ impl Inside {
                 (true, BPF_PSEUDO_FUNC) => Some(RelocKind::Func {
                     insn: (at as i64 + 1 + i64::from(insn.imm)) as usize,
                 }),
-                (false, BPF_PSEUDO_KFUNC_CALL) if insn.code == 0x85 => {
+                (false, BPF_PSEUDO_KFUNC_CALL) if insn.code == 0x85 && map < KFUNCS.len() => {
                     Some(RelocKind::ExternCall { ext: map })
                 }
                 _ => None,

@@ -132,6 +132,10 @@ impl Linux {
     /// # Errors
     /// The kernel's errno and its log.
     pub fn load_btf(&self, btf: &[u8]) -> Result<BtfFd, (Errno, String)> {
+        // With a log that does not hold all that is said the kernel refuses what it would take.
+        if let Ok(fd) = sys::btf_load(btf, &mut []) {
+            return Ok(BtfFd(fd));
+        }
         let mut log = vec![0; 1 << 16];
         match sys::btf_load(btf, &mut log) {
             Ok(fd) => Ok(BtfFd(fd)),

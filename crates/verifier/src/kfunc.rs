@@ -92,8 +92,17 @@ impl Verifier<'_> {
                 "cannot call kernel function from non-GPL compatible program\n"
             );
         }
-        if off != 0 {
-            return self.unsupported("kernel functions of modules");
+        if off < 0 {
+            also!(
+                self,
+                "negative offset disallowed for kernel module function call\n"
+            );
+            reject!(self, EINVAL, "failed to find BTF for kernel function\n");
+        }
+        if off > 0 {
+            // Modules' types are named by a descriptor, and nobody gives any.
+            also!(self, "kfunc offset > 0 without fd_array is invalid\n");
+            reject!(self, EPROTO, "failed to find BTF for kernel function\n");
         }
         if self.kfuncs.contains_key(&(imm as u32)) {
             return Ok(());

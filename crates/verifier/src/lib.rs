@@ -74,8 +74,9 @@ pub use tnum::Tnum;
 /// A program as `BPF_PROG_LOAD` gets it.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramToVerify<'a> {
-    /// Slots. A `BPF_PSEUDO_MAP_FD` or `BPF_PSEUDO_MAP_VALUE` names a map by its index in
-    /// [`Env::maps`].
+    /// Slots. A `BPF_PSEUDO_MAP_IDX` or `BPF_PSEUDO_MAP_IDX_VALUE` names a map by its index in
+    /// [`Env::maps`]. A descriptor (`BPF_PSEUDO_MAP_FD`) is one that the source has as a number: there is
+    /// no map behind it.
     pub insns: &'a [Insn],
     /// `prog_type`
     pub prog_type: ProgType,

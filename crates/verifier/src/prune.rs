@@ -165,9 +165,6 @@ impl Verifier<'_> {
             return Ok(());
         };
         let Some(visit) = self.scc.visits.get_mut(&chain) else {
-            if self.cur.top().in_exception {
-                return Ok(());
-            }
             return self.bug(format_args!(
                 "scc exit: no visit info for call chain {}",
                 fmt_chain(&chain)

@@ -460,16 +460,17 @@ impl Verifier<'_> {
 
     fn check_pseudo_map(&mut self, i: usize, used: &mut Vec<usize>) -> R {
         let (insn, second) = (self.insns[i], self.insns[i + 1]);
-        let map = usize::try_from(insn.imm)
-            .ok()
-            .filter(|m| *m < self.maps.len());
-        let Some(map) = map else {
-            reject!(
-                self,
-                EBADF,
-                "fd {} is not pointing to valid bpf_map\n",
-                insn.imm
-            );
+        let by_index = matches!(insn.src(), BPF_PSEUDO_MAP_IDX | BPF_PSEUDO_MAP_IDX_VALUE);
+        let map = usize::try_from(insn.imm).ok();
+        let Some(map) = map.filter(|m| by_index && *m < self.maps.len()) else {
+            // Loaders have the first three open, and they are no maps.
+            let errno = match insn.imm {
+                0..3 => Errno::EINVAL,
+                _ => Errno::EBADF,
+            };
+            let fd = insn.imm;
+            let refused = refusal!(self, EBADF, "fd {fd} is not pointing to valid bpf_map\n");
+            return Err(refused.with(errno));
         };
         if !used.contains(&map) {
             if used.len() >= 64 {

@@ -167,7 +167,7 @@ fn maps_are_judged() {
         };
         let insns = [
             Insn::new(BPF_ST | BPF_MEM | BPF_DW, 10, 0, -8, 0),
-            Insn::new(BPF_LD | BPF_IMM | BPF_DW, 1, BPF_PSEUDO_MAP_FD, 0, 0),
+            Insn::new(BPF_LD | BPF_IMM | BPF_DW, 1, BPF_PSEUDO_MAP_IDX, 0, 0),
             Insn::new(0, 0, 0, 0, 0),
             Insn::new(BPF_ALU64 | BPF_MOV | BPF_X, 2, 10, 0, 0),
             Insn::new(BPF_ALU64 | BPF_ADD | BPF_K, 2, 0, 0, -8),

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bpfsim_abi::Func;
 use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
+use bpfsim_testing::linux::Linux;
+use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_verifier::{Options, Outcome, Verdict};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::oracle_live;
 
@@ -98,19 +101,23 @@ pub fn main(args: &[String]) -> Result<(), String> {
         }
     }
     let dir = plain.first().ok_or("oracle verdicts DIR [RECORD.csv]")?;
-    let files = match live {
-        true => {
-            let (files, unverified) = oracle_live::rows(Path::new(dir), only.as_deref())?;
-            println!("not verified by Linux     {unverified:5}");
-            files
-        }
-        false => rows_by_file(plain.get(1))?,
-    };
-    let profile = Profile {
+    let mut profile = Profile {
         // As on the machine that the record is from.
         kallsyms_all: false,
         refused_helpers: &[Func::OverrideReturn, Func::ProbeWriteUser],
         ..Profile::reference().map_err(|e| format!("{e}"))?
+    };
+    let files = match live {
+        true => {
+            let linux = Linux::detect().map_err(|e| e.to_string())?;
+            let facts = KernelFacts::of_this_machine(&linux).map_err(|e| e.to_string())?;
+            let dir = Path::new(dir);
+            let (files, unverified) = oracle_live::rows(&linux, &facts, dir, only.as_deref())?;
+            println!("not verified by Linux     {unverified:5}");
+            profile.config = facts.config().to_owned().leak();
+            files
+        }
+        false => rows_by_file(plain.get(1))?,
     };
     let mut score = Score::default();
     for (file, rows) in &files {
@@ -167,6 +174,10 @@ fn count(score: &mut Score, row: &Row, name: &str, outcome: &Outcome) {
             score.insns += usize::from(same);
             score.states += usize::from(s.total_states == row.states);
             score.peak += usize::from(s.peak_states == row.peak);
+            if s.peak_states != row.peak {
+                let (ours, peak) = (s.peak_states, row.peak);
+                score.other.push(format!("peak {name}: {ours} for {peak}"));
+            }
             if !same {
                 score.other.push(format!(
                     "insns {name}: {} for {}, states {} for {}",
@@ -370,15 +381,8 @@ fn judge(
     outcome.map_err(|e| format!("{e}"))
 }
 
-/// How long this thread has run; wall-clock time where Linux does not say.
-fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text.split(' ').next().and_then(|n| n.parse().ok());
-    nanos.map_or_else(
-        || {
-            static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-            START.get_or_init(Instant::now).elapsed()
-        },
-        Duration::from_nanos,
-    )
+/// How long this thread has run.
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

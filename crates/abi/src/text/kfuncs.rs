@@ -12,6 +12,9 @@ super::rules! {
         EINVAL "kernel btf_id {id} is not a function";
         EINVAL "kernel function btf_id {id} does not have a valid func_proto";
         E2BIG "too many different kernel function calls";
+        also "negative offset disallowed for kernel module function call";
+        also "kfunc offset > 0 without fd_array is invalid";
+        EINVAL|EPROTO "failed to find BTF for kernel function";
         EINVAL "Function {kfunc} has {count} > 5 args";
     }
     "compilers put a trap where they know that a variable has no value: it is not reached",

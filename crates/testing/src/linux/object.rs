@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use bpfsim_abi::sections::AttachTarget;
-use bpfsim_abi::{Errno, MapType};
+use bpfsim_abi::{Errno, MapType, ProgType};
 use bpfsim_btf::{Btf, Kind};
 use bpfsim_isa::Insn;
 use bpfsim_loader::{
@@ -21,6 +21,9 @@ use super::{BtfFd, Linux, Loaded, Map, MapSpec, Prog, ProgSpec};
 const SLEEPABLE: u32 = 1 << 4;
 /// `BPF_F_XDP_HAS_FRAGS`.
 const XDP_HAS_FRAGS: u32 = 1 << 5;
+
+/// Where an arena lies in user space that the source has nowhere.
+const ARENA: u64 = 1 << 44;
 
 /// What a loader has to know of a kernel: its types, its symbols and its configuration.
 #[derive(Debug)]
@@ -169,6 +172,24 @@ impl KernelFacts {
         Ok((object, core))
     }
 
+    /// The struct in BTF, and the member, that a struct_ops program is for.
+    fn struct_ops(&self, object: &Object, program: &Program) -> Option<(u32, u32)> {
+        let all = object.kern_struct_ops(&self.btf).ok()?;
+        let index = object
+            .programs
+            .iter()
+            .position(|p| p.name == program.name)?;
+        all.iter().find_map(|ops| {
+            let member = ops.progs.iter().find(|m| m.program == index)?;
+            Some((ops.type_id.0, member.member))
+        })
+    }
+
+    /// Its configuration, as `/boot/config` has it.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
     /// The BTF id that a program of such a section is loaded for.
     fn attach_btf_id(&self, program: &Program) -> Option<u32> {
         match program.attach_target()? {
@@ -313,7 +334,11 @@ impl Linux {
             value_size: def.value_size,
             max_entries,
             map_flags: def.map_flags,
-            map_extra: def.map_extra,
+            map_extra: match (MapType::from_u32(def.map_type), def.map_extra) {
+                // libbpf maps it, and so says where it lies.
+                (Some(MapType::Arena), 0) => ARENA,
+                (_, n) => n,
+            },
             numa_node: def.numa_node,
             inner,
             name: &def.kernel_name(),
@@ -405,10 +430,14 @@ impl Linux {
         };
         let insns = patched(object, program, maps)
             .ok_or_else(|| unsupported("a program that uses a map of struct_ops"))?;
-        let attach_btf_id = match program.spec.attach_btf() {
-            true => (facts.attach_btf_id(program))
-                .ok_or_else(|| unsupported("a program without a target in BTF"))?,
-            false => 0,
+        let no_target = || unsupported("a program without a target in BTF");
+        let (attach_btf_id, struct_ops_member) = if program.spec.prog_type == ProgType::StructOps {
+            let (id, member) = facts.struct_ops(object, program).ok_or_else(no_target)?;
+            (id, Some(member))
+        } else if program.spec.attach_btf() {
+            (facts.attach_btf_id(program).ok_or_else(no_target)?, None)
+        } else {
+            (0, None)
         };
         let funcs: Option<Vec<(u32, u32)>> = (program.funcs.iter())
             .map(|f| Some((f.start_insn as u32, f.type_id?.0)))
@@ -426,6 +455,7 @@ impl Linux {
             name: &program.name,
             prog_flags,
             expected_attach_type: program.spec.attach_type,
+            struct_ops_member,
             attach_btf_id,
             btf: match (btf, &funcs) {
                 (Some(btf), Some(funcs)) => Some((btf.fd(), funcs)),

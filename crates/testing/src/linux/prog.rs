@@ -31,6 +31,8 @@ pub struct ProgSpec<'a> {
     pub prog_flags: u32,
     /// What it is made for, if its type has several.
     pub expected_attach_type: Option<AttachType>,
+    /// Of a struct_ops program the member that it is for, in place of that.
+    pub struct_ops_member: Option<u32>,
     /// Id in kernel BTF of what it is made for.
     pub attach_btf_id: u32,
     /// BTF descriptor and a pair of first instruction and `FUNC` for each function.
@@ -53,6 +55,7 @@ impl<'a> ProgSpec<'a> {
             name: "",
             prog_flags: 0,
             expected_attach_type: None,
+            struct_ops_member: None,
             attach_btf_id: 0,
             btf: None,
             line_info: &[],
@@ -171,7 +174,8 @@ pub(super) fn load(spec: &ProgSpec<'_>) -> Loaded {
     attr.log_level = spec.log_level;
     attr.prog_flags = spec.prog_flags;
     attr.prog_name = kernel_name(spec.name);
-    attr.expected_attach_type = spec.expected_attach_type.map_or(0, AttachType::number);
+    let attach_type = spec.expected_attach_type.map_or(0, AttachType::number);
+    attr.expected_attach_type = spec.struct_ops_member.unwrap_or(attach_type);
     attr.attach_btf_id = spec.attach_btf_id;
     attr.prog_btf_fd = prog_btf_fd;
     let fd_array: Vec<u8> = spec

@@ -411,8 +411,8 @@ pub(super) fn btf_load(btf: &[u8], log: &mut [u8]) -> Result<OwnedFd, Errno> {
         btf: address(btf),
         btf_size: len(btf)?,
         btf_log_size: len(log)?,
-        btf_log_buf: address_mut(log),
-        btf_log_level: 1,
+        btf_log_buf: if log.is_empty() { 0 } else { address_mut(log) },
+        btf_log_level: u32::from(!log.is_empty()),
         btf_log_true_size: 0,
     };
     // SAFETY: both addresses are of borrowed slices with their lengths; only the log is written.

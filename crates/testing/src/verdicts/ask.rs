@@ -283,7 +283,13 @@ impl Sim {
             })
             .collect();
         let typed = program.has_types();
-        let insns = with_kfuncs(program, &self.kernel);
+        let mut insns = with_kfuncs(program, &self.kernel);
+        for insn in names_of_maps(&mut insns) {
+            insn.set_src(match insn.src() {
+                BPF_PSEUDO_MAP_FD => BPF_PSEUDO_MAP_IDX,
+                _ => BPF_PSEUDO_MAP_IDX_VALUE,
+            });
+        }
         let prog = ProgramToVerify {
             insns: &insns,
             prog_type: program.prog_type,

@@ -63,7 +63,7 @@ type Statement<'d> = fn(&mut Gen<'d>);
 
 impl<'d> Gen<'d> {
     /// What a program is made of, and how often.
-    const STATEMENTS: [(u32, Statement<'d>); 27] = [
+    const STATEMENTS: [(u32, Statement<'d>); 33] = [
         (5, Gen::set_number),
         (7, Gen::unknown_number),
         (10, Gen::arithmetic),
@@ -91,6 +91,12 @@ impl<'d> Gen<'d> {
         (2, Gen::constant_value),
         (3, Gen::spill_and_fill),
         (4, Gen::linked_one_way),
+        (2, Gen::section),
+        (1, Gen::locked),
+        (2, Gen::task),
+        (3, Gen::iterate),
+        (4, Gen::dynptr),
+        (1, Gen::throw),
     ];
 }
 

@@ -11,6 +11,7 @@ pub mod ask;
 mod dice;
 mod gen_calls;
 mod gen_data;
+mod gen_kfuncs;
 mod generate;
 pub mod shrink;
 pub mod world;
@@ -19,6 +20,7 @@ use std::fmt;
 
 use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_isa::Insn;
+use bpfsim_isa::uapi::BPF_PSEUDO_KFUNC_CALL;
 
 pub use dice::Dice;
 pub use generate::random;
@@ -87,6 +89,16 @@ pub struct Flat {
     pub typed: bool,
 }
 
+/// The instruction; a constant in place of a call that no kernel is to be asked about in a random program,
+/// however it came to be.
+fn asked(insn: Insn) -> Insn {
+    let kfunc = insn.code == 0x85 && insn.src() == BPF_PSEUDO_KFUNC_CALL;
+    match kfunc && (0..world::UNASKED_KFUNCS as i32).contains(&insn.imm) {
+        true => Insn::new(0xb7, 0, 0, 0, 0),
+        false => insn,
+    }
+}
+
 impl Line {
     fn slots(&self) -> usize {
         1 + usize::from(self.insn.is_ld_imm64())
@@ -111,7 +123,7 @@ impl Program {
         let mut insns = Vec::new();
         for (f, func) in self.funcs.iter().enumerate() {
             for line in func {
-                let mut insn = line.insn;
+                let mut insn = asked(line.insn);
                 let next = insns.len() as i64 + 1;
                 let target = match line.to {
                     To::Nothing => None,

@@ -36,6 +36,8 @@ pub const TIMERS: usize = 2;
 pub const RING: usize = 3;
 /// Constants.
 pub const RODATA: usize = 4;
+/// An array whose values have a spin lock.
+pub const LOCKS: usize = 9;
 
 /// `BPF_F_NO_PREALLOC`
 const NO_PREALLOC: u32 = 1;
@@ -72,8 +74,12 @@ pub const MAPS: [MapRow; 12] = [
     },
 ];
 
+/// Kernel functions that a kernel must not be asked about with a map that was not made for them: the
+/// first of [`KFUNCS`]. Random programs never have them.
+pub const UNASKED_KFUNCS: usize = 5;
+
 /// The kernel functions, by the number that an instruction of `BPF_PSEUDO_KFUNC_CALL` has.
-pub const KFUNCS: [&str; 20] = [
+pub const KFUNCS: [&str; 26] = [
     "bpf_wq_init",
     "bpf_wq_set_callback_impl",
     "bpf_wq_start",
@@ -94,6 +100,12 @@ pub const KFUNCS: [&str; 20] = [
     "bpf_iter_num_next",
     "bpf_iter_num_destroy",
     "bpf_dynptr_size",
+    "bpf_dynptr_from_skb",
+    "bpf_dynptr_from_xdp",
+    "bpf_dynptr_slice",
+    "bpf_dynptr_adjust",
+    "bpf_dynptr_is_null",
+    "bpf_dynptr_clone",
 ];
 
 const fn typed(name: &'static str, value: &'static str, size: u32) -> MapRow {
