@@ -4,7 +4,7 @@
 use crate::load::LoadError;
 use crate::map::{MapBtf, MapSpec, has_types, value_fields};
 use crate::since::{self, Newer};
-use bpfsim_abi::sections::AttachTarget;
+use bpfsim_abi::sections::{AttachTarget, SecFlags};
 use bpfsim_abi::{AttachType, Func, KernelVersion, MapType, ProgType};
 use bpfsim_btf::{Btf, BtfError, Kind, Type};
 use bpfsim_isa::{Insn, uapi::*};
@@ -415,7 +415,8 @@ fn describe(object: &Object, def: &MapDef, cpus: u32) -> MapDesc {
 }
 
 /// What veristat does to an object before it loads it: maps without a size get one, and programs
-/// of sections that libbpf does not know the type that section or argument suggests.
+/// of sections that libbpf does not know, or that replace others, the type that section or argument
+/// suggests.
 pub fn veristat_fixup(object: &mut Object) {
     for def in &mut object.maps {
         let storage = matches!(
@@ -433,15 +434,24 @@ pub fn veristat_fixup(object: &mut Object) {
             def.max_entries = 1;
         }
     }
-    let types: Vec<_> = object
-        .programs
-        .iter()
-        .map(|p| match p.spec.prog_type {
-            ProgType::Unspec => guess(object, p),
-            known => known,
-        })
-        .collect();
+    let guessed = |p: &Program| match p.spec.prog_type {
+        // What an extension would replace is not there.
+        ProgType::Unspec | ProgType::Ext => Some(guess(object, p)),
+        _ => None,
+    };
+    let types: Vec<_> = object.programs.iter().map(guessed).collect();
     for (program, prog_type) in object.programs.iter_mut().zip(types) {
+        let Some(prog_type) = prog_type else {
+            continue;
+        };
+        if program.spec.prog_type == ProgType::Ext {
+            program.spec.flags = SecFlags::NONE;
+            program.spec.attach_type = match prog_type {
+                ProgType::CgroupSockAddr => Some(AttachType::CgroupInet4Bind),
+                ProgType::Xdp => Some(AttachType::Xdp),
+                _ => None,
+            };
+        }
         program.spec.prog_type = prog_type;
     }
 }

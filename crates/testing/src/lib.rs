@@ -8,6 +8,8 @@ pub mod fuzz_elf;
 pub mod fuzz_isa;
 #[cfg(feature = "inside")]
 pub mod inside;
+#[cfg(all(feature = "objects", feature = "verdicts"))]
+pub mod judged;
 pub mod linux;
 #[cfg(feature = "objects")]
 pub mod map_ops;

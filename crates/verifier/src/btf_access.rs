@@ -390,6 +390,26 @@ impl Verifier<'_> {
         }
     }
 
+    /// `bpf_dummy_ops_btf_struct_access`
+    fn write_dummy(&mut self, name: &str, off: i32, size: i32) -> R {
+        let state = "bpf_dummy_ops_state";
+        if name != state {
+            reject!(
+                self,
+                EACCES,
+                "only access to bpf_dummy_ops_state is supported\n"
+            );
+        }
+        let kernel = self.env.kernel;
+        let len = kernel
+            .find(state, Kind::Struct)
+            .and_then(|id| kernel.size_of(id).ok());
+        if i64::from(off) + i64::from(size) > len.unwrap_or(0) as i64 {
+            reject!(self, EACCES, "write access at off {off} with size {size}\n");
+        }
+        Ok(())
+    }
+
     /// A write that the program type's own rule decides: `ops->btf_struct_access`.
     fn write_struct(&mut self, name: &str, off: i32, size: i32) -> R {
         let ops = self.attach.name.unwrap_or("");
@@ -412,6 +432,9 @@ impl Verifier<'_> {
                 );
             }
             return Ok(());
+        }
+        if ops == "bpf_dummy_ops" {
+            return self.write_dummy(name, off, size);
         }
         let fields: &[&str] = match (ops, name) {
             ("tcp_congestion_ops", "tcp_sock") => &[

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bpfsim_loader::{LoadOptions, Object, load_with};
 use bpfsim_testing::async_ops::{Kind, RECORDED, Recorded};
+use bpfsim_testing::judged::Judged;
 use bpfsim_testing::linux::loads::{self, Loads, ObjectLoad};
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::sequences::LinuxMachine;
@@ -39,7 +40,7 @@ pub fn main(args: &[String]) -> Result<(), String> {
     if !stay_on_cpu(0) {
         return Err("record: CPU 0 is not to be had".into());
     }
-    for path in recordings()? {
+    for path in with_end(".linux.json")? {
         let stem = stem(&path);
         let text = path.to_string_lossy();
         if wanted.is_empty() || wanted.iter().any(|w| text.contains(w)) {
@@ -53,6 +54,12 @@ pub fn main(args: &[String]) -> Result<(), String> {
         let text = path.to_string_lossy();
         if wanted.is_empty() || wanted.iter().any(|w| text.contains(w)) {
             record_loads(&linux, &facts, &path)?;
+        }
+    }
+    for path in with_end(".judged.json")? {
+        let text = path.to_string_lossy();
+        if wanted.is_empty() || wanted.iter().any(|w| text.contains(w)) {
+            record_judged(&linux, &facts, &path)?;
         }
     }
     if wanted.is_empty() || wanted.iter().any(|w| "async_sequences.json".contains(w)) {
@@ -80,6 +87,20 @@ fn record_loads(linux: &Linux, facts: &KernelFacts, path: &Path) -> Result<(), S
         objects: rows,
     };
     let json = serde_json::to_string_pretty(&all).map_err(|e| at(&e))?;
+    std::fs::write(path, json + "\n").map_err(|e| at(&e))
+}
+
+/// What Linux's verifier says of an object's programs; none of them is run. A new one starts as an empty
+/// file.
+fn record_judged(linux: &Linux, facts: &KernelFacts, path: &Path) -> Result<(), String> {
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let object = path.to_string_lossy().replace(".judged.json", ".bpf.o");
+    let bytes = std::fs::read(&object).map_err(|e| at(&e))?;
+    let judged = Judged::ask(linux, facts, &bytes)?;
+    for (name, answer) in &judged.programs {
+        println!("{object} {name}: {answer}");
+    }
+    let json = serde_json::to_string_pretty(&judged).map_err(|e| at(&e))?;
     std::fs::write(path, json + "\n").map_err(|e| at(&e))
 }
 
@@ -122,7 +143,7 @@ fn record_sequences(linux: &Linux) -> Result<(), String> {
     std::fs::write(&path, json).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn recordings() -> Result<Vec<PathBuf>, String> {
+fn with_end(end: &str) -> Result<Vec<PathBuf>, String> {
     let mut folders = vec![crate::fixtures::fixtures_dir()];
     let mut paths = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -135,7 +156,7 @@ fn recordings() -> Result<Vec<PathBuf>, String> {
             }
         }
     }
-    paths.retain(|path| path.to_string_lossy().ends_with(".linux.json"));
+    paths.retain(|path| path.to_string_lossy().ends_with(end));
     paths.sort();
     Ok(paths)
 }

@@ -150,6 +150,8 @@ super::rules! {
         EACCES "write access at off {off} with size {size} beyond the member of nf_conn ended at {end}";
         EACCES "write access at off {off} with size {size} beyond the member of tcp_sock ended at {end}";
         EACCES "no write support to tcp_sock at off {off}";
+        EACCES "only access to bpf_dummy_ops_state is supported";
+        EACCES "write access at off {off} with size {size}";
     }
     "only programs with a licence that is compatible with the GPL look into the kernel's structures",
     "declare the licence that the program has, such as \"GPL\" or \"Dual MIT/GPL\", in the section `license`" => {
