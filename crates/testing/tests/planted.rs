@@ -11,7 +11,7 @@ use bpfsim_testing::verdicts::{Dice, Flat, random};
 use bpfsim_verifier::planted::{BUGS, plant};
 
 /// Programs before a bug counts as not found.
-const PROGRAMS: usize = 2_600;
+const PROGRAMS: usize = 8_000;
 /// All of it takes a fraction of this.
 const PATIENCE: Duration = Duration::from_secs(600);
 

@@ -8,8 +8,10 @@
 use std::fmt::Write;
 
 use bpfsim_abi::ProgType;
+use bpfsim_isa::Insn;
 use bpfsim_testing::linux::{Linux, skip_loudly};
 use bpfsim_testing::verdicts::ask::{Answer, LinuxWithMaps, Sim};
+use bpfsim_testing::verdicts::world::KFUNCS;
 use bpfsim_testing::verdicts::{Dice, Flat, Program, random, shrink::shrink};
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +108,41 @@ fn as_the_running_kernel() {
         }
     }
     assert_eq!(wrong, 0, "of {count} programs:\n{text}");
+}
+
+/// It names a function that no way reaches, and throws: Linux loses the function's place (seed 11,960).
+#[test]
+fn a_throw_past_a_function_that_is_gone() {
+    let throw = KFUNCS
+        .iter()
+        .position(|kfunc| *kfunc == "bpf_throw")
+        .unwrap();
+    let insns = [
+        Insn::new(0x85, 0, 0, 0, 7),
+        Insn::new(0x35, 0, 0, 2, 1),
+        Insn::new(0xb7, 1, 0, 0, 0),
+        Insn::new(0x85, 0, 2, 0, throw as i32),
+        Insn::new(0x18, 2, 4, 0, 2),
+        Insn::new(0, 0, 0, 0, 0),
+        Insn::new(0x95, 0, 0, 0, 0),
+        Insn::new(0x95, 0, 0, 0, 0),
+    ];
+    let flat = Flat {
+        prog_type: ProgType::SchedCls,
+        flags: 0,
+        insns: insns.to_vec(),
+        starts: vec![0, 7],
+        globals: 1,
+        gpl: true,
+        typed: true,
+    };
+    let said = Sim::new(2).unwrap().ask(&flat, 4);
+    let ours = (said.errno.as_str(), said.line.as_str(), said.insns);
+    assert_eq!(ours, ("EFAULT", "No program to jit", 6));
+    let linux = Linux::or_skip("a_throw_past_a_function_that_is_gone");
+    if let Some(linux) = linux.filter(|linux| linux.is_series("6.18")) {
+        assert!(LinuxWithMaps::new(linux).unwrap().ask(&flat, 4).same(&said));
+    }
 }
 
 fn record(linux: &LinuxWithMaps) {

@@ -49,12 +49,12 @@ impl Explored {
     pub fn get_mut(&mut self, id: StateId) -> &mut State {
         &mut self.arena[id as usize].state
     }
+    /// Forgets the states of one function that is verified by itself. Linux goes on counting from
+    /// where it was.
     pub fn clear(&mut self) {
         self.arena.clear();
         self.vacant.clear();
         self.buckets.iter_mut().for_each(Vec::clear);
-        self.listed = 0;
-        self.evicted = 0;
     }
     fn insert(&mut self, state: State) -> StateId {
         let node = Node {

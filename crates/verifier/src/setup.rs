@@ -775,10 +775,14 @@ impl Verifier<'_> {
         let starts: Vec<usize> = (starts.filter(|s| self.aux[*s].seen))
             .map(|s| self.without_dead(s))
             .collect();
+        // A function for exceptions comes behind all others, where there is none; what was the end is
+        // then behind it.
+        let throws = (0..self.insns.len()).any(|i| self.aux[i].seen && self.is_throw(i));
+        let alone = starts.is_empty() && !(throws && self.exception_cb == 0);
         for i in 0..self.insns.len() {
             let insn = self.insns[i];
             let address = insn.is_ld_imm64() && insn.src() == BPF_PSEUDO_FUNC;
-            if starts.is_empty() || !address || !self.aux[i].seen {
+            if alone || !address || !self.aux[i].seen {
                 continue;
             }
             let to = (i as i64 + 1 + i64::from(insn.imm)).max(0) as usize;

@@ -60,7 +60,7 @@ impl Row {
 /// Whether a line of a log is about the verifier and not about the program.
 fn counted(line: &str) -> bool {
     const COUNTS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
-    line.is_empty() || COUNTS.iter().any(|c| line.starts_with(c))
+    line.is_empty() || line.starts_with("; ") || COUNTS.iter().any(|c| line.starts_with(c))
 }
 
 #[derive(Default)]
