@@ -309,6 +309,23 @@ fn sockets_are_looked_up_by_all_programs() -> Result<()> {
 }
 
 #[test]
+fn netfilter_runs_by_priority_until_one_drops() -> Result<()> {
+    let mut b = Bench::new()?;
+    b.bpf.program_mut("guard1")?.attach_netfilter(2, 1, 10)?;
+    let mut second = b.bpf.program_mut("guard2")?;
+    ensure_eq!(errno(second.attach_netfilter(2, 1, 10)), Some(Errno::EBUSY));
+    second.attach_netfilter(2, 1, -10)?;
+    let hook = Hook::Netfilter { family: 2, hook: 1 };
+    let (fired, ran) = b.fire(&hook, packet())?;
+    ensure_eq!((fired.result, ran, b.saw(30)?), (0, vec![30], 50));
+    b.answer(30, 1)?;
+    b.answer(29, 1)?;
+    let (fired, ran) = b.fire(&hook, packet())?;
+    ensure_eq!((fired.result, ran, b.saw(29)?), (1, vec![30, 29], 0x102));
+    Ok(())
+}
+
+#[test]
 fn the_kernel_calls_members_of_structs() -> Result<()> {
     let mut b = Bench::new()?;
     let greedy = b.bpf.map("greedy")?;

@@ -11,6 +11,8 @@ mod object;
 mod string;
 mod task_iter;
 
+pub(crate) use misc::show_packet;
+
 use crate::helper::{Args, Body, cgroup_kfuncs, file_kfuncs, ret};
 use crate::state::State;
 use bpfsim_abi::Errno;

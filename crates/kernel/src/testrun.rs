@@ -3,6 +3,7 @@
 //! Types that Linux has no test run for take what their hook would give: the bytes of the structure
 //! that programs see, a packet, a socket, arguments.
 
+use crate::hook::netfilter;
 use crate::ids::{Cpu, ProgId, SockId};
 use crate::kernel::Kernel;
 use crate::packet::{CTX_WINDOW, ETH_HLEN, FieldsCtx, Packet, RedirectKind};
@@ -39,7 +40,7 @@ const SKB_HEADROOM: usize = 64;
 const SHARED_INFO: usize = 320;
 /// What `bpf_skb_change_head` and its like may take in front, and `bpf_skb_change_tail` behind:
 /// Linux makes the buffer larger then.
-const ROOM: u64 = 4096;
+pub(crate) const ROOM: u64 = 4096;
 
 const F_RUN_ON_CPU: u32 = 1;
 const F_LIVE_FRAMES: u32 = 2;
@@ -145,7 +146,13 @@ impl Kernel {
                 einval(more || !data.is_empty() || size)
             }
             TestRun::Tracing | TestRun::StructOps => einval(!plain),
-            TestRun::Netfilter | TestRun::No => Ok(()),
+            TestRun::Netfilter => {
+                einval(!plain)?;
+                let size = self.layouts.size_of("nf_hook_state") as usize;
+                check_tail(ctx, size)?;
+                Ok(netfilter::check(input, size)?)
+            }
+            TestRun::No => Ok(()),
         }
     }
 
@@ -263,6 +270,7 @@ impl Kernel {
                     TestRun::SkLookup => lookup_fields(&mut ctx, &input.ctx),
                     TestRun::FlowDissector => self.flow_ctx(&mut ctx, input)?,
                     TestRun::Xdp => self.xdp_ctx(&mut ctx, input)?,
+                    TestRun::Netfilter => self.netfilter_ctx(&mut ctx, input)?,
                     _ => self.packet_ctx(&mut ctx, prog_type, input, cpu)?,
                 }
                 if let Some(sock) = input.sock {
@@ -775,7 +783,7 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// A buffer of at least `len` bytes.
-    fn take(&mut self, mem: &mut GuestMem, len: u64) -> Result<u64, MemError> {
+    pub fn take(&mut self, mem: &mut GuestMem, len: u64) -> Result<u64, MemError> {
         if let Some(i) = self.free.iter().rposition(|&(_, size)| size >= len) {
             return Ok(self.free.remove(i).0);
         }

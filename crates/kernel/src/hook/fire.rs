@@ -681,6 +681,7 @@ impl Kernel {
                 }
             }
             Hook::Sock(sock) => input.sock = Some(sock),
+            Hook::Netfilter { family, hook } => input.ctx = vec![hook, family],
             _ => {}
         }
         let (r1, mut ctx) = self.make_ctx(hooked.prog, &input, cpu)?;

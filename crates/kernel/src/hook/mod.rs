@@ -6,11 +6,13 @@
 //!
 //! - `attach`: which programs attach where, and what is refused;
 //! - `links`: the links of a simulation and their order at each hook;
+//! - `netfilter`: the context of netfilter's programs;
 //! - `fire`: one hook that happens: its programs one after another, and what comes of it.
 
 mod attach;
 mod fire;
 mod links;
+pub(crate) mod netfilter;
 
 pub use attach::{AttachError, AttachOpts, Relative, flags};
 pub(crate) use fire::{Fire, Interrupt};

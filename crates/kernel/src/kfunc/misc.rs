@@ -3,11 +3,11 @@
 use super::{Kfunc, row};
 use crate::helper::memory::{Space, read_string};
 use crate::helper::{Arg, Args, ret};
-use crate::packet::CTX_WINDOW;
+use crate::packet::{CTX_WINDOW, Packet};
 use crate::state::State;
 use crate::types::member_of;
 use bpfsim_abi::Errno;
-use bpfsim_btf::Kind;
+use bpfsim_btf::{Btf, Kind};
 use bpfsim_vm::{Flow, GuestMem};
 
 pub(super) const KFUNCS: &[Kfunc] = &[
@@ -57,6 +57,13 @@ fn cast_to_kern_ctx(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
         st.cur.kern_ctx = made.unwrap_or(0);
     }
     let at = st.cur.kern_ctx;
+    show_packet(&btf, mem, at, &packet, xdp);
+    Ok(Flow::Done(at))
+}
+
+/// Has a `struct sk_buff` or a `struct xdp_buff` show a packet.
+pub(crate) fn show_packet(btf: &Btf, mem: &mut GuestMem, at: u64, packet: &Packet, xdp: bool) {
+    let name = if xdp { "xdp_buff" } else { "sk_buff" };
     let skb: [(&str, u32, u64); 7] = [
         ("len", 4, packet.len()),
         ("head", 8, packet.head),
@@ -78,13 +85,12 @@ fn cast_to_kern_ctx(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
         ("frame_sz", 4, packet.tail - packet.head),
     ];
     for (field, len, value) in if xdp { &buff[..] } else { &skb[..] } {
-        if let Some(to) = member_of(&btf, name, field)
+        if let Some(to) = member_of(btf, name, field)
             && let Some(bytes) = mem.slice_mut(at + to as u64, *len as u64)
         {
             bytes.copy_from_slice(&value.to_le_bytes()[..*len as usize]);
         }
     }
-    Ok(Flow::Done(at))
 }
 
 /// `bpf_send_signal_task(task, sig, type, value)`
