@@ -1,8 +1,8 @@
 //! What detectors find in small programs, and that they find nothing else.
 
 use bpfsim::{
-    Config, Cpu, Detectors, Ebpf, Error, FailureKind, ProgramInput, Report, Seed, Sim, Warning,
-    millis,
+    Config, Cpu, Detectors, Ebpf, EbpfLoader, Error, FailureKind, ProgramInput, Report, Seed, Sim,
+    Warning, ensure_eq, millis,
 };
 use std::collections::BTreeSet;
 
@@ -151,5 +151,164 @@ fn an_evicted_timer_never_ran() {
     assert!(
         found[0].other.as_ref().is_some_and(|o| o.place.is_some()),
         "who armed it"
+    );
+}
+
+const DETECTED: &[u8] = include_bytes!("../../../fixtures/detected.bpf.o");
+
+/// A program of the fixture that Linux refuses, run in one order: how that fails.
+fn refused(seed: u64, config: Config, scene: Scene) -> Option<bpfsim::Failure> {
+    let sim = Sim::with(config, Seed(seed)).unwrap();
+    let loader = EbpfLoader::new().unverified();
+    let mut bpf = loader.load(&sim, DETECTED).unwrap();
+    match scene(&sim, &mut bpf).and_then(|()| sim.finish()) {
+        Ok(()) => None,
+        Err(Error::Failure(f)) => Some(f),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn run_one(name: &'static str) -> impl Fn(&Sim, &mut Ebpf) -> bpfsim::Result<()> {
+    move |_, bpf| {
+        let out = bpf.program_mut(name)?.test_run(ProgramInput::empty())?;
+        ensure_eq!(out.return_value, 0);
+        Ok(())
+    }
+}
+
+#[test]
+fn two_callbacks_that_lock_both_ways_wait_for_each_other() {
+    let both: Scene = |sim, bpf| {
+        sim.spawn_on(Cpu(0), bpf.program("arm_ab")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(1), bpf.program("arm_ba")?, ProgramInput::empty())?;
+        sim.run_for(millis(1))
+    };
+    let one: Scene = |sim, bpf| {
+        sim.spawn_on(Cpu(0), bpf.program("arm_ab")?, ProgramInput::empty())?;
+        sim.run_for(millis(1))
+    };
+    let failures = |scene| (1..200).filter_map(move |seed| refused(seed, Config::default(), scene));
+    assert_eq!(failures(one).count(), 0);
+    let f = failures(both).next().expect("a circle of waits");
+    let FailureKind::Deadlock(blocked) = &f.kind else {
+        panic!("{f}");
+    };
+    let told: BTreeSet<(String, String)> = blocked
+        .iter()
+        .map(|b| (line(b.place.as_ref()), line(b.taken.as_ref())))
+        .collect();
+    let (first, second) = ("bpf_spin_lock(&a->lock);", "bpf_spin_lock(&b->lock);");
+    assert_eq!(
+        told,
+        [(second.to_string(), first.to_string())].into(),
+        "{f}"
+    );
+    assert_eq!(blocked.len(), 2);
+    let cpus: BTreeSet<Cpu> = blocked.iter().map(|b| b.waiting.cpu).collect();
+    assert_eq!(cpus.len(), 2);
+}
+
+#[test]
+fn what_is_left_at_exit_is_named_with_where_it_was_taken() {
+    for (name, what, taken) in [
+        ("leave_lock", "bpf_spin_lock", "bpf_spin_lock(&a->lock);"),
+        (
+            "leave_sample",
+            "bpf_ringbuf_reserve",
+            "return !bpf_ringbuf_reserve(&ring, 8, 0);",
+        ),
+    ] {
+        let sim = Sim::new().unwrap();
+        let loader = EbpfLoader::new().unverified();
+        let mut bpf = loader.load(&sim, DETECTED).unwrap();
+        let Err(Error::Failure(f)) = run_one(name)(&sim, &mut bpf) else {
+            panic!("{name} leaves something");
+        };
+        assert_eq!(f.kind.name(), "left-over", "{f}");
+        assert!(f.to_string().contains(what), "{f}");
+        let other = f.other.as_ref().and_then(|o| o.place.as_ref());
+        if name == "leave_sample" {
+            assert_eq!(line(other), taken, "{f}");
+        }
+    }
+}
+
+#[test]
+fn a_callback_of_a_task_that_is_stopped_never_ran() {
+    let never: Scene = |sim, bpf| {
+        let task = sim.task("reporter").on(Cpu(1)).stopped()?;
+        bpf.set_global("reporter", &(task.pid(sim) as i32))?;
+        run_one("for_another")(sim, bpf)
+    };
+    let f = refused(0, Config::default(), never).expect("it was armed, and did not run");
+    let FailureKind::NeverRan { kind, dropped, .. } = &f.kind else {
+        panic!("{f}");
+    };
+    assert_eq!((kind.name(), *dropped), ("task_work", false));
+    let armed = f.other.as_ref().and_then(|o| o.place.as_ref());
+    assert!(line(armed).contains("bpf_task_work_schedule_resume"), "{f}");
+    // One that runs does.
+    let runs: Scene = |sim, bpf| {
+        let task = sim.task("reporter").on(Cpu(1)).user()?;
+        bpf.set_global("reporter", &(task.pid(sim) as i32))?;
+        run_one("for_another")(sim, bpf)
+    };
+    assert_eq!(refused(0, Config::default(), runs), None);
+}
+
+#[test]
+fn tail_calls_exceptions_and_fuel_in_checked_mode() {
+    let fuel = || Config {
+        fuel: 10_000,
+        ..Config::default()
+    };
+    for seed in [0, 1] {
+        let f = refused(seed, fuel(), |sim, bpf| run_one("chain")(sim, bpf)).expect("a fault");
+        assert_eq!(f.kind.name(), "out-of-bounds", "{f}");
+        assert_eq!(
+            f.place.as_ref().map(|p| p.function.as_str()),
+            Some("beyond"),
+            "{f}"
+        );
+        let f = refused(seed, fuel(), |sim, bpf| run_one("for_ever")(sim, bpf)).expect("no end");
+        assert_eq!(f.kind.name(), "fuel", "{f}");
+        assert_eq!(line(f.place.as_deref()), "while (!zero)", "{f}");
+        let thrown: Scene = |_, bpf| {
+            for _ in 0..3 {
+                let mut program = bpf.program_mut("throw_out")?;
+                let out = program.test_run(ProgramInput::empty())?;
+                ensure_eq!(out.return_value, 7);
+            }
+            ensure_eq!(bpf.global::<u64>("caught")?, 3);
+            Ok(())
+        };
+        assert_eq!(refused(seed, fuel(), thrown), None);
+    }
+}
+
+#[test]
+fn stores_of_user_space_race_too() {
+    let scene: Scene = |sim, bpf| {
+        let (map, key) = (bpf.map("counters")?, 0u32.to_le_bytes());
+        sim.spawn_on(Cpu(0), bpf.program("inc")?, ProgramInput::empty())?;
+        sim.spawn_user(Cpu(1), async move |user| {
+            // The count, and the piece before the timer: two stores.
+            let _ = user.update(&map, &key, &[1; 24], 0).await;
+            Ok(())
+        })?;
+        sim.run_until_idle()
+    };
+    let found = warnings(COUNTER, scene);
+    assert!(
+        found.contains(&format!("data-race: `{LOAD}`, `nowhere`")),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&format!("data-race: `nowhere`, `{STORE}`")),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&format!("lost-update: `{STORE}`, `nowhere`")),
+        "{found:?}"
     );
 }

@@ -2,7 +2,8 @@
 
 use crate::scenario::{Ended, Scenario};
 use crate::{Outcome, Stop, show};
-use bpfsim::{Config, Coverage, Record, Seed, Sim};
+use bpfsim::{Config, Coverage, EXHAUSTIVE_LIMIT, Record, Runner, Seed, Sim, Strategy};
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -15,6 +16,15 @@ pub struct Args {
     /// Random orders to take beside the usual one.
     #[arg(long, default_value_t = 0, value_name = "N")]
     random: u64,
+    /// A thousand orders with random priorities, for bugs of this depth.
+    #[arg(long, value_name = "DEPTH", conflicts_with = "random")]
+    pct: Option<u32>,
+    /// Every order with at most so many preemptions.
+    #[arg(long, value_name = "PREEMPTIONS", conflicts_with_all = ["random", "pct"])]
+    bounded: Option<u64>,
+    /// Every order, but for those that differ in nothing that matters.
+    #[arg(long, conflicts_with_all = ["random", "pct", "bounded"])]
+    exhaustive: bool,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -24,6 +34,15 @@ pub struct Args {
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
+}
+
+/// The strategy beside the usual order and random ones, and its most executions.
+fn strategy(args: &Args) -> Option<(Strategy, u64)> {
+    let pct = args.pct.map(|depth| (Strategy::Pct { depth }, 1_000));
+    let bounded = args.bounded;
+    let bounded = bounded.map(|preemptions| (Strategy::Bounded { preemptions }, EXHAUSTIVE_LIMIT));
+    let all = (Strategy::Exhaustive, EXHAUSTIVE_LIMIT);
+    pct.or(bounded).or(args.exhaustive.then_some(all))
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Stop> {
@@ -51,13 +70,39 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
             Ok((sim, _)) => sim,
             Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
             Err(Ended::Failed(message, sim, _)) => {
-                failed.get_or_insert((seed, message));
+                failed.get_or_insert((format!("seed {seed}"), message));
                 *sim
             }
         };
         sim.coverage(&mut coverage);
     }
 
+    let mut executions = args.random + 1;
+    if let Some((strategy, limit)) = strategy(args) {
+        let base = Config {
+            cpus: args.cpus,
+            ..Config::default()
+        };
+        let config = scenario.config(base).map_err(Stop::unusable)?;
+        let all = Mutex::new(std::mem::take(&mut coverage));
+        let test = |sim: &Sim| {
+            sim.record(Record {
+                counts: true,
+                ..Record::default()
+            });
+            let result = scenario.explore(sim, &object);
+            sim.coverage(&mut all.lock());
+            result
+        };
+        let runner = Runner::new().strategy(strategy).executions(limit).shrink(0);
+        let outcome = runner.config(config).explore(test, &mut |_| {});
+        executions += outcome.counts.executions;
+        coverage = all.into_inner();
+        if let (Some(found), None) = (&outcome.failure, &failed) {
+            let replay = outcome.replay().map(|r| r.to_string()).unwrap_or_default();
+            failed = Some((replay, found.failed.message.clone()));
+        }
+    }
     let folder = args.object.parent().unwrap_or(Path::new(""));
     // Names are relative to where the compiler ran: most often beside the object.
     let path = |file: &str| match Path::new(file).is_absolute() {
@@ -74,7 +119,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         let (lines, branches) = (coverage.lines(file), coverage.branches(file));
         if args.json {
             show::json(&serde_json::json!({
-                "event": "coverage", "file": path(file), "executions": args.random + 1,
+                "event": "coverage", "file": path(file), "executions": executions,
                 "lines": { "hit": lines.hit, "all": lines.all },
                 "branches": { "hit": branches.hit, "all": branches.all },
             }));
@@ -88,7 +133,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     Ok(match failed {
         None => Outcome::Fine,
         Some((seed, message)) => {
-            show::error(&format!("seed {seed}: {message}"));
+            show::error(&format!("{seed}: {message}"));
             Outcome::Failed
         }
     })

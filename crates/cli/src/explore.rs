@@ -10,7 +10,9 @@ use crate::{Outcome, Stop, show};
 use bpfsim::explore::Found;
 use bpfsim::{Chances, Config, Progress, Runner, Sim, Strategy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -155,9 +157,16 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         return fuzz::run(args, &runner, object, path, &bytes);
     }
     let bar = bar(args.json);
-    let outcome = runner.explore(|sim| scenario.explore(sim, &bytes), &mut |progress| {
-        step(&bar, progress)
-    });
+    let warnings = Mutex::new(BTreeSet::new());
+    let test = |sim: &Sim| {
+        let result = scenario.explore(sim, &bytes);
+        let found = sim.warnings();
+        if result.is_ok() && !found.is_empty() {
+            warnings.lock().extend(found.iter().map(show::warning));
+        }
+        result
+    };
+    let outcome = runner.explore(test, &mut |progress| step(&bar, progress));
     bar.finish_and_clear();
     if let Some(found) = outcome
         .failure
@@ -166,11 +175,15 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     {
         return Err(Stop::unusable(&found.failed));
     }
-    if let (true, Some(order)) = (args.files.wanted(), outcome.replay()) {
+    let mut warnings = warnings.into_inner();
+    if let Some(order) = outcome.replay() {
         let sim = Sim::with_chooser(order.config.clone(), order.chooser());
         let sim = sim.map_err(Stop::unusable)?;
         sim.record(args.files.record());
+        // Of orders that pass, those beside a failure depend on the threads.
+        warnings.clear();
         if let Err(Ended::Failed(message, sim, _)) = scenario.run_on(sim, &bytes) {
+            warnings.extend(sim.warnings().iter().map(show::warning));
             let name = object.file_name().unwrap_or_default().to_string_lossy();
             let title = format!("{name}, the smallest failing order");
             args.files.write(&sim.timeline(&title, Some(&message)))?;
@@ -185,9 +198,12 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         )
     };
     if args.json {
-        show::json(&result(&outcome, args.shard, &command));
+        let mut told = result(&outcome, args.shard, &command);
+        told["warnings"] = json!(warnings);
+        show::json(&told);
     } else {
         text(&outcome, &command);
+        show::warnings(warnings);
     }
     Ok(match &outcome.failure {
         Some(_) => Outcome::Failed,

@@ -259,6 +259,11 @@ impl Report<'_> {
         for map in &self.after {
             show::json(&self.map_json(map, "after"));
         }
+        for found in self.sim.warnings() {
+            show::json(&json!({
+                "event": "warning", "kind": found.kind.name(), "text": show::warning(&found),
+            }));
+        }
         let failure = self
             .failure
             .as_ref()
@@ -336,6 +341,7 @@ impl Report<'_> {
             }
         }
         self.maps_text("maps after", &self.after);
+        show::warnings(self.sim.warnings().iter().map(show::warning));
         show::heading("result");
         for event in trace.events() {
             if let What::ProgramEnd { name, return_value } = &event.what {

@@ -225,3 +225,25 @@ fn coloured(color: ColorChoice, terminal: bool) -> bool {
         ColorChoice::Never => false,
     }
 }
+
+/// What a detector found, the same in all orders: kind, place and the other place.
+pub fn warning(found: &bpfsim::Warning) -> String {
+    let place = |place: Option<&bpfsim::Place>| match place {
+        Some(place) => format!("in {place}"),
+        None => "by user space".to_string(),
+    };
+    let mut text = format!("{} {}", found.kind.name(), place(found.place.as_deref()));
+    if let Some(other) = &found.other {
+        text += &format!(", and {}", place(other.place.as_ref()));
+    }
+    text
+}
+
+/// The warnings, under a heading if there are any.
+pub fn warnings(found: impl IntoIterator<Item = String>) {
+    let mut found = found.into_iter().peekable();
+    if found.peek().is_some() {
+        heading("warnings");
+    }
+    found.for_each(|text| line(&format!("  {text}")));
+}

@@ -8,12 +8,17 @@ const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Runs it on an object of the zoo; gives the tracefile and what was printed.
 fn cov(name: &str, random: u32) -> (String, String) {
+    cov_by(name, &["--random", &random.to_string()])
+}
+
+fn cov_by(name: &str, how: &[&str]) -> (String, String) {
     let to = tempfile::NamedTempFile::new().unwrap();
     let out = Command::new(env!("CARGO_BIN_EXE_bpfsim"))
         .current_dir(DIR)
         .args(["cov", &format!("fixtures/zoo/fixed/{name}.bpf.o"), "--json"])
         .args(["--scenario", &format!("fixtures/zoo/{name}.scenario.toml")])
-        .args(["--random", &random.to_string(), "--lcov"])
+        .args(how)
+        .arg("--lcov")
         .arg(to.path())
         .output()
         .unwrap();
@@ -103,4 +108,20 @@ fn genhtml_takes_it() {
         String::from_utf8_lossy(&made.stderr)
     );
     assert!(dir.path().join("html/index.html").exists());
+}
+
+#[test]
+fn every_strategy_counts_what_its_orders_ran() {
+    let name = "lookup_delete";
+    let line = "if (bpf_map_lookup_elem(&sessions, &id))";
+    for how in [&["--exhaustive"][..], &["--bounded", "1"], &["--pct", "2"]] {
+        let (lcov, printed) = cov_by(name, how);
+        let told: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+        let executions = told["executions"].as_u64().unwrap();
+        assert!(executions > 2, "{how:?}: {printed}");
+        // Some executions are made twice.
+        assert!(lines(name, &lcov)[line] >= executions, "{how:?}");
+        // What the usual order does not run.
+        assert!(lines(name, &lcov)["__u32 own = *id;"] > 0, "{how:?}");
+    }
 }

@@ -126,3 +126,31 @@ fn one_thread_or_four_the_same_traces() {
     }
     println!("{all} executions three times, {traces} traces");
 }
+
+#[test]
+fn warnings_are_printed() {
+    let bpfsim = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bpfsim"));
+        let object = format!("{ZOO}/racy_refcount.bpf.o");
+        let scenario = format!("{ZOO}/racy_refcount.scenario.toml");
+        command.args([args[0], &object, "--scenario", &scenario]);
+        let out = command.args(&args[1..]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let text = bpfsim(&["explore"]);
+    let (_, warnings) = text.split_once("warnings").expect("a heading");
+    assert!(
+        warnings.contains("lost-update in ") && warnings.contains("data-race in "),
+        "{text}"
+    );
+    let told: serde_json::Value = serde_json::from_str(&bpfsim(&["explore", "--json"])).unwrap();
+    let order = told["failure"]["replay"].as_str().unwrap();
+    assert!(told["warnings"].as_array().unwrap().len() >= 2);
+    let run = bpfsim(&["run", "--replay", order]);
+    let (_, warnings) = run.split_once("warnings").expect("a heading");
+    assert!(
+        warnings.contains("lost-update in ") && warnings.contains("racy_refcount.bpf.c:"),
+        "{run}"
+    );
+    assert!(bpfsim(&["run", "--json", "--replay", order]).contains(r#""event":"warning""#));
+}

@@ -174,7 +174,7 @@ pub(crate) fn proto(id: u32) -> Option<&'static Proto> {
 
 /// What a helper does with the memory that an argument points to: how many bytes, and whether it
 /// writes them.
-fn touches(st: &State, proto: &Proto, args: &[u64; 5], n: usize) -> Option<(u64, bool)> {
+pub(crate) fn touches(st: &State, proto: &Proto, args: &[u64; 5], n: usize) -> Option<(u64, bool)> {
     let arg: &ArgType = &proto.args[n];
     let map = || {
         let at = proto
@@ -209,6 +209,7 @@ pub(crate) fn before(
     call: Call,
     args: &[u64; 5],
 ) -> Result<(), FaultKind> {
+    st.watch_reached(mem, call, args);
     let mut check = |st: &mut State, n: usize, (len, write): (u64, bool)| {
         if mem.check_arg(n as u8 + 1, args[n], len, write)? {
             let kind = FailureKind::UnwrittenArgument { arg: n as u8 + 1 };

@@ -177,6 +177,10 @@ impl Kernel {
         }
         self.mem.set_site(self.st.cur.id.0, cpu.0);
         if matches!(run.what, Running::Syscall) {
+            if let Next::Access(access) = run.next {
+                // A piece of a value on its way into an element.
+                self.st.watch_access(&self.mem.site(), access, false);
+            }
             match self.syscall_step(cpu, run) {
                 Some(run) => self.put_back(cpu, index, run)?,
                 None => self.free_runs.push(index),

@@ -53,6 +53,7 @@ mod prepare;
 mod printk;
 mod prog;
 mod race;
+mod reach;
 mod record;
 mod refs;
 mod run;

@@ -3,17 +3,20 @@
 //!
 //! Noted only while a chooser wants to know ([`Chooser::records`](crate::Chooser::records)).
 //! What a call touches stands in one table, [`CALLS`]; a call that has no row there touches its
-//! map, if its first argument is one, and otherwise everything.
+//! map, if its first argument is one, and otherwise everything. To that comes what it reaches through
+//! pointers (`reach`).
 
 use crate::choose::Next;
 use crate::ids::Cpu;
 use crate::kernel::Kernel;
 use crate::kfunc;
+use crate::reach;
 use crate::run::Run;
 use crate::state::{CpuState, State};
 use crate::syscall::SysOp;
+use crate::view::is_visible;
 use bpfsim_abi::Func;
-use bpfsim_vm::{Access, AccessKind, Call};
+use bpfsim_vm::{Access, AccessKind, Call, GuestMem};
 
 /// Something shared that a step touched.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -115,7 +118,10 @@ impl State {
     }
 
     /// Notes what a call is about to touch.
-    pub(crate) fn touch_call(&mut self, call: Call, args: [u64; 5]) {
+    pub(crate) fn touch_call(&mut self, mem: &GuestMem, call: Call, args: [u64; 5]) {
+        for (addr, size, kind) in reach::ranges(self, Some(mem), call, &args) {
+            self.touch_memory(addr, size, kind);
+        }
         let effect = match call {
             Call::Helper(id) => CALLS.iter().find(|(f, _)| *f as u32 == id).map(|r| &r.1),
             Call::Kfunc(index) => {
@@ -132,10 +138,12 @@ impl State {
                 self.touch_memory(args[*arg], *size, AccessKind::Rmw);
             }
             Some(Effect::Nothing) => {}
-            None if self.map_at(args[0]).is_some() => self.touch(Touch::Map {
+            None if is_visible(call) && self.map_at(args[0]).is_some() => self.touch(Touch::Map {
                 map: args[0],
                 write: true,
             }),
+            // It stops only for what it reaches, or for chance.
+            None if !is_visible(call) => {}
             None => self.touch(Touch::All),
         }
     }
@@ -148,7 +156,7 @@ impl Kernel {
             Next::Access(Access { addr, size, kind }) => {
                 self.st.touch_memory(addr, size.into(), kind);
             }
-            Next::Call { call, .. } => self.st.touch_call(call, args),
+            Next::Call { call, .. } => self.st.touch_call(&self.mem, call, args),
             Next::Start(_) | Next::Syscall { .. } => {}
         }
     }

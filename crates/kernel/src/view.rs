@@ -7,6 +7,7 @@ use crate::helper::{self, Args};
 use crate::inject::{self, Override};
 use crate::kfunc;
 use crate::map::Arena;
+use crate::reach;
 use crate::state::State;
 use bpfsim_vm::{Call, Flow, GuestMem, Host};
 
@@ -33,6 +34,14 @@ impl View<'_> {
         }
         let map = self.st.progs[self.st.cur.prog.at()].arena?;
         self.st.maps[map.at()].arena()
+    }
+}
+
+/// True when others can notice a call whatever its arguments are.
+pub(crate) fn is_visible(call: Call) -> bool {
+    match call {
+        Call::Helper(id) => helper::is_visible(id),
+        Call::Kfunc(index) => kfunc::is_visible(index),
     }
 }
 
@@ -69,12 +78,10 @@ impl Host for View<'_> {
         helper::resume(self.st, mem, r0)
     }
 
-    fn is_visible(&self, call: Call, _: &[u64; 5]) -> bool {
-        let own = match call {
-            Call::Helper(id) => helper::is_visible(id),
-            Call::Kfunc(index) => kfunc::is_visible(index),
-        };
-        own || self.st.chances_on && chance::concerns(call)
+    fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool {
+        is_visible(call)
+            || self.st.chances_on && chance::concerns(call)
+            || reach::is_shared(self.st, call, args)
     }
 
     fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64> {

@@ -2,7 +2,8 @@
 
 use super::{Change, Kind, Lane, Line, Source, Step, Timeline, text::time, value};
 use bpfsim_kernel::{
-    AsyncKind, BOOTED, CtxId, Did, Element, Event, Kernel, Level, MapSpec, Moment, ProgId, What,
+    AsyncKind, BOOTED, CtxId, Did, Element, Event, FailureKind, Kernel, Level, MapSpec, Moment,
+    Place, ProgId, What,
 };
 use bpfsim_vm::AccessKind;
 use std::collections::{BTreeMap, HashMap};
@@ -40,13 +41,14 @@ impl Timeline {
 /// Who executes where no program does.
 const USER: &str = "user space";
 
-/// An access, to be held against others.
+/// An access, or a call that may make one.
 struct Access {
     step: usize,
     ctx: CtxId,
-    from: u64,
-    to: u64,
-    kind: AccessKind,
+    /// Its instruction; none in user space.
+    insn: Option<u32>,
+    /// Its bytes; of a call they are not known.
+    range: Option<(u64, u64)>,
 }
 
 struct Build<'a> {
@@ -217,9 +219,8 @@ impl Build<'_> {
                 self.accesses.push(Access {
                     step: self.timeline.steps.len(),
                     ctx: m.ctx,
-                    from: *addr,
-                    to: addr.saturating_add(u64::from(*size)),
-                    kind: *kind,
+                    insn: m.insn.map(|(_, insn)| insn),
+                    range: Some((*addr, addr.saturating_add(u64::from(*size)))),
                 });
                 self.push(m.at, m.cpu.0, m.level, m.ctx, m.insn, kind_of, text);
             }
@@ -237,6 +238,12 @@ impl Build<'_> {
                 });
                 let of = of.unwrap_or_default();
                 let text = format!("{name}({of}) = {}", answer(*result));
+                self.accesses.push(Access {
+                    step: self.timeline.steps.len(),
+                    ctx: m.ctx,
+                    insn: m.insn.map(|(_, insn)| insn),
+                    range: None,
+                });
                 self.push(m.at, m.cpu.0, m.level, m.ctx, m.insn, Kind::Call, text);
             }
             Did::Changed { element, old, new } => self.changed(m, element, old, new),
@@ -288,27 +295,39 @@ impl Build<'_> {
         }
     }
 
-    /// Marks accesses that met: to the same bytes, by contexts that ran side by side, of which one
-    /// writes and not both are atomic. Each is paired with the last such one before it.
+    /// Marks the two accesses of each race and of each lost update that the detectors found: the
+    /// first such pair.
     fn races(&mut self) {
-        let mut spans: HashMap<CtxId, (usize, usize)> = HashMap::new();
-        for a in &self.accesses {
-            let span = spans.entry(a.ctx).or_insert((a.step, a.step));
-            span.1 = a.step;
-        }
-        let mut pairs = 0;
-        for (i, b) in self.accesses.iter().enumerate() {
-            let meets = |a: &&Access| {
-                let writes = a.kind != AccessKind::Read || b.kind != AccessKind::Read;
-                let atomic = a.kind == AccessKind::Rmw && b.kind == AccessKind::Rmw;
-                let (sa, sb) = (spans[&a.ctx], spans[&b.ctx]);
-                let together = sa.0 < sb.1 && sb.0 < sa.1;
-                a.ctx != b.ctx && a.from < b.to && b.from < a.to && writes && !atomic && together
+        let mut pairs: Vec<[usize; 2]> = Vec::new();
+        for found in self.kernel.warnings() {
+            let access = match &found.kind {
+                FailureKind::DataRace { access, .. } | FailureKind::LostUpdate(access) => *access,
+                _ => continue,
             };
-            if let Some(a) = self.accesses[..i].iter().rev().find(meets) {
-                pairs += 1;
-                self.timeline.steps[a.step].races.push(pairs);
-                self.timeline.steps[b.step].races.push(pairs);
+            let (Some((_, late)), Some(early)) = (found.who, &found.other) else {
+                continue;
+            };
+            let end = access.addr.saturating_add(access.size.into());
+            let is = |a: &&Access, ctx: CtxId, place: Option<&Place>| {
+                let there = a
+                    .range
+                    .is_none_or(|(from, to)| from < end && access.addr < to);
+                there && a.ctx == ctx && a.insn == place.map(|p| p.insn)
+            };
+            let of_late = |a: &&Access| is(a, late, found.place.as_deref());
+            let of_early = |a: &&Access| is(a, early.who.1, early.place.as_ref());
+            let mut pair = self.accesses.iter().enumerate().filter(|(_, b)| of_late(b));
+            let pair = pair.find_map(|(i, b)| {
+                let a = self.accesses[..i].iter().rev().find(of_early)?;
+                Some([a.step, b.step])
+            });
+            // A lost update is a race, too.
+            let Some(pair) = pair.filter(|pair| !pairs.contains(pair)) else {
+                continue;
+            };
+            pairs.push(pair);
+            for step in pair {
+                self.timeline.steps[step].races.push(pairs.len());
             }
         }
     }
