@@ -116,3 +116,31 @@ fn an_older_kernel_lacks_what_came_later() {
     assert_eq!(run(on(KernelVersion::V6_1), "either_way").unwrap(), 1);
     assert_eq!(run(on(KernelVersion::V6_2), "either_way").unwrap(), 2);
 }
+
+/// One line; `{:#}` explains it on the C lines, and the data is there too.
+#[test]
+fn refusals_are_explained() {
+    let error = Ebpf::load(&Sim::new().unwrap(), OBJECT).err().unwrap();
+    assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    let told = format!("{error:#}");
+    assert!(told.contains("verdicts.bpf.c:52"), "{told}");
+    assert!(told.contains("required: "), "{told}");
+    let explanation = error.explanation().unwrap();
+    assert_eq!(explanation.insn, Some(7));
+    assert_eq!(explanation.because[0].asm, "call bpf_map_lookup_elem");
+    assert_eq!(explanation.place.as_ref().unwrap().line, 52);
+}
+
+/// What there is to call is what the types that are given have.
+#[test]
+fn another_kernels_types() {
+    let types = include_bytes!("../../../fixtures/kernels/small-5.15.btf");
+    let types = std::sync::Arc::new(bpfsim_btf::Btf::parse(types).unwrap());
+    let on = || {
+        let loader = EbpfLoader::new().kernel(KernelVersion::V6_2);
+        loader.btf(types.clone())
+    };
+    // It has no bpf_rcu_read_lock, which 6.2 has.
+    assert_eq!(run(on(), "either_way").unwrap(), 1);
+    assert_eq!(run(EbpfLoader::new(), "either_way").unwrap(), 2);
+}

@@ -69,6 +69,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
         let sim = match scenario.run_on(sim, &object) {
             Ok((sim, _)) => sim,
             Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
+            Err(Ended::NotLoaded(error)) => return Err(Stop::not_loaded(&args.object, &error)),
             Err(Ended::Failed(message, sim, _)) => {
                 failed.get_or_insert((format!("seed {seed}"), message));
                 *sim

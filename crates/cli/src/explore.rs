@@ -8,7 +8,7 @@ use crate::run;
 use crate::scenario::{Ended, Scenario};
 use crate::{Outcome, Stop, show};
 use bpfsim::explore::Found;
-use bpfsim::{Chances, Config, Progress, Runner, Sim, Strategy};
+use bpfsim::{Chances, Config, Progress, Runner, Seed, Sim, Strategy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -134,6 +134,13 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     let mut config = scenario.config(base).map_err(Stop::unusable)?;
     if let Some(chances) = &args.chances {
         config.chances = chances.clone();
+    }
+    // What does not load does not in any order: it is said at once, and why.
+    let sim = Sim::with(config.clone(), Seed::USUAL).map_err(Stop::unusable)?;
+    match scenario.load(&sim, &bytes) {
+        Err(Ended::NotLoaded(error)) => return Err(Stop::not_loaded(object, &error)),
+        Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
+        Ok(_) | Err(Ended::Failed(..)) => {}
     }
     let (strategy, executions) = args.how.strategy(args.executions);
     let mut runner = Runner::new()

@@ -167,7 +167,7 @@ fn ran_on(ran: &Result<(Sim, Ebpf), Ended>) -> Option<&Sim> {
     match ran {
         Ok((sim, _)) => Some(sim),
         Err(Ended::Failed(_, sim, _)) => Some(sim),
-        Err(Ended::Wrong(_)) => None,
+        Err(Ended::Wrong(_) | Ended::NotLoaded(_)) => None,
     }
 }
 
@@ -201,6 +201,7 @@ fn scenario(args: &Args, path: &Path, object: &[u8], config: Config) -> Result<O
     let (sim, bpf, problem) = match ran {
         Ok((sim, bpf)) => (sim, bpf, None),
         Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
+        Err(Ended::NotLoaded(error)) => return Err(Stop::not_loaded(&args.object, &error)),
         Err(Ended::Failed(message, sim, bpf)) => (*sim, bpf, Some(message)),
     };
     let after = bpf.maps().map(|m| show::map(&m)).collect();

@@ -181,6 +181,8 @@ struct Row {
     message: String,
     /// What the kernel lacks.
     newer: Vec<Newer>,
+    /// What libbpf found missing where the program is refused.
+    missing: Option<String>,
     log: String,
     explanation: Option<Explanation>,
 }
@@ -204,6 +206,7 @@ fn verify(args: &Args, path: &Path, object: &Object, profile: &Profile) -> Vec<R
                 took: Duration::ZERO,
                 message: String::new(),
                 newer: Vec::new(),
+                missing: None,
                 log: String::new(),
                 explanation: None,
             };
@@ -255,7 +258,13 @@ impl Row {
                     self.message = format!("Linux {} lacks {}", profile.version, self.lacks());
                 }
             }
-            Verdict::Reject { errno, message, .. } => {
+            Verdict::Reject {
+                errno,
+                message,
+                insn,
+                ..
+            } => {
+                self.missing = insn.and_then(|at| resolved.missing(index, at));
                 self.says = Says::Reject;
                 (self.errno, self.message) = (Some(errno.0.into()), message);
                 self.newer = resolved.newer(index, profile, |_| true);
@@ -282,7 +291,9 @@ impl Row {
                     true => String::new(),
                     false => format!("; also lacks {}", self.lacks()),
                 };
-                format!("-{errno} {}{lacks}", self.message)
+                let missing = self.missing.as_ref();
+                let missing = missing.map_or_else(String::new, |m| format!(" ({m})"));
+                format!("-{errno} {}{missing}{lacks}", self.message)
             }
             (_, None) => self.message.clone(),
         }

@@ -21,6 +21,7 @@ fn stdout(args: &[&str]) -> String {
 }
 
 const OBJECT: &str = "fixtures/three_kinds.bpf.o";
+const SCENARIO: &str = "fixtures/zoo/lost_update.scenario.toml";
 
 #[test]
 fn for_people() {
@@ -61,6 +62,22 @@ fn exit_status_says_what_is_wrong() {
             &["run", "fixtures/verdicts.bpf.o"],
             1,
             "program `forgets_null`: -EACCES",
+        ),
+        // With the explanation.
+        (
+            &["run", "fixtures/verdicts.bpf.o", "--scenario", SCENARIO],
+            1,
+            "required: ",
+        ),
+        (
+            &["explore", "fixtures/verdicts.bpf.o", "--scenario", SCENARIO],
+            1,
+            "required: ",
+        ),
+        (
+            &["cov", "fixtures/verdicts.bpf.o", "--scenario", SCENARIO],
+            1,
+            "required: ",
         ),
     ] {
         let out = bpfsim(args);

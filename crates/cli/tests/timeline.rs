@@ -29,6 +29,7 @@ fn run(name: &str, seed: u64, record: Record) -> (Sim, Option<String>) {
         Ok((sim, _)) => (sim, None),
         Err(Ended::Failed(message, sim, _)) => (*sim, Some(message)),
         Err(Ended::Wrong(message)) => panic!("{message}"),
+        Err(Ended::NotLoaded(error)) => panic!("{error}"),
     }
 }
 

@@ -67,6 +67,48 @@ fn a_matrix_of_kernels() {
     ]));
 }
 
+/// Why each kernel does not take a program: of every kind of reason one.
+#[test]
+fn a_matrix_of_kernels_over_many_programs() {
+    insta::assert_snapshot!(said(&[
+        OBJECT,
+        "fixtures/three_kinds.bpf.o",
+        "fixtures/dynptrs.bpf.o",
+        "fixtures/arenas.bpf.o",
+        "fixtures/task_reads.bpf.o",
+        "fixtures/matrix/clang-22-v4/alu.bpf.o",
+        "fixtures/matrix/clang-22-v4/struct_ops.bpf.o",
+        "--kernel",
+        "5.15,6.1,6.6,6.12,6.18",
+    ]));
+}
+
+/// A kernel with types of its own: members elsewhere, functions that it lacks.
+#[test]
+fn a_kernels_own_types() {
+    insta::assert_snapshot!(said(&[
+        OBJECT,
+        "fixtures/matrix/clang-22-v3/core.bpf.o",
+        "--kernel",
+        "5.15,6.1",
+        "--btf",
+        "5.15=fixtures/kernels/small-5.15.btf",
+    ]));
+    let bad = ["--kernel", "5.15", "--btf", "5.15=fixtures/build.toml"];
+    let out = bpfsim(&[&[OBJECT], &bad[..]].concat());
+    assert_eq!(out.status.code(), Some(2));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("fixtures/build.toml: "), "{said}");
+}
+
+#[test]
+fn colours_are_for_terminals_unless_asked_for() {
+    let coloured = |args: &[&str]| bpfsim(args).stdout.contains(&0x1b);
+    assert!(!coloured(&[OBJECT]));
+    assert!(coloured(&[OBJECT, "--color", "always"]));
+    assert!(!coloured(&[OBJECT, "--color", "never"]));
+}
+
 #[test]
 fn exit_status_says_what_is_wrong() {
     let status = |args: &[&str]| bpfsim(args).status.code();

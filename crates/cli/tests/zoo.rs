@@ -67,6 +67,7 @@ impl Animal {
         match self.scenario.run(object, config, Seed(seed)) {
             Ok(_) => None,
             Err(Ended::Wrong(message)) => panic!("{message}"),
+            Err(Ended::NotLoaded(error)) => panic!("{error}"),
             Err(Ended::Failed(message, ..)) => Some(("expectation", message)),
         }
     }

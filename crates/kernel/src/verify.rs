@@ -6,10 +6,12 @@ use crate::map::{MapBtf, MapSpec, has_types, value_fields};
 use crate::since::{self, Newer};
 use bpfsim_abi::sections::{AttachTarget, SecFlags};
 use bpfsim_abi::{AttachType, Func, KernelVersion, MapType, ProgType};
+use bpfsim_btf::core::POISON_CALL;
 use bpfsim_btf::{Btf, BtfError, Kind, Type};
 use bpfsim_isa::{Insn, uapi::*};
 use bpfsim_loader::{
-    CoreReport, Extern, ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object, Program,
+    CoreReport, Extern, ExternKind, ExternValue, Kconfig, MapDef, MapKind, Object,
+    POISON_CALL_KFUNC_BASE, POISON_LDIMM64_MAP_BASE, Program,
 };
 use bpfsim_verifier::{
     AttachTo, Env, Explanation, FuncInfo, Keep, LineInfo, MapDesc, Observed, Options, Outcome,
@@ -158,9 +160,37 @@ impl Resolved {
         index: usize,
         profile: &Profile,
     ) -> Result<Option<Explanation>, LoadError> {
-        self.with_verifier(index, profile, |prog, env| {
+        let explanation = self.with_verifier(index, profile, |prog, env| {
             bpfsim_verifier::explain(prog, env, &Options::default())
-        })
+        })?;
+        Ok(explanation.map(|mut explanation| {
+            let missing = explanation.insn.and_then(|at| self.missing(index, at));
+            explanation.found.extend(missing);
+            explanation
+        }))
+    }
+
+    /// What the kernel lacks for an instruction that libbpf therefore made a call of no helper.
+    pub fn missing(&self, index: usize, insn: usize) -> Option<String> {
+        let program = &self.object.programs[index];
+        let slot = program.insns.get(insn)?;
+        if slot.code != BPF_JMP | BPF_CALL || slot.src() != 0 {
+            return None;
+        }
+        if slot.imm == POISON_CALL {
+            let relo = program.core_relos.iter().find(|r| r.insn == insn)?;
+            let btf = self.object.btf.as_deref()?;
+            let name = btf.name_of(relo.record.type_id);
+            return Some(format!(
+                "the kernel's types do not have what is asked of `{name}`"
+            ));
+        }
+        let nth = |base: i32| usize::try_from(slot.imm.checked_sub(base)?).ok();
+        if let Some(ext) = nth(POISON_CALL_KFUNC_BASE).and_then(|i| self.object.externs.get(i)) {
+            return Some(format!("the kernel has no `{}`", ext.essential_name()));
+        }
+        let map = nth(POISON_LDIMM64_MAP_BASE).and_then(|i| self.object.maps.get(i))?;
+        Some(format!("map `{}` is not made", map.name))
     }
 
     /// The same, and what the verifier knew at each instruction or where ways meet.

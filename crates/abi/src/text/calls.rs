@@ -10,6 +10,12 @@ super::rules! {
         ENOTSUPP "func {helper}#{id} not supported for program type {type}";
         EINVAL "BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!";
     }
+    "what a program reaches is there: members that CO-RE relocations name, weak kfuncs, maps that are made",
+    "ask first: bpf_core_field_exists, bpf_core_type_exists or bpf_ksym_exists around it, so that no way leads here where it is missing" => {
+        case "invalid func unknown#195896080";
+        case "invalid func unknown#2001{map}";
+        case "invalid func unknown#2002{kfunc}";
+    }
     "helpers and kfuncs that are restricted to the GPL are called by programs with a licence that is compatible with it",
     "declare the licence that the program has, such as \"GPL\" or \"Dual MIT/GPL\", in the section `license`; else do without the call" => {
         EINVAL "cannot call GPL-restricted function from non-GPL compatible program";

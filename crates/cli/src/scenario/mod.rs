@@ -48,6 +48,8 @@ struct FileConfig {
 pub enum Ended {
     /// The scenario itself is wrong.
     Wrong(String),
+    /// The object does not load.
+    NotLoaded(bpfsim::Error),
     /// An expectation did not hold, or the simulation failed: as it was then.
     Failed(String, Box<Sim>, Ebpf),
 }
@@ -162,11 +164,15 @@ impl Scenario {
             object: None,
             message,
         };
-        let run = || {
-            let mut bpf = self.load(sim, object)?;
-            self.steps(sim, &mut bpf)
+        let not_loaded = |ended| {
+            let message = match ended {
+                Ended::NotLoaded(error) => error.to_string(),
+                Ended::Wrong(message) | Ended::Failed(message, ..) => message,
+            };
+            failed("scenario", None, message)
         };
-        run().map_err(|problem| {
+        let mut bpf = self.load(sim, object).map_err(not_loaded)?;
+        self.steps(sim, &mut bpf).map_err(|problem| {
             let message = self.message(&problem);
             let line = line_of(&self.text, problem.span.start);
             let place = Some(format!("{}:{line}", self.name));
@@ -180,8 +186,7 @@ impl Scenario {
 
     /// Runs the scenario on an object and a machine.
     pub fn run_on(&self, sim: Sim, object: &[u8]) -> Result<(Sim, Ebpf), Ended> {
-        let loaded = self.load(&sim, object);
-        let mut bpf = loaded.map_err(|p| Ended::Wrong(self.message(&p)))?;
+        let mut bpf = self.load(&sim, object)?;
         match self.steps(&sim, &mut bpf) {
             Ok(()) => Ok((sim, bpf)),
             Err(problem) if problem.wrong => Err(Ended::Wrong(self.message(&problem))),
@@ -190,7 +195,7 @@ impl Scenario {
     }
 
     /// Loads the object, with constants as steps set them.
-    fn load(&self, sim: &Sim, object: &[u8]) -> Result<Ebpf, Problem> {
+    pub fn load(&self, sim: &Sim, object: &[u8]) -> Result<Ebpf, Ended> {
         let mut loader = EbpfLoader::new();
         let read = bpfsim_loader::load(object);
         let globals = read.iter().flat_map(|o| o.globals().map(move |g| (o, g)));
@@ -198,16 +203,12 @@ impl Scenario {
             let constant = object.maps[global.map].kind == MapKind::Rodata;
             for (name, value) in self.sets().filter(|(n, _)| constant && *n == global.name) {
                 let ty = object.btf.as_deref().map(|btf| (btf, global.ty));
-                let bytes = value::bytes(ty, global.size as usize, value)?;
+                let bytes = value::bytes(ty, global.size as usize, value)
+                    .map_err(|problem| Ended::Wrong(self.message(&problem)))?;
                 loader = loader.set_global(name, &bytes[..]);
             }
         }
-        loader.load(sim, object).map_err(|e| Problem {
-            span: 0..0,
-            message: e.to_string(),
-            wrong: true,
-            failed: None,
-        })
+        loader.load(sim, object).map_err(Ended::NotLoaded)
     }
 
     /// What steps set before anything runs: the only time for constants.
