@@ -1,4 +1,5 @@
 //! `bpfsim bench`: a row for each program and engine, and a reason where there is none.
+#![allow(clippy::print_stderr)] // the reader of the tests is to be told
 
 use serde_json::Value;
 use std::process::Command;
