@@ -13,7 +13,7 @@
 //! done (a lock, the last moment at which a timer could fire early): then that is explored first,
 //! too.
 
-use crate::back::Back;
+use crate::back::{APART, Back};
 use crate::bounded::PARTS;
 use crate::hb::{Effects, Key, Path, Relation, key};
 use crate::runner::{Clock, Runner, Unit, Worker};
@@ -257,7 +257,9 @@ impl Chooser for Guide {
     }
 
     fn comes_back(&self) -> bool {
-        !self.0.borrow().redundant
+        let tree = &*self.0.borrow();
+        let node = tree.nodes.get(tree.taken.steps());
+        node.is_some_and(|node| !tree.redundant && node.choices.is_multiple_of(APART))
     }
 
     fn records(&self) -> bool {
