@@ -1,6 +1,8 @@
 //! Partial-order reduction loses nothing: on small random programs its traces and final states are
 //! those of all orders, enumerated one by one.
 
+#![allow(clippy::print_stdout)] // figures, for who asks for many
+
 use bpfsim::explore::{Relation, Rule};
 use bpfsim::{Config, Cpu, EbpfLoader, Outcome, ProgramInput, Runner, Sim, Strategy};
 use bpfsim_testing::small_orders::{SmallOrders, small_orders};

@@ -1,6 +1,8 @@
 //! The zoo, explored: each strategy finds each bug and makes it as small as it is known to be, what
 //! is fixed passes in every order, and results do not depend on the number of threads.
 
+#![allow(clippy::print_stdout)] // figures, for who asks for many
+
 use bpfsim::{Config, Outcome, Runner, Strategy};
 use bpfsim_cli::scenario::Scenario;
 use std::path::Path;
