@@ -106,7 +106,7 @@ pub use task::{TaskKind, TaskSpec};
 pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 pub use user_mem::Protection;
-pub use verify::{Profile, Resolved, veristat_fixup};
+pub use verify::{Profile, Resolved, veristat_fixup, veristat_freplace};
 pub use world::{NetdevSpec, Route, RouteKind, SockSpec, SockState};
 
 /// True when bpfsim runs the kfunc of this name.

@@ -445,8 +445,7 @@ fn describe(object: &Object, def: &MapDef, cpus: u32) -> MapDesc {
 }
 
 /// What veristat does to an object before it loads it: maps without a size get one, and programs
-/// of sections that libbpf does not know, or that replace others, the type that section or argument
-/// suggests.
+/// of sections that libbpf does not know the type that section or argument suggests.
 pub fn veristat_fixup(object: &mut Object) {
     for def in &mut object.maps {
         let storage = matches!(
@@ -464,25 +463,32 @@ pub fn veristat_fixup(object: &mut Object) {
             def.max_entries = 1;
         }
     }
-    let guessed = |p: &Program| match p.spec.prog_type {
-        // What an extension would replace is not there.
-        ProgType::Unspec | ProgType::Ext => Some(guess(object, p)),
-        _ => None,
-    };
-    let types: Vec<_> = object.programs.iter().map(guessed).collect();
-    for (program, prog_type) in object.programs.iter_mut().zip(types) {
-        let Some(prog_type) = prog_type else {
+    guess_types(object, ProgType::Unspec);
+}
+
+/// The rest of what veristat does: programs that replace others, which are not there, are judged as the
+/// type that their argument suggests. An answer of Linux's to compare with, and not to a question that
+/// anybody has of their program.
+pub fn veristat_freplace(object: &mut Object) {
+    guess_types(object, ProgType::Ext);
+    for program in &mut object.programs {
+        if !program.section.starts_with("freplace") {
             continue;
-        };
-        if program.spec.prog_type == ProgType::Ext {
-            program.spec.flags = SecFlags::NONE;
-            program.spec.attach_type = match prog_type {
-                ProgType::CgroupSockAddr => Some(AttachType::CgroupInet4Bind),
-                ProgType::Xdp => Some(AttachType::Xdp),
-                _ => None,
-            };
         }
-        program.spec.prog_type = prog_type;
+        program.spec.flags = SecFlags::NONE;
+        program.spec.attach_type = match program.spec.prog_type {
+            ProgType::CgroupSockAddr => Some(AttachType::CgroupInet4Bind),
+            ProgType::Xdp => Some(AttachType::Xdp),
+            _ => None,
+        };
+    }
+}
+
+fn guess_types(object: &mut Object, of: ProgType) {
+    let guessed = |p: &Program| (p.spec.prog_type == of).then(|| guess(object, p));
+    let types: Vec<_> = object.programs.iter().map(guessed).collect();
+    for (program, guessed) in object.programs.iter_mut().zip(types) {
+        program.spec.prog_type = guessed.unwrap_or(program.spec.prog_type);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bpfsim_kernel::veristat_fixup;
+use bpfsim_kernel::{veristat_fixup, veristat_freplace};
 use bpfsim_testing::linux::Linux;
 use bpfsim_testing::linux::object::KernelFacts;
 
@@ -41,6 +41,7 @@ pub fn rows(
             continue;
         };
         veristat_fixup(&mut object);
+        veristat_freplace(&mut object);
         let mut rows = Vec::new();
         for program in &object.programs {
             let name = format!("{file} {}", program.name);

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use bpfsim_abi::Func;
-use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
+use bpfsim_kernel::{Profile, Resolved, veristat_fixup, veristat_freplace};
 use bpfsim_testing::linux::Linux;
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_verifier::Options;
@@ -107,6 +107,7 @@ impl Ask {
     fn both(&self, bytes: &[u8], row: &Row) -> Option<(Vec<String>, Vec<String>)> {
         let mut object = bpfsim_loader::load(bytes).ok()?;
         veristat_fixup(&mut object);
+        veristat_freplace(&mut object);
         let loaded = self
             .linux
             .judge_object(&self.facts, &object, &row.program, self.level)

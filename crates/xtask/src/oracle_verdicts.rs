@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bpfsim_abi::Func;
-use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
+use bpfsim_kernel::{Profile, Resolved, veristat_fixup, veristat_freplace};
 use bpfsim_testing::linux::Linux;
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_verifier::{Options, Outcome, Verdict};
@@ -358,6 +358,7 @@ fn row(line: &str) -> Option<Row> {
 fn prepare(bytes: &[u8], profile: &Profile) -> Result<Resolved, String> {
     let mut object = bpfsim_loader::load(bytes).map_err(|e| format!("{e}"))?;
     veristat_fixup(&mut object);
+    veristat_freplace(&mut object);
     Resolved::new(object, profile).map_err(|e| format!("{e}"))
 }
 
