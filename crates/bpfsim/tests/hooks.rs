@@ -2,7 +2,7 @@
 
 use bpfsim::{
     Arg, AttachError, AttachOpts, AttachType, Cpu, Ebpf, Errno, Error, Fired, Hook, Level, Link,
-    ProgramInput, Result, Sim, attach_flags, check, check_exhaustive, check_random, ensure,
+    ProgramInput, Result, Runner, Sim, attach_flags, check, check_exhaustive, check_random, ensure,
     ensure_eq,
 };
 
@@ -408,7 +408,8 @@ fn interrupts_come_over_what_runs_below() {
     };
     for level in [Level::Softirq, Level::Hardirq, Level::Nmi] {
         check(test(level)).unwrap();
-        let lost = check_random(test(level), 200).unwrap_err();
+        let runner = Runner::new().executions(200).regressions(None);
+        let lost = runner.check(test(level)).unwrap_err();
         assert!(lost.to_string().contains("counter"), "{lost}");
     }
     // In a task of the same CPU it waits for the other to end.
