@@ -1,9 +1,9 @@
 //! Orders and inputs together: for proptest, for fuzzers, and a search of our own.
 //!
 //! An [`Order`] is a list of departures from the default order, as a value that can be drawn, mutated
-//! and shrunk. With the feature `proptest`, [`orders`] is a strategy of such orders, to be
+//! and shrunk. With the feature `proptest`, `orders` is a strategy of such orders, to be
 //! combined with those of inputs; with the feature `libfuzzer`, orders are `Arbitrary`, and a
-//! [`Target`] tells libFuzzer which branches of BPF ran. [`Runner::fuzz`] needs neither.
+//! `Target` tells libFuzzer which branches of BPF ran. [`Runner::fuzz`] needs neither.
 
 #[cfg(feature = "libfuzzer")]
 use crate::Machine;

@@ -178,6 +178,7 @@ impl<C: Chooser + ?Sized> Recorder<C> {
         let record: Rc<RefCell<Record>> = Rc::default();
         // What most executions need, at once.
         record.borrow_mut().schedule.departures.reserve(64);
+        record.borrow_mut().taken.reserve(128);
         (Recorder::again(inner, &record), record)
     }
 

@@ -15,6 +15,11 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// Makes room, so that it need not grow step by step.
+    pub fn reserve(&mut self, steps: usize) {
+        self.each.reserve(steps);
+    }
+
     /// Another execution begins.
     pub fn begin(&mut self) {
         self.at = 0;
