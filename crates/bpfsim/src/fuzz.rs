@@ -58,19 +58,26 @@ const DEPARTURES: usize = 12;
 /// Orders with departures among so many first choices: they shrink to fewer and earlier ones.
 ///
 /// ```
-/// use bpfsim::{Ebpf, ProgramInput, Sim, fuzz::orders};
+/// use bpfsim::{Cpu, Ebpf, ProgramInput, Sim, ensure_eq, fuzz::orders};
 /// use proptest::prelude::*;
 ///
-/// fn increments(sim: &Sim, n: u32) -> bpfsim::Result<()> {
-///     # if cfg!(any()) {
-///     let mut bpf = Ebpf::load(sim, include_bytes!("counter.bpf.o"))?;
-///     # }
-///     /* ... n of them side by side, and what is expected ... */
+/// const OBJECT: &[u8] = include_bytes!("../../../fixtures/fuzzed.bpf.o");
+///
+/// fn counts(sim: &Sim, n: u32) -> bpfsim::Result<()> {
+///     let bpf = Ebpf::load_static(sim, OBJECT)?;
+///     let mut packet = [0; 64];
+///     packet[..3].copy_from_slice(b"bpf");
+///     for cpu in 0..n {
+///         let input = ProgramInput::packet(&packet);
+///         sim.spawn_on(Cpu(cpu % 2), bpf.program("guarded_right")?, input)?;
+///     }
+///     sim.run_until_idle()?;
+///     ensure_eq!(bpf.global::<u64>("count")?, u64::from(n));
 ///     sim.finish()
 /// }
 ///
 /// proptest!(|(order in orders(50), n in 1..4u32)| {
-///     order.check(|sim| increments(sim, n))?;
+///     order.check(|sim| counts(sim, n))?;
 /// });
 /// ```
 #[cfg(feature = "proptest")]
