@@ -104,14 +104,15 @@ impl Verifier<'_> {
             also!(self, "kfunc offset > 0 without fd_array is invalid\n");
             reject!(self, EPROTO, "failed to find BTF for kernel function\n");
         }
-        if self.kfuncs.contains_key(&(imm as u32)) {
+        let imm = imm as u32;
+        if self.kfuncs.contains_key(&imm) {
             return Ok(());
         }
         if self.kfuncs.len() >= 256 {
             reject!(self, E2BIG, "too many different kernel function calls\n");
         }
         let kernel = self.env.kernel;
-        let Some(Type::Func { name, proto, .. }) = kernel.ty(TypeId(imm as u32)) else {
+        let Some(Type::Func { name, proto, .. }) = kernel.ty(TypeId(imm)) else {
             reject!(self, EINVAL, "kernel btf_id {imm} is not a function\n");
         };
         let Some(Type::FuncProto(proto)) = kernel.ty(proto) else {
@@ -137,7 +138,7 @@ impl Verifier<'_> {
             params,
             ret: proto.ret,
         };
-        self.kfuncs.insert(imm as u32, Rc::new(kfunc));
+        self.kfuncs.insert(imm, Rc::new(kfunc));
         Ok(())
     }
 

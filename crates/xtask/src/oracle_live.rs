@@ -13,8 +13,8 @@ use crate::oracle_verdicts::{Row, cpu_time};
 /// `BPF_LOG_STATS`
 const STATS: u32 = 4;
 /// The kernel's time is that of the clock, while others may have the CPU: the shortest of so many loads is
-/// taken, and no more than this thread ran for.
-const LOADS: u32 = 3;
+/// taken, and no more than this thread ran for. As many are made here then.
+pub const LOADS: u32 = 3;
 
 /// What the kernel says of each program that it verifies, by file; and how many it does not verify.
 pub fn rows(

@@ -130,13 +130,19 @@ pub fn main(args: &[String]) -> Result<(), String> {
                 continue;
             }
             score.rows += 1;
-            let mut time = Duration::ZERO;
-            let outcome = match &object {
+            let mut time = Duration::MAX;
+            let mut once = || match &object {
                 Ok(object) => judge(object, &row.program, &profile, level, &mut time),
                 Err(e) => Err(e.clone()),
             };
+            let mut outcome = once();
+            for _ in 1..(if live { oracle_live::LOADS } else { 1 }) {
+                outcome = once();
+            }
             let linux = Duration::from_micros(row.micros);
-            score.times.push((time, linux, name.clone()));
+            if time < Duration::MAX {
+                score.times.push((time, linux, name.clone()));
+            }
             match outcome {
                 Ok(outcome) => {
                     if level != 4 {
@@ -378,7 +384,7 @@ fn judge(
     };
     let start = cpu_time();
     let outcome = object.judge(index, profile, &options);
-    *time = cpu_time().saturating_sub(start);
+    *time = (*time).min(cpu_time().saturating_sub(start));
     outcome.map_err(|e| format!("{e}"))
 }
 
