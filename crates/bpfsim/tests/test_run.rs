@@ -4,6 +4,7 @@
 
 use bpfsim::{Ebpf, Error, ProgramInput, Sim};
 use bpfsim_testing::linux::object::KernelFacts;
+use bpfsim_testing::linux::observe::test_run_case;
 use bpfsim_testing::linux::{Linux, skip_loudly};
 use bpfsim_testing::test_runs::{self, Answer, Case};
 
@@ -122,7 +123,7 @@ fn as_linux_answers_now() {
     for program in test_runs::PROGRAMS {
         for nth in test_runs::RECORDED..test_runs::RECORDED + more {
             let mut case = test_runs::case(program, nth);
-            case.answer = linux.test_run_case(&facts, &object, &case).unwrap();
+            case.answer = test_run_case(&linux, &facts, &object, &case).unwrap();
             cases.push(case);
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::{Outcome, Stop, show};
 use bpfsim::{Config, Ebpf, EbpfLoader, OnUnsupported, ProgramInput, Seed, Sim};
-use bpfsim_testing::linux::object::KernelFacts;
-use bpfsim_testing::linux::{Input, Linux};
+use bpfsim_linux::object::KernelFacts;
+use bpfsim_linux::{Input, Linux};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

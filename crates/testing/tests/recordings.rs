@@ -7,6 +7,7 @@ use std::time::Duration;
 use bpfsim_loader::{LoadOptions, load_with};
 use bpfsim_testing::linux::loads::{self, Loads, ObjectLoad};
 use bpfsim_testing::linux::object::KernelFacts;
+use bpfsim_testing::linux::observe::observe;
 use bpfsim_testing::linux::{Linux, skip_loudly, stay_on_cpu};
 use bpfsim_testing::recording::Recording;
 
@@ -67,7 +68,15 @@ fn linux_still_answers_as_recorded() {
             // A busy machine can turn what is usual into something else, but not every time.
             let mut last = String::new();
             let held = (0..TRIES).any(|_| {
-                match linux.observe(&facts, &object, name, program, &recording.maps, settle) {
+                match observe(
+                    &linux,
+                    &facts,
+                    &object,
+                    name,
+                    program,
+                    &recording.maps,
+                    settle,
+                ) {
                     Ok(seen) if program.allows(&seen) => true,
                     Ok(seen) => {
                         last = format!("{stem} {name}: {seen:?}");

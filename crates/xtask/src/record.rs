@@ -12,6 +12,7 @@ use bpfsim_testing::async_ops::{Kind, RECORDED, Recorded};
 use bpfsim_testing::judged::Judged;
 use bpfsim_testing::linux::loads::{self, Loads, ObjectLoad};
 use bpfsim_testing::linux::object::KernelFacts;
+use bpfsim_testing::linux::observe::{observe, test_run_case};
 use bpfsim_testing::linux::sequences::LinuxMachine;
 use bpfsim_testing::linux::{Linux, stay_on_cpu};
 use bpfsim_testing::recording::{RecordedProgram, Recording};
@@ -112,7 +113,7 @@ fn record_test_runs(linux: &Linux, facts: &KernelFacts) -> Result<(), String> {
     for program in PROGRAMS {
         for nth in 0..test_runs::RECORDED {
             let mut case = test_runs::case(program, nth);
-            case.answer = linux.test_run_case(facts, &object, &case)?;
+            case.answer = test_run_case(linux, facts, &object, &case)?;
             cases.push(case);
         }
     }
@@ -194,7 +195,7 @@ fn record(
             outcomes: Vec::new(),
         };
         for _ in 0..runs {
-            let seen = linux.observe(facts, &object, name, program, &old.maps, settle);
+            let seen = observe(linux, facts, &object, name, program, &old.maps, settle);
             program.add(seen.map_err(|e| at(&e))?);
         }
         println!(

@@ -15,7 +15,7 @@ use bpfsim_loader::{
     Program, RelocKind, SlotValue,
 };
 
-use super::{BtfFd, Linux, Loaded, Map, MapSpec, Prog, ProgSpec};
+use crate::{BtfFd, Linux, Loaded, Map, MapSpec, Prog, ProgSpec};
 
 /// `BPF_F_SLEEPABLE`.
 const SLEEPABLE: u32 = 1 << 4;

@@ -7,9 +7,21 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use bpfsim_abi::{AttachType, Errno, ProgType};
 use bpfsim_isa::Insn;
 
-use super::map::kernel_name;
-use super::sys::{self, ProgParts, TestData};
-use crate::test_runs::{Answer, Case};
+use crate::map::kernel_name;
+use crate::sys::{self, ProgParts, TestData};
+
+/// Words of `BPF_PROG_TEST_RUN`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TestRunAs {
+    /// How often it is run; 0 is once.
+    pub repeat: u32,
+    /// `BPF_F_TEST_*`.
+    pub flags: u32,
+    /// On which CPU, with `BPF_F_TEST_RUN_ON_CPU`.
+    pub cpu: u32,
+    /// With `BPF_F_TEST_XDP_LIVE_FRAMES`, frames a batch.
+    pub batch_size: u32,
+}
 
 /// Enough for what verifier logs are read for; a longer one is cut at its start.
 const LOG_BYTES: usize = 1 << 24;
@@ -248,50 +260,18 @@ impl Prog {
         })
     }
 
-    /// Runs it as a case says; gives errno, or return value, packet and context.
-    pub fn answer(&self, case: &Case) -> Answer {
-        let has_packet = !matches!(
-            case.program.as_str(),
-            "on_lookup" | "on_tracepoint" | "on_call"
-        );
-        let has_ctx = !matches!(case.program.as_str(), "on_tracepoint" | "on_call");
-        let room = |asked: Option<u32>, given: usize, has: bool| match (has, asked) {
-            (false, _) => 0,
-            (true, Some(n)) => n as usize,
-            (true, None) => given + 8192,
-        };
-        let mut data_out = vec![0; room(case.data_size_out, case.data.len(), has_packet)];
-        // Without a context in, one out would count as a context of zeros.
-        let wants_ctx = has_ctx && !case.ctx.is_empty();
-        let mut ctx_out = vec![0; room(case.ctx_size_out, case.ctx.len(), wants_ctx)];
-        let mut ctx_in = case.ctx.clone();
+    /// `BPF_PROG_TEST_RUN` with just these words and buffers; gives the return value, and how much
+    /// was written of `data_out` and `ctx_out`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn test_run_as(&self, how: TestRunAs, data: TestData<'_>) -> Result<[u32; 3], Errno> {
         let mut attr = sys::TestRun::default();
         attr.prog_fd = self.fd();
-        attr.repeat = case.repeat;
-        attr.flags = case.flags;
-        attr.cpu = case.cpu;
-        attr.batch_size = case.batch_size;
-        let data = TestData {
-            data_in: &case.data,
-            data_out: &mut data_out,
-            ctx_in: &mut ctx_in,
-            ctx_out: &mut ctx_out,
-        };
-        if let Err(errno) = sys::test_run(&mut attr, data) {
-            return Answer {
-                errno: u32::from(errno.0),
-                ..Answer::default()
-            };
-        }
-        data_out.truncate(attr.data_size_out as usize);
-        ctx_out.truncate(attr.ctx_size_out as usize);
-        Answer {
-            errno: 0,
-            retval: attr.retval,
-            data: data_out,
-            ctx: if has_ctx { ctx_out } else { ctx_in },
-            seen: Vec::new(),
-        }
+        (attr.repeat, attr.flags) = (how.repeat, how.flags);
+        (attr.cpu, attr.batch_size) = (how.cpu, how.batch_size);
+        sys::test_run(&mut attr, data)?;
+        Ok([attr.retval, attr.data_size_out, attr.ctx_size_out])
     }
 
     /// What the kernel knows of it.

@@ -11,7 +11,7 @@ use bpfsim_abi::Errno;
 
 /// Commands: `enum bpf_cmd`. None of those that attach anything.
 #[derive(Clone, Copy)]
-pub(super) enum Cmd {
+pub(crate) enum Cmd {
     MapCreate = 0,
     MapLookupElem = 1,
     MapUpdateElem = 2,
@@ -33,7 +33,7 @@ pub(super) enum Cmd {
 /// `struct { __u32 map_type; ... }`: `BPF_MAP_CREATE`.
 #[repr(C)]
 #[derive(Default)]
-pub(super) struct MapCreate {
+pub(crate) struct MapCreate {
     pub map_type: u32,
     pub key_size: u32,
     pub value_size: u32,
@@ -78,7 +78,7 @@ struct MapBatch {
 /// `BPF_PROG_LOAD`.
 #[repr(C)]
 #[derive(Default)]
-pub(super) struct ProgLoad {
+pub(crate) struct ProgLoad {
     pub prog_type: u32,
     insn_cnt: u32,
     insns: u64,
@@ -110,7 +110,7 @@ pub(super) struct ProgLoad {
 /// `BPF_PROG_TEST_RUN`.
 #[repr(C)]
 #[derive(Default)]
-pub(super) struct TestRun {
+pub(crate) struct TestRun {
     pub prog_fd: i32,
     pub retval: u32,
     data_size_in: u32,
@@ -196,7 +196,7 @@ fn len(bytes: &[u8]) -> Result<u32, Errno> {
     u32::try_from(bytes.len()).map_err(|_| Errno::E2BIG)
 }
 
-pub(super) fn map_create(attr: &mut MapCreate) -> Result<OwnedFd, Errno> {
+pub(crate) fn map_create(attr: &mut MapCreate) -> Result<OwnedFd, Errno> {
     // Up to and with `map_extra`, which ends where the struct does: no padding.
     const { assert!(size_of::<MapCreate>() == 72) };
     // SAFETY: the attribute holds no address.
@@ -212,7 +212,7 @@ struct ById {
     open_flags: u32,
 }
 
-pub(super) fn map_by_id(id: u32) -> Result<OwnedFd, Errno> {
+pub(crate) fn map_by_id(id: u32) -> Result<OwnedFd, Errno> {
     let mut attr = ById {
         id,
         ..ById::default()
@@ -226,7 +226,7 @@ pub(super) fn map_by_id(id: u32) -> Result<OwnedFd, Errno> {
 ///
 /// # Safety
 /// They are so large.
-pub(super) unsafe fn map_lookup(
+pub(crate) unsafe fn map_lookup(
     cmd: Cmd,
     fd: i32,
     key: &[u8],
@@ -247,7 +247,7 @@ pub(super) unsafe fn map_lookup(
 
 /// # Safety
 /// `key` and `value` are as large as the map's.
-pub(super) unsafe fn map_update(
+pub(crate) unsafe fn map_update(
     fd: i32,
     key: &[u8],
     value: &[u8],
@@ -267,7 +267,7 @@ pub(super) unsafe fn map_update(
 
 /// # Safety
 /// `key` is as large as the map's.
-pub(super) unsafe fn map_delete(fd: i32, key: &[u8]) -> Result<(), Errno> {
+pub(crate) unsafe fn map_delete(fd: i32, key: &[u8]) -> Result<(), Errno> {
     let mut attr = MapElem {
         map_fd: fd,
         key: address(key),
@@ -279,7 +279,7 @@ pub(super) unsafe fn map_delete(fd: i32, key: &[u8]) -> Result<(), Errno> {
 
 /// # Safety
 /// `key`, if any, and `next` are as large as the map's key.
-pub(super) unsafe fn map_next_key(
+pub(crate) unsafe fn map_next_key(
     fd: i32,
     key: Option<&[u8]>,
     next: &mut [u8],
@@ -295,7 +295,7 @@ pub(super) unsafe fn map_next_key(
     unsafe { bpf(Cmd::MapGetNextKey, &mut attr) }.map(drop)
 }
 
-pub(super) fn map_freeze(fd: i32) -> Result<(), Errno> {
+pub(crate) fn map_freeze(fd: i32) -> Result<(), Errno> {
     let mut attr = MapElem {
         map_fd: fd,
         ..MapElem::default()
@@ -305,7 +305,7 @@ pub(super) fn map_freeze(fd: i32) -> Result<(), Errno> {
 }
 
 /// What a batch works on.
-pub(super) struct Batch<'a> {
+pub(crate) struct Batch<'a> {
     pub from: Option<&'a [u8]>,
     pub next: &'a mut [u8],
     pub keys: &'a mut [u8],
@@ -319,7 +319,7 @@ pub(super) struct Batch<'a> {
 /// # Safety
 /// `keys` and `values` hold `count` of the map's keys and values; `from` and `next` are as large as
 /// the map's key, and at least 4 bytes.
-pub(super) unsafe fn map_batch(cmd: Cmd, fd: i32, batch: Batch<'_>) -> (u32, Result<(), Errno>) {
+pub(crate) unsafe fn map_batch(cmd: Cmd, fd: i32, batch: Batch<'_>) -> (u32, Result<(), Errno>) {
     let mut attr = MapBatch {
         in_batch: batch.from.map_or(0, address),
         out_batch: address_mut(batch.next),
@@ -336,7 +336,7 @@ pub(super) unsafe fn map_batch(cmd: Cmd, fd: i32, batch: Batch<'_>) -> (u32, Res
 }
 
 /// What a program is made of, besides numbers.
-pub(super) struct ProgParts<'a> {
+pub(crate) struct ProgParts<'a> {
     /// `struct bpf_insn`s.
     pub insns: &'a [u8],
     pub license: &'a std::ffi::CStr,
@@ -349,7 +349,7 @@ pub(super) struct ProgParts<'a> {
     pub log: &'a mut [u8],
 }
 
-pub(super) fn prog_load(attr: &mut ProgLoad, parts: ProgParts<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn prog_load(attr: &mut ProgLoad, parts: ProgParts<'_>) -> Result<OwnedFd, Errno> {
     const { assert!(size_of::<ProgLoad>() == 144) };
     (attr.insns, attr.insn_cnt) = (address(parts.insns), len(parts.insns)? / 8);
     attr.license = address(parts.license.to_bytes_with_nul());
@@ -373,14 +373,18 @@ pub(super) fn prog_load(attr: &mut ProgLoad, parts: ProgParts<'_>) -> Result<Own
 }
 
 /// The bytes that a program is run on.
-pub(super) struct TestData<'a> {
+pub struct TestData<'a> {
+    /// The packet.
     pub data_in: &'a [u8],
+    /// Room for what is left of it.
     pub data_out: &'a mut [u8],
+    /// The context, in which some programs are given it back, too.
     pub ctx_in: &'a mut [u8],
+    /// Room for what is left of it.
     pub ctx_out: &'a mut [u8],
 }
 
-pub(super) fn test_run(attr: &mut TestRun, data: TestData<'_>) -> Result<(), Errno> {
+pub(crate) fn test_run(attr: &mut TestRun, data: TestData<'_>) -> Result<(), Errno> {
     const { assert!(size_of::<TestRun>() == 80) };
     (attr.data_in, attr.data_size_in) = (address(data.data_in), len(data.data_in)?);
     (attr.data_size_out, attr.data_out) = (len(data.data_out)?, address_mut(data.data_out));
@@ -395,7 +399,7 @@ pub(super) fn test_run(attr: &mut TestRun, data: TestData<'_>) -> Result<(), Err
 ///
 /// # Safety
 /// Where `info` holds addresses on entry, they are valid for as many bytes as its counts say.
-pub(super) unsafe fn object_info(fd: i32, info: &mut [u8]) -> Result<usize, Errno> {
+pub(crate) unsafe fn object_info(fd: i32, info: &mut [u8]) -> Result<usize, Errno> {
     let mut attr = Info {
         bpf_fd: fd,
         info_len: len(info)?,
@@ -406,7 +410,7 @@ pub(super) unsafe fn object_info(fd: i32, info: &mut [u8]) -> Result<usize, Errn
     Ok(attr.info_len as usize)
 }
 
-pub(super) fn btf_load(btf: &[u8], log: &mut [u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn btf_load(btf: &[u8], log: &mut [u8]) -> Result<OwnedFd, Errno> {
     let mut attr = BtfLoad {
         btf: address(btf),
         btf_size: len(btf)?,

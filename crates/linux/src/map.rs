@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use bpfsim_abi::{Errno, MapType};
 
-use super::sys::{self, Batch, Cmd};
+use crate::sys::{self, Batch, Cmd};
 
 /// What map to make (`BPF_MAP_CREATE`).
 #[derive(Clone, Copy, Debug)]
