@@ -326,6 +326,7 @@ pub static KFUNCS: &[(&str, Status)] = &[
     ("bpf_cpumask_populate", Done),
     ("bpf_dynptr_from_skb", Done),
     ("bpf_dynptr_from_xdp", Done),
+    ("bpf_xdp_pull_data", Done),
     ("bpf_dynptr_from_skb_meta", Done),
     ("bpf_dynptr_slice", Done),
     ("bpf_dynptr_slice_rdwr", Done),

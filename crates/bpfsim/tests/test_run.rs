@@ -2,7 +2,7 @@
 //! `BPFSIM_TEST_RUNS=N` asks the running kernel for N more of each program.
 #![allow(clippy::print_stderr)] // the reader of the tests is to be told
 
-use bpfsim::{Ebpf, Error, ProgramInput, Sim};
+use bpfsim::{Cache, Ebpf, Error, ProgramInput, Sim};
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::observe::test_run_case;
 use bpfsim_testing::linux::{Linux, skip_loudly};
@@ -11,8 +11,9 @@ use bpfsim_testing::test_runs::{self, Answer, Case};
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/test_run.bpf.o");
 
 /// What bpfsim answers; `None` for what it says that it cannot do.
-fn answer(case: &Case) -> Option<Answer> {
+fn answer(case: &Case, cache: &Cache) -> Option<Answer> {
     let sim = Sim::new().unwrap();
+    sim.use_cache(cache);
     let mut bpf = Ebpf::load(&sim, OBJECT).unwrap();
     let input = ProgramInput {
         data: case.data.clone(),
@@ -76,8 +77,9 @@ fn difference(ours: &Answer, linux: &Answer) -> Option<String> {
 fn compare(cases: &[Case]) {
     let mut wrong = Vec::new();
     let mut unsupported = 0;
+    let cache = Cache::default();
     for case in cases {
-        match answer(case) {
+        match answer(case, &cache) {
             None => unsupported += 1,
             Some(ours) => {
                 if let Some(how) = difference(&ours, &case.answer) {

@@ -1,6 +1,7 @@
 //! Dynamic pointers: `struct bpf_dynptr_kern`, 16 bytes that the program holds and only helpers
 //! read.
 
+use crate::frags::Spans;
 use crate::helper::{Arg, Args};
 use crate::packet::CTX_WINDOW;
 use crate::state::State;
@@ -114,12 +115,24 @@ impl Dynptr {
         let at = self.offset as u64 + offset;
         match self.kind {
             DynptrKind::Local | DynptrKind::Ringbuf => Some(self.data.wrapping_add(at)),
-            DynptrKind::Skb | DynptrKind::Xdp => st.cur.ctx.packet()?.at(at, len),
+            DynptrKind::Skb => st.cur.ctx.packet()?.at(at, len),
+            DynptrKind::Xdp => st.cur.ctx.fields()?.one_span(at, len),
             DynptrKind::SkbMeta => {
                 let packet = st.cur.ctx.packet()?;
                 (at + len <= packet.data - packet.meta).then(|| packet.meta + at)
             }
         }
+    }
+
+    /// Where bytes of an XDP packet lie, which may be in several of its pages; `None` for other kinds
+    /// of memory, which is in one piece. The bounds are those of [`Dynptr::check`].
+    pub fn xdp_spans(&self, st: &State, offset: u64, len: u64) -> Option<Result<Spans, Errno>> {
+        let ctx = st
+            .cur
+            .ctx
+            .fields()
+            .filter(|_| self.kind == DynptrKind::Xdp)?;
+        Some(ctx.whole_spans(self.offset as u64 + offset, len))
     }
 
     /// As [`Dynptr::slice`], to be written to.
@@ -132,7 +145,8 @@ impl Dynptr {
 
     /// `bpf_dynptr_from_skb`, `_xdp`, `_skb_meta`: over the packet that R1 of the program is.
     pub fn of_packet(st: &State, a: &Args, kind: DynptrKind) -> Arg<Result<Dynptr, Errno>> {
-        let Some(packet) = st.cur.ctx.packet().filter(|_| a.r[0] == CTX_WINDOW) else {
+        let fields = st.cur.ctx.fields().filter(|_| a.r[0] == CTX_WINDOW);
+        let Some((fields, packet)) = fields.and_then(|f| Some((f, f.packet?))) else {
             return a.bad(1);
         };
         if a.r[1] != 0 {
@@ -140,7 +154,7 @@ impl Dynptr {
         }
         let size = match kind {
             DynptrKind::SkbMeta => packet.data - packet.meta,
-            _ => packet.len(),
+            _ => fields.buff_len(),
         };
         let made = Dynptr::new(kind, a.r[0], size.min(u32::MAX as u64) as u32);
         let rdonly = !writes_packets(st.progs[st.cur.prog.at()].prog_type);

@@ -18,6 +18,7 @@ mod stack;
 mod sysctl;
 mod tail;
 mod text;
+mod xdp;
 
 pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
 pub(crate) use file::kfuncs as file_kfuncs;
@@ -114,6 +115,7 @@ impl Args {
 }
 
 pub(crate) use text::data as words;
+pub(crate) use xdp::pull_data as xdp_pull_data;
 
 /// What carries a call out.
 pub(crate) type Body = fn(&mut State, &mut GuestMem, &Args) -> Arg<Flow>;
@@ -218,6 +220,7 @@ const GROUPS: &[&[Helper]] = &[
     misc::HELPERS,
     stack::HELPERS,
     packet::HELPERS,
+    xdp::HELPERS,
     sock::HELPERS,
     cgroup::HELPERS,
     retval::HELPERS,

@@ -33,6 +33,7 @@ mod exec;
 mod failure;
 mod field;
 mod finding;
+mod frags;
 mod helper;
 mod hook;
 mod ids;

@@ -1,5 +1,6 @@
 //! Packets, and the contexts that programs see fields of.
 
+use crate::frags::Frags;
 use crate::ids::{MapId, SockId};
 use crate::prog::Sysctl;
 use bpfsim_abi::ctx::{CtxRule, CtxSlot};
@@ -49,6 +50,8 @@ pub(crate) struct FieldsCtx {
     /// Fields that are pointers, whatever their width in C.
     pub pointers: Vec<(CtxSlot, u64)>,
     pub packet: Option<Packet>,
+    /// What of an XDP packet is not in its head.
+    pub frags: Frags,
     /// Memory beside it, address and length: a flow dissector's keys.
     pub beside: Option<(u64, u64)>,
     /// What a socket buffer knows beside its fields.
@@ -146,6 +149,7 @@ impl FieldsCtx {
             raw,
             pointers: Vec::new(),
             packet: None,
+            frags: Frags::default(),
             beside: None,
             skb: SkbState::default(),
             sysctl: None,

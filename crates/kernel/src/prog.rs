@@ -325,6 +325,14 @@ impl ProgCtx {
         }
     }
 
+    /// The fields, for contexts that are not in memory.
+    pub fn fields(&self) -> Option<&FieldsCtx> {
+        match self {
+            ProgCtx::Fields(ctx) => Some(ctx),
+            ProgCtx::Memory | ProgCtx::Args => None,
+        }
+    }
+
     /// The packet, for contexts that have one.
     pub fn packet(&self) -> Option<Packet> {
         match self {

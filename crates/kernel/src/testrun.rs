@@ -3,6 +3,7 @@
 //! Types that Linux has no test run for take what their hook would give: the bytes of the structure
 //! that programs see, a packet, a socket, arguments.
 
+use crate::frags::{Frag, MAX_FRAGS, gather};
 use crate::hook::netfilter;
 use crate::ids::{Cpu, ProgId, SockId};
 use crate::kernel::Kernel;
@@ -236,10 +237,8 @@ impl Kernel {
             linear = md.end;
         }
         let meta = md.map_or(0, |md| md.data);
-        let most = (PAGE - (XDP_HEADROOM - meta as usize) - SHARED_INFO) as u32;
-        let linear = linear.min(most);
+        let linear = linear.min(most_in_head(meta.into()) as u32);
         einval(size.wrapping_sub(meta) < ETH_HLEN as u32)?;
-        einval(linear.wrapping_sub(meta) < ETH_HLEN as u32)?;
         if let Some(md) = md {
             einval(md.egress != 0 || md.ingress == 0 && md.queue != 0)?;
             if md.ingress != 0 {
@@ -247,8 +246,8 @@ impl Kernel {
                 einval(md.queue >= dev.rx_queues)?;
             }
         }
-        if size > linear {
-            return Err(Refused::Unsupported("XDP packets with fragments"));
+        if (size - linear) as usize > MAX_FRAGS * PAGE {
+            return Err(Errno::ENOMEM.into());
         }
         Ok(())
     }
@@ -418,8 +417,10 @@ impl Kernel {
 
     fn xdp_ctx(&mut self, ctx: &mut FieldsCtx, input: &ProgramInput) -> Result<(), MemError> {
         let md = XdpMd::of(&input.ctx);
-        let meta_len = md.map_or(0, |md| md.data) as u64;
-        let len = input.data.len() as u64;
+        let meta_len = u64::from(md.map_or(0, |md| md.data)).min(META_MAX.into());
+        let linear = md.map_or(u64::MAX, |md| md.end.into());
+        let len = (input.data.len() as u64).min(linear.min(most_in_head(meta_len)));
+        let (linear, rest) = input.data.split_at(len as usize);
         let head = self.buffers.take(&mut self.mem, PAGE as u64)?;
         // Metadata ends where the packet would begin without any.
         let data = head + XDP_HEADROOM as u64;
@@ -428,9 +429,18 @@ impl Kernel {
             bytes.fill(0);
         }
         if let Some(bytes) = self.mem.slice_mut(meta, len) {
-            bytes.copy_from_slice(&input.data);
+            bytes.copy_from_slice(linear);
         }
         self.mem.expose(meta, len);
+        for part in rest.chunks(PAGE) {
+            let page = self.buffers.take(&mut self.mem, PAGE as u64)?;
+            let len = part.len() as u64;
+            if let Some(bytes) = self.mem.slice_mut(page, len) {
+                bytes.copy_from_slice(part);
+            }
+            self.mem.expose(page, len);
+            ctx.frags.push(Frag::new(page, len));
+        }
         ctx.raw.fill(0);
         ctx.show(Packet {
             head,
@@ -512,9 +522,8 @@ impl Kernel {
             _ => TC_ACT_REDIRECT,
         };
         let target = fields.target.take().filter(|_| return_value == action);
-        if let (Some(mut target), Some(packet)) = (target, fields.packet) {
-            let bytes = self.mem.slice(packet.data, packet.len());
-            target.data = bytes.unwrap_or(&[]).to_vec();
+        if let Some(mut target) = target.filter(|_| fields.packet.is_some()) {
+            target.data = gather(&self.mem, &fields.spans(0, u64::MAX));
             fields.redirects.push(target);
         }
     }
@@ -574,7 +583,11 @@ impl Kernel {
                             frame.extend(bytes(&self.mem, p.data, p.len()));
                             frame
                         }
-                        _ if kind == TestRun::Xdp => bytes(&self.mem, p.meta, p.end - p.meta),
+                        _ if kind == TestRun::Xdp => {
+                            let mut all = bytes(&self.mem, p.meta, p.data - p.meta);
+                            all.extend(gather(&self.mem, &ctx.spans(0, u64::MAX)));
+                            all
+                        }
                         _ => bytes(&self.mem, p.data, p.len()),
                     };
                 }
@@ -606,6 +619,9 @@ impl Kernel {
                 }
                 if let Some((at, len)) = ctx.beside {
                     self.buffers.give(at, len);
+                }
+                for page in ctx.frags.pages() {
+                    self.buffers.give(page, PAGE as u64);
                 }
             }
         }
@@ -694,6 +710,11 @@ const SOCKS: [CtxSlot; 6] = [
 /// Least size of a context in guest memory: that of the largest that programs read without
 /// having been given one (`struct bpf_perf_event_data`, `struct pt_regs`).
 const CTX_BYTES: u64 = 256;
+
+/// What the head of an XDP packet has room for.
+fn most_in_head(meta: u64) -> u64 {
+    (PAGE - XDP_HEADROOM - SHARED_INFO) as u64 + meta
+}
 
 /// `struct xdp_md` as user space gives it.
 #[derive(Clone, Copy)]

@@ -9,13 +9,14 @@ use crate::recording::{from_hex, to_hex};
 pub const RECORDED: u64 = 60;
 
 /// The programs of the fixture.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 11] = [
     "on_tc",
     "on_socket",
     "on_cgroup",
     "on_lwt_in",
     "on_lwt_xmit",
     "on_xdp",
+    "on_xdp_frags",
     "on_flow",
     "on_lookup",
     "on_tracepoint",
@@ -81,29 +82,42 @@ fn zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// Bytes in hexadecimal, `*N` for N more zeros at the end.
+/// Bytes in hexadecimal, `*N` for N zeros; `+` begins again after them.
 mod hex {
     use super::{from_hex, to_hex};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    /// Fewer zeros than these are written as they are, unless they are the last.
+    const RUN: usize = 64;
+
     pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        let used = bytes
-            .iter()
-            .rposition(|&b| b != 0)
-            .map_or(0, |last| last + 1);
-        let text = to_hex(&bytes[..used]);
-        match bytes.len() - used {
-            0 => to.serialize_str(&text),
-            zeros => to.serialize_str(&format!("{text}*{zeros}")),
+        let mut parts = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let long = rest.windows(RUN).position(|w| w.iter().all(|&b| b == 0));
+            let last = rest.iter().rposition(|&b| b != 0).map_or(0, |l| l + 1);
+            let used = long.unwrap_or(last);
+            let after = &rest[used..];
+            let zeros = after.iter().take_while(|&&b| b == 0).count();
+            let text = to_hex(&rest[..used]);
+            parts.push(match zeros {
+                0 => text,
+                n => format!("{text}*{n}"),
+            });
+            rest = &after[zeros..];
         }
+        to.serialize_str(&parts.join("+"))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(from)?;
-        let (digits, zeros) = text.split_once('*').unwrap_or((&text, "0"));
-        let mut bytes = from_hex(digits).map_err(D::Error::custom)?;
-        let zeros: usize = zeros.parse().map_err(D::Error::custom)?;
-        bytes.resize(bytes.len() + zeros.min(1 << 16), 0);
+        let mut bytes = Vec::new();
+        for part in text.split('+') {
+            let (digits, zeros) = part.split_once('*').unwrap_or((part, "0"));
+            bytes.extend(from_hex(digits).map_err(D::Error::custom)?);
+            let zeros: usize = zeros.parse().map_err(D::Error::custom)?;
+            bytes.resize(bytes.len() + zeros.min(1 << 17), 0);
+        }
         Ok(bytes)
     }
 }
@@ -168,7 +182,10 @@ pub fn case(program: &str, nth: u64) -> Case {
             }
         }
         _ => {
-            case.data = frame(d, program);
+            case.data = match program {
+                "on_xdp_frags" => large_frame(d),
+                _ => frame(d, program),
+            };
             case.repeat = d.pick(&[0, 1, 1, 2, 3]);
             case.flags = if d.one_in(20) { d.pick(&[1, 8]) } else { 0 };
             case.cpu = u32::from(d.one_in(25));
@@ -177,6 +194,7 @@ pub fn case(program: &str, nth: u64) -> Case {
             case.ctx_size_out = d.one_in(10).then(|| d.pick(&[8, 24, 64, 200]));
             case.ctx = match program {
                 "on_xdp" => xdp_ctx(d, case.data.len() as u32),
+                "on_xdp_frags" => xdp_frags_ctx(d, case.data.len() as u32),
                 "on_flow" => flow_ctx(d),
                 _ => skb_ctx(d, case.data.len() as u32),
             };
@@ -203,7 +221,7 @@ fn frame(d: &mut Dice, program: &str) -> Vec<u8> {
     ]);
     let len = match (program, d.one_in(15)) {
         ("on_flow", true) => d.pick(&[4096, 4097, 9000]),
-        ("on_xdp", true) => d.pick(&[3519, 3520]),
+        ("on_xdp", true) => d.pick(&[3519, 3520, 5000]),
         (_, true) => d.pick(&[3712, 3713, 4000]),
         (_, false) => len,
     };
@@ -232,6 +250,59 @@ fn frame(d: &mut Dice, program: &str) -> Vec<u8> {
     let proto = d.pick(&[0x0800u16, 0x0800, 0x86dd, 0x0806, 0x8100, 5, 0x600, 0]);
     put(12, &proto.to_be_bytes());
     bytes
+}
+
+/// A frame of one to nineteen pages, mostly zeros, that says what is to be done with it.
+fn large_frame(d: &mut Dice) -> Vec<u8> {
+    /// What the head's page has room for without metadata.
+    const HEAD: usize = 4096 - 256 - 320;
+    let len = match d.below(4) {
+        0 => d.pick(&[64, 1500, HEAD, HEAD + 1, HEAD + 4096, HEAD + 4097]),
+        1 => d.pick(&[4000, 5000, 6000, 12000, 20000]),
+        2 => d.pick(&[HEAD + 17 * 4096, HEAD + 17 * 4096 + 1, 7616, 65535]),
+        _ => 3000 + d.below(9000) as usize,
+    };
+    let mut bytes = vec![0; len];
+    let mut fill = |from: usize, n: usize| {
+        for b in bytes.iter_mut().skip(from).take(n) {
+            *b = d.next() as u8;
+        }
+    };
+    fill(0, 40);
+    for edge in [HEAD, HEAD + 4096] {
+        fill(edge - 24, 48);
+    }
+    fill(len.saturating_sub(24), 24);
+    bytes[6] = d.below(17) as u8;
+    let edges = [0, 14, HEAD, HEAD + 4096, 4096, 8192, len];
+    let near = |d: &mut Dice| d.pick(&edges) as i64 + d.below(600) as i64 - 300;
+    let n = match d.below(3) {
+        0 => near(d),
+        1 => -near(d),
+        _ => d.pick(&[0, 1, 16, 576, 577, -14, -100, 300, 4000, 5000, -4096, -32]),
+    };
+    bytes[8..10].copy_from_slice(&(n as i16).to_le_bytes());
+    let off = near(d) as u16;
+    bytes[10..12].copy_from_slice(&off.to_le_bytes());
+    bytes
+}
+
+/// Of most frames the head is said to be shorter than it could be.
+fn xdp_frags_ctx(d: &mut Dice, len: u32) -> Vec<u8> {
+    if d.one_in(4) {
+        return Vec::new();
+    }
+    let meta: u32 = d.pick(&[0, 0, 4, 8, 32, 216]);
+    let end = match d.below(4) {
+        0 => len,
+        1 => (meta + d.pick(&[13, 14, 64, 200, 1000])).min(len),
+        2 => d.below(len as u64 + 2) as u32,
+        _ => len.min(3000 + d.below(900) as u32),
+    };
+    [meta, end, 0, 0, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect()
 }
 
 /// Fields of four bytes at these places; one in `wrong` tries also somewhere else.

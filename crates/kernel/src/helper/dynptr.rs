@@ -2,6 +2,7 @@
 
 use super::{Arg, Args, Helper, ret, row};
 use crate::dynptr::{Dynptr, DynptrKind};
+use crate::frags::{gather, scatter};
 use crate::state::State;
 use bpfsim_abi::{Errno, Func};
 use bpfsim_vm::{Flow, GuestMem};
@@ -34,6 +35,15 @@ pub(crate) fn copy(mem: &mut GuestMem, a: &Args, to: u64, from: u64, len: u64) -
     Ok(())
 }
 
+/// Writes bytes to where a program is to have them.
+fn write_bytes(mem: &mut GuestMem, a: &Args, to: u64, bytes: &[u8]) -> Arg<Result<u64, Errno>> {
+    match mem.slice_mut(to, bytes.len() as u64) {
+        Some(to) => to.copy_from_slice(bytes),
+        None => return a.bad(1),
+    }
+    Ok(Ok(0))
+}
+
 /// `bpf_dynptr_from_mem(data, size, flags, ptr)`
 fn from_mem(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let made = Dynptr::new(DynptrKind::Local, a.r[0], a.r[1] as u32);
@@ -62,6 +72,12 @@ pub(crate) fn read_to(
     };
     if let Err(errno) = d.check(offset, len) {
         return Ok(Err(errno));
+    }
+    if let Some(spans) = d.xdp_spans(st, offset, len) {
+        return match spans {
+            Ok(spans) => write_bytes(mem, a, to, &gather(mem, &spans)),
+            Err(errno) => Ok(Err(errno)),
+        };
     }
     match d.slice(st, offset, len) {
         Some(at) => copy(mem, a, to, at, len)?,
@@ -100,6 +116,13 @@ pub(crate) fn write_from(
     };
     if flags & !known != 0 {
         return Ok(Err(Errno::EINVAL));
+    }
+    if let Some(spans) = d.xdp_spans(st, offset, len) {
+        let bytes = a.memory(mem, from, len)?;
+        return Ok(spans.map(|spans| {
+            scatter(mem, &spans, &bytes);
+            0
+        }));
     }
     match d.slice(st, offset, len) {
         Some(at) => copy(mem, a, at, from, len)?,

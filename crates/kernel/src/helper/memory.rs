@@ -50,6 +50,42 @@ impl Space {
     }
 }
 
+/// `len` bytes from an address, or what reading them fails with.
+pub(crate) fn fetch(
+    st: &State,
+    mem: &GuestMem,
+    from: u64,
+    len: u64,
+    space: Space,
+) -> Result<Vec<u8>, Errno> {
+    let bytes = (0..len).map_while(|i| space.byte(st, mem, from.wrapping_add(i)));
+    let bytes: Vec<u8> = bytes.collect();
+    match bytes.len() as u64 == len {
+        true => Ok(bytes),
+        false => Err(space.fault(from)),
+    }
+}
+
+/// A string with its NUL, cut to `len`, which is not 0.
+pub(crate) fn fetch_string(
+    st: &State,
+    mem: &GuestMem,
+    from: u64,
+    len: u64,
+    space: Space,
+) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    loop {
+        match space.byte(st, mem, from.wrapping_add(text.len() as u64)) {
+            None => return Err(space.fault(from)),
+            Some(byte) if byte != 0 && text.len() as u64 + 1 < len => text.push(byte),
+            Some(_) => break,
+        }
+    }
+    text.push(0);
+    Ok(text)
+}
+
 /// Copies `len` bytes to guest memory; on a fault the destination is zeroed, `EFAULT`.
 pub(crate) fn read_memory(
     st: &State,
@@ -59,22 +95,11 @@ pub(crate) fn read_memory(
     from: u64,
     space: Space,
 ) -> Arg<Result<u64, Errno>> {
-    let mut bytes = Vec::with_capacity((len as usize).min(4096));
-    for i in 0..len {
-        match space.byte(st, mem, from.wrapping_add(i)) {
-            Some(byte) => bytes.push(byte),
-            None => break,
-        }
-    }
-    let whole = bytes.len() as u64 == len;
+    let bytes = fetch(st, mem, from, len, space);
     let Some(to) = mem.slice_mut(to, len) else {
         return a.bad(1);
     };
-    match whole {
-        true => to.copy_from_slice(&bytes),
-        false => to.fill(0),
-    }
-    Ok(if whole { Ok(0) } else { Err(space.fault(from)) })
+    Ok(fill(to, bytes).map(|_| 0))
 }
 
 /// Copies a string with its NUL, cut to `len`; on a fault the destination is zeroed, `EFAULT`.
@@ -89,25 +114,25 @@ pub(crate) fn read_string(
     if len == 0 {
         return Ok(Ok(0));
     }
-    let mut text = Vec::new();
-    let whole = loop {
-        match space.byte(st, mem, from.wrapping_add(text.len() as u64)) {
-            None => break false,
-            Some(0) => break true,
-            Some(_) if text.len() as u64 == len - 1 => break true,
-            Some(byte) => text.push(byte),
-        }
-    };
+    let text = fetch_string(st, mem, from, len, space);
     let Some(to) = mem.slice_mut(to, len) else {
         return a.bad(1);
     };
-    if !whole {
-        to.fill(0);
-        return Ok(Err(space.fault(from)));
+    Ok(fill(to, text))
+}
+
+/// Writes what was read, or zeros; gives how much it was.
+fn fill(to: &mut [u8], bytes: Result<Vec<u8>, Errno>) -> Result<u64, Errno> {
+    match bytes {
+        Ok(bytes) => {
+            to[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len() as u64)
+        }
+        Err(errno) => {
+            to.fill(0);
+            Err(errno)
+        }
     }
-    to[..text.len()].copy_from_slice(&text);
-    to[text.len()] = 0;
-    Ok(Ok(text.len() as u64 + 1))
 }
 
 /// As [`read_memory`], to where the first argument points.

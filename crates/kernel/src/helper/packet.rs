@@ -1,15 +1,12 @@
 //! Helpers on packets.
 
 use super::{Arg, Args, Helper, ret, row};
-use crate::packet::{ETH_HLEN, Packet, Redirect, RedirectKind};
+use crate::packet::{ETH_HLEN, FieldsCtx, Packet, Redirect, RedirectKind};
 use crate::prog::ProgCtx;
 use crate::state::State;
 use bpfsim_abi::ctx::CtxSlot;
 use bpfsim_abi::{Errno, Func, MapType};
 use bpfsim_vm::{Flow, GuestMem};
-
-/// `sizeof(struct xdp_frame)`: room at the head of a buffer that stays the kernel's.
-const XDP_FRAME: u64 = 40;
 
 /// The rows of the table of helpers that this module adds.
 pub(crate) const HELPERS: &[Helper] = &[
@@ -25,12 +22,6 @@ pub(crate) const HELPERS: &[Helper] = &[
         set_hash(st, a, a.r[1] as u32)
     }),
     row(Func::SkbPullData, false, skb_pull_data),
-    row(Func::XdpLoadBytes, false, load_bytes),
-    row(Func::XdpStoreBytes, false, store_bytes),
-    row(Func::XdpGetBuffLen, false, xdp_get_buff_len),
-    row(Func::XdpAdjustHead, false, xdp_adjust_head),
-    row(Func::XdpAdjustTail, false, xdp_adjust_tail),
-    row(Func::XdpAdjustMeta, false, xdp_adjust_meta),
     row(Func::Redirect, false, redirect),
     row(Func::RedirectPeer, false, redirect_peer),
     row(Func::RedirectNeigh, false, redirect_neigh),
@@ -64,13 +55,21 @@ pub(super) fn packet(st: &State, a: &Args) -> Arg<Packet> {
     }
 }
 
+/// The context of the program that calls.
+pub(super) fn fields<'a>(st: &'a mut State, a: &Args) -> Arg<&'a mut FieldsCtx> {
+    match &mut st.cur.ctx {
+        ProgCtx::Fields(ctx) => Ok(ctx),
+        _ => a.bad(1),
+    }
+}
+
 pub(super) fn show(st: &mut State, packet: Packet) {
     if let ProgCtx::Fields(ctx) = &mut st.cur.ctx {
         ctx.show(packet);
     }
 }
 
-/// `bpf_skb_load_bytes`, `bpf_xdp_load_bytes`
+/// `bpf_skb_load_bytes`
 fn load_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let len = a.r[3] as u32 as u64;
@@ -97,11 +96,6 @@ fn skb_store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     if a.r[4] & !FLAGS != 0 {
         return done(Err(Errno::EINVAL));
     }
-    store_bytes(st, mem, a)
-}
-
-/// `bpf_xdp_store_bytes`
-fn store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
     let bytes = a.bytes(mem, 3, a.r[3] as u32 as u64)?;
     let at = p.at(a.r[1] as u32 as u64, bytes.len() as u64);
@@ -113,11 +107,6 @@ fn store_bytes(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     )
 }
 
-/// `bpf_xdp_get_buff_len`
-fn xdp_get_buff_len(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    Ok(Flow::Done(packet(st, a)?.len()))
-}
-
 /// `bpf_skb_pull_data`: packets here are linear; only what is not there fails.
 fn skb_pull_data(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let p = packet(st, a)?;
@@ -126,64 +115,6 @@ fn skb_pull_data(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
     } else {
         Ok(0)
     })
-}
-
-/// `bpf_xdp_adjust_head`: metadata moves along.
-fn xdp_adjust_head(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    let p = packet(st, a)?;
-    let delta = a.r[1] as i32 as i64;
-    let meta_len = p.data - p.meta;
-    let data = p.data.wrapping_add_signed(delta);
-    if data < p.head + XDP_FRAME + meta_len || data > p.end - ETH_HLEN {
-        return done(Err(Errno::EINVAL));
-    }
-    if meta_len > 0 {
-        let bytes = a.memory(mem, p.meta, meta_len)?;
-        match mem.slice_mut(data - meta_len, meta_len) {
-            Some(to) => to.copy_from_slice(&bytes),
-            None => return a.bad(1),
-        }
-    }
-    show(
-        st,
-        Packet {
-            data,
-            meta: data - meta_len,
-            ..p
-        },
-    );
-    done(Ok(0))
-}
-
-/// `bpf_xdp_adjust_tail`: what it grows by is zero.
-fn xdp_adjust_tail(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    let p = packet(st, a)?;
-    let end = p.end.wrapping_add_signed(a.r[1] as i32 as i64);
-    if end > p.tail || end < p.data + ETH_HLEN {
-        return done(Err(Errno::EINVAL));
-    }
-    if end > p.end
-        && let Some(grown) = mem.slice_mut(p.end, end - p.end)
-    {
-        grown.fill(0);
-    }
-    show(st, Packet { end, ..p });
-    done(Ok(0))
-}
-
-/// `bpf_xdp_adjust_meta`
-fn xdp_adjust_meta(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    let p = packet(st, a)?;
-    let meta = p.meta.wrapping_add_signed(a.r[1] as i32 as i64);
-    let len = p.data.wrapping_sub(meta);
-    if meta < p.head + XDP_FRAME || meta > p.data {
-        return done(Err(Errno::EINVAL));
-    }
-    if !len.is_multiple_of(4) || len > 32 {
-        return done(Err(Errno::EACCES));
-    }
-    show(st, Packet { meta, ..p });
-    done(Ok(0))
 }
 
 /// `bpf_redirect`: the action that the program returns to have it done.

@@ -1,9 +1,8 @@
 //! Helpers that make room in packets, take headers out of them, and change what is known of them.
 
-use super::packet::{SKB_MAX_LEN, done, is_xdp, packet, show};
+use super::packet::{SKB_MAX_LEN, done, fields, is_xdp, packet, show};
 use super::{Arg, Args, Helper, row};
 use crate::packet::{ETH_HLEN, FieldsCtx, Packet};
-use crate::prog::ProgCtx;
 use crate::state::State;
 use bpfsim_abi::ctx::CtxSlot;
 use bpfsim_abi::{Errno, Func};
@@ -29,13 +28,6 @@ const ETH_P_8021AD: u16 = 0x88a8;
 const IPHDR: u64 = 20;
 const IPV6HDR: u64 = 40;
 const VLAN_HLEN: u64 = 4;
-
-fn fields<'a>(st: &'a mut State, a: &Args) -> Arg<&'a mut FieldsCtx> {
-    match &mut st.cur.ctx {
-        ProgCtx::Fields(ctx) => Ok(ctx),
-        _ => a.bad(1),
-    }
-}
 
 /// `skb->protocol`
 fn protocol(ctx: &FieldsCtx) -> u16 {
@@ -430,14 +422,15 @@ fn check_mtu(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     const SEGS: u64 = 1;
     const FRAG_NEEDED: u64 = 1;
     const SEGS_TOOBIG: u64 = 2;
-    let p = packet(st, a)?;
+    packet(st, a)?;
     let xdp = is_xdp(st);
     let (slot, known) = match xdp {
         true => (CtxSlot::XdpIngressIfindex, 0),
         false => (CtxSlot::SkbIfindex, SEGS),
     };
     let ctx = fields(st, a)?;
-    let (own, gso_size) = (ctx.get(slot) as u32, ctx.get(CtxSlot::SkbGsoSize));
+    let (own, whole) = (ctx.get(slot) as u32, ctx.buff_len());
+    let gso_size = ctx.get(CtxSlot::SkbGsoSize);
     let (diff, flags) = (a.r[3] as i32 as i64, a.r[4]);
     let Some(asked) = mem.read_u32(a.r[2]) else {
         return a.bad(3);
@@ -455,7 +448,7 @@ fn check_mtu(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     };
     let mtu = dev.mtu as u64;
     let len = match asked {
-        0 => p.len(),
+        0 => whole,
         len => len as u64 + ETH_HLEN,
     };
     let fits = len as i64 + diff <= (mtu + ETH_HLEN) as i64;

@@ -2,8 +2,9 @@
 
 use super::{Kfunc, row};
 use crate::dynptr::{Dynptr, DynptrKind};
+use crate::frags::{Spans, gather, scatter};
 use crate::helper::dynptr::{copy, read_to, write_from};
-use crate::helper::memory::{Space, read_memory, read_string};
+use crate::helper::memory::{Space, fetch, fetch_string, read_memory, read_string};
 use crate::helper::{Arg, Args, ret};
 use crate::state::State;
 use bpfsim_abi::Errno;
@@ -21,13 +22,11 @@ pub(super) const KFUNCS: &[Kfunc] = &[
     }),
     row("bpf_dynptr_slice", false, |st, mem, a| {
         let d = Dynptr::read(mem, a, 1)?;
-        let at = d.and_then(|d| d.slice(st, a.r[1] as u32 as u64, a.r[3] as u32 as u64));
-        Ok(Flow::Done(at.unwrap_or(0)))
+        slice(st, mem, a, d)
     }),
     row("bpf_dynptr_slice_rdwr", false, |st, mem, a| {
         let d = Dynptr::read(mem, a, 1)?;
-        let at = d.and_then(|d| d.slice_rdwr(st, a.r[1] as u32 as u64, a.r[3] as u32 as u64));
-        Ok(Flow::Done(at.unwrap_or(0)))
+        slice(st, mem, a, d.filter(|d| !d.rdonly))
     }),
     row("bpf_dynptr_adjust", false, adjust),
     row("bpf_dynptr_is_null", false, |_, mem, a| {
@@ -86,6 +85,27 @@ fn from_packet(st: &mut State, mem: &mut GuestMem, a: &Args, kind: DynptrKind) -
     done32(made.map(|_| 0))
 }
 
+/// `bpf_dynptr_slice(p, offset, buffer, size)`: what of an XDP packet is not in one place is copied to the
+/// buffer, if there is one.
+fn slice(st: &mut State, mem: &mut GuestMem, a: &Args, d: Option<Dynptr>) -> Arg<Flow> {
+    let (offset, len) = (a.r[1] as u32 as u64, a.r[3] as u32 as u64);
+    let Some(d) = d.filter(|d| d.check(offset, len).is_ok()) else {
+        return Ok(Flow::Done(0));
+    };
+    let at = d.slice(st, offset, len);
+    let buffer = a.r[2];
+    let spread = at.is_none() && d.kind == DynptrKind::Xdp && buffer != 0;
+    let Some(ctx) = st.cur.ctx.fields().filter(|_| spread) else {
+        return Ok(Flow::Done(at.unwrap_or(0)));
+    };
+    let bytes = gather(mem, &ctx.spans(d.offset as u64 + offset, len));
+    match mem.slice_mut(buffer, bytes.len() as u64) {
+        Some(to) => to.copy_from_slice(&bytes),
+        None => return a.bad(3),
+    }
+    Ok(Flow::Done(buffer))
+}
+
 /// `bpf_dynptr_adjust(p, start, end)`
 fn adjust(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let (start, end) = (a.r[1] as u32, a.r[2] as u32);
@@ -118,11 +138,42 @@ fn dynptr_copy(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
         (Some(source), None) => done32(write_from(st, mem, a, (to, to_off), (source, len), 0)?),
         (None, Some(dest)) => done32(read_to(st, mem, a, (dest, len), (from, from_off), 0)?),
         (None, None) => {
-            let fits = |d: Option<Dynptr>, off| d.is_some_and(|d| d.check(off, len).is_ok());
-            let fits = fits(to, to_off) && fits(from, from_off);
-            done32(Err(if fits { Errno::EINVAL } else { Errno::E2BIG }))
+            let fits = |d: Option<Dynptr>, off| d.filter(|d| d.check(off, len).is_ok());
+            let (Some(to), Some(from)) = (fits(to, to_off), fits(from, from_off)) else {
+                return done32(Err(Errno::E2BIG));
+            };
+            let chunks = (0..len).step_by(CHUNK as usize);
+            for done in chunks {
+                let now = CHUNK.min(len - done);
+                if let Err(errno) =
+                    copy_spread(st, mem, (to, to_off + done), (from, from_off + done), now)
+                {
+                    return done32(Err(errno));
+                }
+            }
+            done32(Ok(0))
         }
     }
+}
+
+/// What is in several places is copied in pieces of this size.
+const CHUNK: u64 = 256;
+
+/// Copies from one packet's pages to another's.
+fn copy_spread(
+    st: &State,
+    mem: &mut GuestMem,
+    (to, to_off): (Dynptr, u64),
+    (from, from_off): (Dynptr, u64),
+    len: u64,
+) -> Result<(), Errno> {
+    let spans = |d: Dynptr, off| d.xdp_spans(st, off, len).unwrap_or(Err(Errno::EINVAL));
+    let bytes = gather(mem, &spans(from, from_off)?);
+    if to.rdonly {
+        return Err(Errno::EINVAL);
+    }
+    scatter(mem, &spans(to, to_off)?, &bytes);
+    Ok(())
 }
 
 /// Memory to write to, or why there is none.
@@ -139,11 +190,24 @@ fn dest(st: &State, d: Option<Dynptr>, offset: u64, len: u64) -> Result<u64, Err
     })
 }
 
+/// Where bytes lie that are to be written to and are not in one place.
+fn spread(st: &State, d: Option<Dynptr>, offset: u64, len: u64) -> Option<Result<Spans, Errno>> {
+    let d = d.filter(|d| !d.rdonly && d.check(offset, len).is_ok())?;
+    d.xdp_spans(st, offset, len)
+}
+
 /// `bpf_dynptr_memset(p, offset, size, val)`
 fn memset(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let d = Dynptr::read(mem, a, 1)?;
     let len = a.r[2] as u32 as u64;
-    let result = dest(st, d, a.r[1] as u32 as u64, len).map(|at| mem.slice_mut(at, len));
+    let offset = a.r[1] as u32 as u64;
+    let result = dest(st, d, offset, len).map(|at| mem.slice_mut(at, len));
+    if let (Err(_), Some(spans)) = (&result, spread(st, d, offset, len)) {
+        return done32(spans.map(|spans| {
+            scatter(mem, &spans, &vec![a.r[3] as u8; len as usize]);
+            0
+        }));
+    }
     match result {
         Ok(Some(bytes)) => bytes.fill(a.r[3] as u8),
         Ok(None) => return a.bad(1),
@@ -156,10 +220,22 @@ fn memset(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
 fn probe(st: &mut State, mem: &mut GuestMem, a: &Args, space: Space, string: bool) -> Arg<Flow> {
     let d = Dynptr::read(mem, a, 1)?;
     let len = a.r[2] as u32 as u64;
-    let to = match dest(st, d, a.r[1] as u32 as u64, len) {
-        Ok(to) => to,
+    let offset = a.r[1] as u32 as u64;
+    let to = match (dest(st, d, offset, len), spread(st, d, offset, len)) {
+        (Ok(to), _) => to,
+        (Err(_), Some(spans)) => {
+            let bytes = match string {
+                true => fetch_string(st, mem, a.r[3], len, space),
+                false => fetch(st, mem, a.r[3], len, space),
+            };
+            return done32(spans.and_then(|spans| {
+                let bytes = bytes?;
+                scatter(mem, &spans, &bytes);
+                Ok(if string { bytes.len() as u64 } else { 0 })
+            }));
+        }
         // What is not there or not to be written to is too small.
-        Err(_) => return done32(Err(Errno::E2BIG)),
+        (Err(_), None) => return done32(Err(Errno::E2BIG)),
     };
     let result = match string {
         true => read_string(st, mem, a, (to, len), a.r[3], space)?,

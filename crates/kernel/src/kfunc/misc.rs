@@ -16,6 +16,7 @@ pub(super) const KFUNCS: &[Kfunc] = &[
     row("bpf_task_from_vpid", true, |st, _, a| {
         Ok(Flow::Done(st.task_from_pid(a.r[0] as u32)))
     }),
+    row("bpf_xdp_pull_data", false, crate::helper::xdp_pull_data),
     row("bpf_send_signal_task", true, send_signal_task),
     row(
         "bpf_copy_from_user_task_str",

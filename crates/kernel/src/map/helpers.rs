@@ -2,6 +2,7 @@
 
 use super::ringbuf::{FORCE_WAKEUP, NO_WAKEUP};
 use super::{Map, Storage};
+use crate::frags::gather;
 use crate::helper::{Arg, Args, Helper, ret, row};
 use crate::ids::MapId;
 use crate::state::State;
@@ -160,7 +161,7 @@ const CTXLEN: u64 = 0xf_ffff << 32;
 fn perf_event_output(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let map = a.map(st, 2)?;
     let (flags, cpu) = (a.r[2], st.cur.cpu);
-    let packet = st.cur.ctx.packet().map(|p| (p.data, p.end));
+    let packet = st.cur.ctx.fields().filter(|ctx| ctx.packet.is_some());
     let known = if packet.is_some() {
         INDEX | CTXLEN
     } else {
@@ -171,11 +172,11 @@ fn perf_event_output(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> 
     }
     let more = (flags & CTXLEN) >> 32;
     let mut sample = a.bytes(mem, 4, a.r[4])?.into_vec();
-    if let Some((data, end)) = packet {
-        if more > end - data {
+    if let Some(ctx) = packet {
+        if more > ctx.buff_len() {
             return done(Err(Errno::EFAULT));
         }
-        sample.extend_from_slice(mem.slice(data, more).unwrap_or(&[]));
+        sample.extend(gather(mem, &ctx.spans(0, more)));
     }
     let index = match flags & INDEX {
         INDEX => cpu.0,
