@@ -1,7 +1,7 @@
 //! The environment variables that this crate knows: the only place that reads them.
 
 use bpfsim_explore::Runner;
-use bpfsim_kernel::Chances;
+use bpfsim_kernel::{Chances, Detectors};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub shard: Option<(u64, u64)>,
     pub shrink: Option<u64>,
     pub chances: Option<Chances>,
+    /// What detectors are told.
+    pub detectors: Option<String>,
     /// Where failing orders are kept; `Some(None)` for nowhere.
     pub regressions: Option<Option<PathBuf>>,
 }
@@ -57,6 +59,16 @@ const TABLE: &[Row] = &[
         "what is a choice beside the order: `random`, `failures`, `faults`, with bounds",
         |s, v| {
             s.chances = Some(v.parse().map_err(|_| "no chances")?);
+            Ok(())
+        },
+    ),
+    (
+        "BPFSIM_DETECTORS",
+        "which detectors look, such as `lost-update=fail`: `off`, `warn` or `fail`, one or all",
+        |s, v| {
+            let tried = Detectors::default().tell(v);
+            tried.map_err(|_| "no detectors, or not `=off`, `=warn`, `=fail`")?;
+            s.detectors = Some(v.to_string());
             Ok(())
         },
     ),
@@ -124,6 +136,10 @@ impl Settings {
         set(&mut runner.shard, &self.shard);
         set(&mut runner.shrink, &self.shrink);
         set(&mut runner.config.chances, &self.chances);
+        if let Some(told) = &self.detectors {
+            // It was tried when it was read.
+            let _ = runner.config.detectors.tell(told);
+        }
         runner.time_limit = self.time_limit.or(runner.time_limit);
     }
 }
@@ -151,6 +167,7 @@ mod tests {
             ("BPFSIM_THREADS", "two"),
             ("BPFSIM_THREAD", "2"),
             ("BPFSIM_CHANCES", "luck"),
+            ("BPFSIM_DETECTORS", "lost-update"),
         ] {
             let error = of(name, value).unwrap_err();
             assert!(error.starts_with(name), "{error}");

@@ -51,6 +51,10 @@ pub struct Args {
     /// such as `failures=2`, and `values=0/1/7`.
     #[arg(long, value_name = "WHAT")]
     chances: Option<Chances>,
+    /// Which detectors look: `lost-update=fail`, `data-race=off`, several with commas; `fail` alone
+    /// makes failures of all warnings.
+    #[arg(long, value_name = "WHAT")]
+    detectors: Option<String>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -135,6 +139,9 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     if let Some(chances) = &args.chances {
         config.chances = chances.clone();
     }
+    if let Some(told) = &args.detectors {
+        config.detectors.tell(told).map_err(Stop::unusable)?;
+    }
     // What does not load does not in any order: it is said at once, and why.
     let sim = Sim::with(config.clone(), Seed::USUAL).map_err(Stop::unusable)?;
     match scenario.load(&sim, &bytes) {
@@ -210,7 +217,11 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         show::json(&told);
     } else {
         text(&outcome, &command);
+        let hint = outcome.failure.is_none() && !warnings.is_empty();
         show::warnings(warnings);
+        if hint {
+            show::line("  one of them made small, with a timeline: --detectors KIND=fail");
+        }
     }
     Ok(match &outcome.failure {
         Some(_) => Outcome::Failed,

@@ -53,6 +53,10 @@ pub struct Args {
     /// such as `failures=2`, and `values=0/1/7`.
     #[arg(long, value_name = "WHAT", requires = "scenario")]
     chances: Option<Chances>,
+    /// Which detectors look: `lost-update=fail`, `data-race=off`, several with commas; `fail` alone
+    /// makes failures of all warnings.
+    #[arg(long, value_name = "WHAT", requires = "scenario")]
+    detectors: Option<String>,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -154,6 +158,7 @@ fn replaying(order: &str, config: Config) -> Result<(Sim, Option<Taken>), Stop> 
         seed: order.config.seed,
         // These are the order's own, whether they are said again or not.
         chances: order.config.chances.clone(),
+        detectors: order.config.detectors,
         ..config
     };
     order.check_config(&config).map_err(Stop::unusable)?;
@@ -177,6 +182,9 @@ fn scenario(args: &Args, path: &Path, object: &[u8], config: Config) -> Result<O
     let mut config = scenario.config(config).map_err(Stop::unusable)?;
     if let Some(chances) = &args.chances {
         config.chances = chances.clone();
+    }
+    if let Some(told) = &args.detectors {
+        config.detectors.tell(told).map_err(Stop::unusable)?;
     }
     let mut order = args.replay.clone();
     if let Some(file) = &args.case {

@@ -156,3 +156,36 @@ fn warnings_are_printed() {
     );
     assert!(bpfsim(&["run", "--json", "--replay", order]).contains(r#""event":"warning""#));
 }
+
+/// What is a warning can be made a failure, which is made small and replayed, or not looked for.
+#[test]
+fn detectors_do_what_they_are_told() {
+    let explore = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bpfsim"));
+        let object = format!("{ZOO}/racy_refcount.bpf.o");
+        let scenario = format!("{ZOO}/racy_refcount.scenario.toml");
+        command.args(["explore", &object, "--scenario", &scenario, "--json"]);
+        command.args(more).output().unwrap()
+    };
+    let told = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&explore(more).stdout).unwrap()
+    };
+    let failed = told(&["--detectors", "data-race=off,lost-update=fail"]);
+    assert_eq!(failed["failure"]["kind"], "lost-update");
+    assert_eq!(failed["failure"]["preemptions"], 1);
+    let order = failed["failure"]["replay"].as_str().unwrap();
+    let mut again = std::process::Command::new(env!("CARGO_BIN_EXE_bpfsim"));
+    again.arg("run").arg(format!("{ZOO}/racy_refcount.bpf.o"));
+    again.args(["--scenario", &format!("{ZOO}/racy_refcount.scenario.toml")]);
+    let again = again.args(["--replay", order]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    let text = String::from_utf8(again.stdout).unwrap();
+    assert!(text.contains("lost-update"), "{text}");
+
+    let quiet = told(&["--detectors", "off"]);
+    assert_eq!(quiet["warnings"].as_array().map(Vec::len), Some(0));
+    let wrong = explore(&["--detectors", "lost-update"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert!(error.contains("`lost-update`: detectors are"), "{error}");
+}

@@ -28,6 +28,7 @@ mod asynch;
 mod chance;
 mod checked;
 mod choose;
+mod detectors;
 mod dynptr;
 mod exec;
 mod failure;
@@ -78,6 +79,7 @@ mod world;
 
 pub use chance::{Chance, Chances, NoChances};
 pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
+pub use detectors::NoDetectors;
 pub use failure::{
     Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,
 };

@@ -42,6 +42,8 @@ struct FileConfig {
     horizon: Option<Spanned<String>>,
     /// What is a choice beside the order, when orders are explored.
     chances: Option<Spanned<String>>,
+    /// Which detectors look, such as `lost-update=fail`.
+    detectors: Option<Spanned<String>>,
 }
 
 /// Why a scenario ended before its end.
@@ -118,6 +120,11 @@ impl Scenario {
             let parsed = chances.get_ref().parse();
             let parsed = parsed.or_else(|e: NoChances| wrong(chances.span(), e));
             config.chances = parsed.map_err(|p| self.message(&p))?;
+        }
+        if let Some(detectors) = &file.detectors {
+            let told = config.detectors.tell(detectors.get_ref());
+            let told = told.or_else(|e| wrong(detectors.span(), e));
+            told.map_err(|p| self.message(&p))?;
         }
         Ok(config)
     }
