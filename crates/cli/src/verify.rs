@@ -372,6 +372,13 @@ fn print_table(args: &Args, rows: &[Row], color: ColorChoice) {
     if rows.iter().any(|r| r.says != Says::Accept) {
         show::line("");
     }
+    // libbpf found no such function, variable or type.
+    if rows.iter().any(|r| r.errno == Some(Errno::ESRCH.0.into())) {
+        show::line(
+            "note: the kernel's types are those of a 6.18 without sched_ext and modules; another's: \
+             --kernel 6.18 --btf 6.18=/sys/kernel/btf/vmlinux",
+        );
+    }
     let count = |says| rows.iter().filter(|r| r.says == says).count();
     show::line(&format!(
         "{} programs: {} accepted, {} rejected, {} unsupported",
