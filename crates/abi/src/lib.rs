@@ -15,6 +15,7 @@ mod version;
 pub mod ctx;
 pub mod features;
 pub mod helper;
+pub mod inject;
 pub mod kfunc;
 pub mod limits;
 pub mod map;

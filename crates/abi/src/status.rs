@@ -158,10 +158,7 @@ pub static HELPERS: &[(Func, Status)] = &[
         Func::GetBranchSnapshot,
         Partial("as on a machine without branch records"),
     ),
-    (
-        Func::GetLocalStorage,
-        Partial("storage of a run of its own, not of a cgroup"),
-    ),
+    (Func::GetLocalStorage, Done),
     (Func::GetNsCurrentPidTgid, Done),
     (Func::SeqWrite, Done),
     (Func::SeqPrintf, Done),
@@ -223,6 +220,10 @@ pub static HELPERS: &[(Func, Status)] = &[
     ),
     (Func::SockFromFile, Partial("no file is a socket's")),
     (Func::GetFuncIp, Done),
+    (
+        Func::OverrideReturn,
+        Partial("programs of trampolines of the same function do not run then"),
+    ),
     (Func::GetAttachCookie, Done),
     (Func::GetFuncArg, Done),
     (Func::GetFuncRet, Done),
@@ -401,6 +402,8 @@ pub static KFUNCS: &[(&str, Status)] = &[
         Partial("there is the unified hierarchy only"),
     ),
     ("bpf_sock_destroy", Done),
+    ("bpf_session_is_return", Done),
+    ("bpf_session_cookie", Done),
 ];
 
 /// Map types: which, and whether it runs.
@@ -433,23 +436,11 @@ pub static MAP_TYPES: &[(MapType, Status)] = &[
         MapType::Xskmap,
         Partial("there are no XDP sockets to put in"),
     ),
-    (
-        MapType::Sockmap,
-        Partial("TCP and UDP sockets; no programs attach to it"),
-    ),
-    (
-        MapType::Sockhash,
-        Partial("TCP and UDP sockets; no programs attach to it"),
-    ),
+    (MapType::Sockmap, Partial("TCP and UDP sockets")),
+    (MapType::Sockhash, Partial("TCP and UDP sockets")),
     (MapType::ReuseportSockarray, Done),
-    (
-        MapType::CgroupStorage,
-        Partial("storage of a run of its own, not of a cgroup"),
-    ),
-    (
-        MapType::PercpuCgroupStorage,
-        Partial("storage of a run of its own, not of a cgroup"),
-    ),
+    (MapType::CgroupStorage, Done),
+    (MapType::PercpuCgroupStorage, Done),
     (MapType::SkStorage, Done),
     (MapType::InodeStorage, Done),
     (MapType::CgrpStorage, Done),

@@ -183,6 +183,11 @@ impl Netdev {
 }
 
 impl Cgroup {
+    /// How often what is attached to one of its hooks was changed, for [`AttachOpts::revision`].
+    pub fn revision(self, sim: &Sim, what: AttachType) -> u64 {
+        sim.kernel().cgroup_revision(self.0, what)
+    }
+
     /// Something that its tasks or sockets do.
     pub fn hook(self, what: AttachType) -> Hook {
         let cgroup = self.0;
@@ -321,6 +326,17 @@ impl StructOps {
             map: self.map.id(),
             member: member.to_string(),
         }
+    }
+
+    /// From now on another map's programs are called in the place of these (`bpf_link__update_map`).
+    pub fn replace(&mut self, map: &Map) -> Result<()> {
+        let done = self
+            .sim
+            .kernel_mut()
+            .struct_ops_replace(self.map.id(), map.id());
+        done.map_err(map.refused("BPF_LINK_UPDATE"))?;
+        self.map = map.clone();
+        Ok(())
     }
 
     /// The kernel calls it no more (`bpf_link__destroy`).

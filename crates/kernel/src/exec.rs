@@ -564,6 +564,7 @@ impl Kernel {
         let (prog, input) = (*prog, std::mem::take(input));
         let retval = input.retval;
         let kept = s.ctx.take();
+        let storage = std::mem::take(&mut s.storage);
         self.maybe_grace_period();
         let stack = self.take_stack()?;
         let (r1, ctx) = match kept {
@@ -586,6 +587,7 @@ impl Kernel {
             bh_off,
             retval,
             ctx,
+            storage,
             lane: self.lane(cpu, Some(task)),
             scratch: self.stacks[stack as usize] + STACK_SIZE,
             ..Cur::user(task)
@@ -711,6 +713,10 @@ impl Kernel {
         let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
             return Ok(());
         };
+        s.left -= 1;
+        if s.left > 0 {
+            s.storage = std::mem::take(&mut run.cur.storage);
+        }
         self.drop_kept(run);
         self.st.seq_out.extend_from_slice(&run.cur.seq);
         let seq = std::mem::take(&mut run.cur.seq);
@@ -718,7 +724,6 @@ impl Kernel {
         let retval = crate::helper::hook_retval(meta, &run.cur, return_value);
         let mut ctx = std::mem::replace(&mut run.cur.ctx, ProgCtx::Memory);
         self.note_redirect(&mut ctx, return_value);
-        s.left -= 1;
         if s.left > 0 {
             s.phase = Phase::Enter;
             s.ctx = Some((r1, ctx));

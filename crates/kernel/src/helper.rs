@@ -22,6 +22,7 @@ mod xdp;
 
 pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
 pub(crate) use file::kfuncs as file_kfuncs;
+pub(crate) use hook::KFUNCS as HOOK_KFUNCS;
 pub(crate) use iterate::{Iteration, begin_rb_add, resume};
 pub(crate) use retval::{hook_retval, retval};
 

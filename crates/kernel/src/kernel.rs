@@ -470,6 +470,7 @@ impl Kernel {
             job,
             left,
             ctx: None,
+            storage: Vec::new(),
             bh_off,
             out: None,
         });

@@ -116,6 +116,7 @@ const KFUNCS: &[Kfunc] = &[
 /// All rows.
 const GROUPS: &[&[Kfunc]] = &[
     KFUNCS,
+    crate::helper::HOOK_KFUNCS,
     object::KFUNCS,
     dynptr::KFUNCS,
     string::KFUNCS,

@@ -18,7 +18,7 @@ use bpfsim_isa::{CallKind, Insn, Op, decode_where, uapi};
 use bpfsim_loader::{
     ExternKind, KernStructOps, MapDef, MapKind, Object, Program, Reloc, RelocKind, SlotValue,
 };
-use bpfsim_verifier::Explanation;
+use bpfsim_verifier::{Explanation, Verified};
 use bpfsim_vm::{Image, LowerError};
 use std::sync::Arc;
 
@@ -406,6 +406,8 @@ impl Kernel {
             section: program.section.as_str().into(),
             sleepable: program.spec.sleepable(),
             max_ctx_offset: verified.map_or(0, |v| v.max_ctx_offset()),
+            enforces_attach_type: verified.is_some_and(|v| v.enforces_attach_type()),
+            overrides: calls(&insns, verified, Func::OverrideReturn),
             btf: object.btf.clone(),
             struct_ops: None,
             arena: used_maps(program, maps).find(|m| self.st.maps[m.at()].arena().is_some()),
@@ -497,6 +499,17 @@ impl Kernel {
         (first.imm, second.imm) = (value as u32 as i32, (value >> 32) as i32);
         Ok(())
     }
+}
+
+/// Whether some way through a program calls a helper.
+fn calls(insns: &[Insn], verified: Option<&Verified>, func: Func) -> bool {
+    let reached = |insn| verified.is_none_or(|v| v.is_reached(insn));
+    let is = |insn: &Insn| {
+        let helper = insn.code == uapi::BPF_JMP | uapi::BPF_CALL && insn.src() == 0;
+        helper && insn.imm == func.number() as i32
+    };
+    let mut all = insns.iter().enumerate();
+    all.any(|(at, insn)| is(insn) && reached(at))
 }
 
 /// The maps that a program names.

@@ -21,6 +21,10 @@ pub(crate) struct ProgMeta {
     pub sleepable: bool,
     /// How much of its context it accesses, as far as the verifier was asked.
     pub max_ctx_offset: u32,
+    /// It attaches to what it was loaded for only.
+    pub enforces_attach_type: bool,
+    /// It calls `bpf_override_return` (`prog->kprobe_override`).
+    pub overrides: bool,
     /// The types of its object.
     pub btf: Option<Arc<Btf>>,
     /// Of a struct_ops program the kernel's struct, and the number of the member.

@@ -74,6 +74,11 @@ impl Refs {
         });
     }
 
+    /// The maps that a program uses.
+    pub fn maps_of(&self, prog: ProgId) -> &[MapId] {
+        self.progs.get(prog.at()).map_or(&[], |p| &p.maps)
+    }
+
     fn put_map(&mut self, map: MapId) {
         if let Some(refs) = self.maps.get_mut(map.at()) {
             let last = *refs == 1;

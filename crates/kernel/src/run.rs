@@ -3,7 +3,7 @@
 use crate::asynch::Handle;
 use crate::choose::Next;
 use crate::hook::{Fire, Interrupt};
-use crate::ids::{Cpu, CtxId, TaskId};
+use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::prog::ProgCtx;
 use crate::state::Cur;
 use crate::syscall::{SysOp, SysResult};
@@ -53,6 +53,8 @@ pub(crate) struct Syscall {
     pub left: u32,
     /// The context that the program is given, between two runs.
     pub ctx: Option<(u64, ProgCtx)>,
+    /// What its program has instead of storage of cgroups, between two runs.
+    pub storage: Vec<(MapId, u64)>,
     /// The program runs with soft interrupts off.
     pub bh_off: bool,
     pub out: Option<SysResult>,

@@ -10,7 +10,7 @@ use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 use crate::inject::Injected;
 use crate::ksym::Ksym;
 use crate::lock::MapLock;
-use crate::map::{Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
+use crate::map::{CgroupKey, Freed, MAP_OBJECT_SIZE, Map, Op, Waits};
 use crate::mapop::{Copying, Freeing, FreeingAll};
 use crate::object::Objects;
 use crate::prog::{ProgCtx, ProgMeta};
@@ -154,7 +154,7 @@ pub(crate) struct Cur {
     pub value: Vec<u8>,
     /// What R1 of a program means.
     pub ctx: ProgCtx,
-    /// What `bpf_get_local_storage` gave it, by map.
+    /// What `bpf_get_local_storage` gave it where it is attached to none, by map.
     pub storage: Vec<(MapId, u64)>,
     /// What `bpf_cast_to_kern_ctx` gave it, or 0.
     pub kern_ctx: u64,
@@ -172,12 +172,33 @@ pub(crate) struct Cur {
     pub lane: u16,
     /// Address of the slot that a callback was armed in.
     pub slot: u64,
-    /// What `bpf_get_attach_cookie` gives.
-    pub cookie: u64,
-    /// The function that is the hook, as `bpf_get_func_ip` gives it.
-    pub func_ip: u64,
+    /// Of a program that a hook runs, what it is attached to.
+    pub hook: Option<Box<AtHook>>,
     /// Guest address of 64 bytes beside its stack: the keys that callbacks of array elements get.
     pub scratch: u64,
+}
+
+/// What a program is attached to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AtHook {
+    /// What `bpf_get_attach_cookie` gives.
+    pub cookie: u64,
+    /// The cgroup.
+    pub cgroup: Option<CgroupKey>,
+    pub session: Option<Session>,
+    /// What `bpf_override_return` said last.
+    pub overrides: Option<u64>,
+    /// The function that is the hook, as `bpf_get_func_ip` gives it.
+    pub func_ip: u64,
+}
+
+/// A program that runs at a function's entry and again at its return.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session {
+    /// This is the return.
+    pub returns: bool,
+    /// Guest address of the word that both see.
+    pub cookie: u64,
 }
 
 /// An operation that goes on when it is called again.
@@ -230,8 +251,7 @@ impl Cur {
             held: Default::default(),
             lane: crate::race::NO_LANE,
             slot: 0,
-            cookie: 0,
-            func_ip: 0,
+            hook: None,
             scratch: 0,
         }
     }

@@ -246,6 +246,19 @@ pub struct Verified {
     pub(crate) stack_depths: Vec<u32>,
     /// How much of the context is accessed.
     pub(crate) max_ctx_offset: u32,
+    /// How much of buffers is accessed.
+    pub(crate) buffers: Buffers,
+    /// It attaches to what it was loaded for only.
+    pub(crate) enforce_attach: bool,
+}
+
+/// How many bytes of an iterator's buffers a program accesses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// Of those that it may only read (`aux->max_rdonly_access`).
+    pub rdonly: u32,
+    /// Of those that it may write (`aux->max_rdwr_access`).
+    pub rdwr: u32,
 }
 
 impl Verified {
@@ -253,6 +266,17 @@ impl Verified {
     /// some types of programs are not run.
     pub fn max_ctx_offset(&self) -> u32 {
         self.max_ctx_offset
+    }
+
+    /// How much it accesses of buffers, such as keys and values that an iterator passes.
+    pub fn buffers(&self) -> Buffers {
+        self.buffers
+    }
+
+    /// `prog->enforce_expected_attach_type`: some of what it returns is known where it was loaded
+    /// for only.
+    pub fn enforces_attach_type(&self) -> bool {
+        self.enforce_attach
     }
 
     /// Whether some way through the program reaches this instruction.

@@ -474,6 +474,12 @@ impl Verifier<'_> {
                 reg.var_off
             );
         }
+        let most = match what {
+            "rdonly" => &mut self.buffers.rdonly,
+            "rdwr" => &mut self.buffers.rdwr,
+            _ => return Ok(()),
+        };
+        *most = (*most).max((off + size) as u32);
         Ok(())
     }
 

@@ -468,6 +468,14 @@ impl Verifier<'_> {
             }
             return Err(refused);
         }
+        // Congestion is told by packets that are sent only.
+        let congestion = crate::tnum::Tnum::range(2, 3);
+        if self.prog_type == ProgType::CgroupSkb
+            && attach_type == AttachType::CgroupInetEgress
+            && congestion.contains(reg.var_off)
+        {
+            self.enforce_attach = true;
+        }
         Ok(())
     }
 

@@ -146,6 +146,9 @@ pub(crate) struct Verifier<'a> {
     pub insn_processed: u32,
     /// `aux->max_ctx_offset`: how much of the context is accessed, bytes.
     pub max_ctx_offset: u32,
+    pub buffers: crate::Buffers,
+    /// `prog->enforce_expected_attach_type`
+    pub enforce_attach: bool,
     pub prev_insn_processed: u32,
     pub jmps_processed: u32,
     pub prev_jmps_processed: u32,
@@ -202,6 +205,8 @@ impl<'a> Verifier<'a> {
             has_hist_ent: false,
             insn_processed: 0,
             max_ctx_offset: 0,
+            buffers: Default::default(),
+            enforce_attach: false,
             prev_insn_processed: 0,
             jmps_processed: 0,
             prev_jmps_processed: 0,
@@ -232,6 +237,8 @@ impl<'a> Verifier<'a> {
         let verdict = match result {
             Ok(()) => Verdict::Accept(Verified {
                 max_ctx_offset: self.max_ctx_offset,
+                buffers: self.buffers,
+                enforce_attach: self.enforce_attach,
                 ptr_types: self.aux.iter().map(|a| a.ptr_type).collect(),
                 seen: self.aux.iter().map(|a| a.seen).collect(),
                 stack_depths: self.subprogs[..self.subprog_cnt]

@@ -1,16 +1,27 @@
 //! Helpers that ask about the hook that a program runs at.
 
 use super::{Arg, Args, Helper, ret, row};
-use crate::state::State;
+use crate::kfunc::{self, Kfunc};
+use crate::state::{Session, State};
+use bpfsim_abi::ctx::PT_REGS_NAMES;
 use bpfsim_abi::{AttachType, Errno, Func, ProgType};
 use bpfsim_vm::{Flow, GuestMem};
 
 pub(super) const HELPERS: &[Helper] = &[
     row(Func::GetAttachCookie, false, |st, _, _| {
-        Ok(Flow::Done(st.cur.cookie))
+        Ok(Flow::Done(st.cur.hook.as_ref().map_or(0, |h| h.cookie)))
     }),
     row(Func::GetFuncIp, false, |st, _, _| {
-        Ok(Flow::Done(st.cur.func_ip))
+        Ok(Flow::Done(st.cur.hook.as_ref().map_or(0, |h| h.func_ip)))
+    }),
+    row(Func::OverrideReturn, false, |st, mem, a| {
+        if let Some(hook) = &mut st.cur.hook {
+            hook.overrides = Some(a.r[1]);
+        }
+        // Where `ax` is in `struct pt_regs`.
+        let ax = PT_REGS_NAMES.iter().position(|&n| n == "ax").unwrap_or(0);
+        let written = mem.write_u64(a.r[0].wrapping_add(8 * ax as u64), a.r[1]);
+        written.map_or_else(|| a.bad(1), |()| Ok(Flow::Done(0)))
     }),
     row(Func::GetFuncArgCnt, false, |_, mem, a| {
         nr_args(mem, a).map(Flow::Done)
@@ -40,6 +51,20 @@ pub(super) const HELPERS: &[Helper] = &[
         word(mem, a, at, 2)
     }),
 ];
+
+/// Kfuncs that ask the same.
+pub(crate) const KFUNCS: &[Kfunc] = &[
+    kfunc::row("bpf_session_is_return", false, |st, _, _| {
+        Ok(Flow::Done(session(st).is_some_and(|s| s.returns).into()))
+    }),
+    kfunc::row("bpf_session_cookie", false, |st, _, _| {
+        Ok(Flow::Done(session(st).map_or(0, |s| s.cookie)))
+    }),
+];
+
+fn session(st: &State) -> Option<Session> {
+    st.cur.hook.as_ref()?.session
+}
 
 /// The number of arguments lies before them.
 fn nr_args(mem: &GuestMem, a: &Args) -> Arg<u64> {

@@ -103,8 +103,8 @@ fn kallsyms_lookup(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     done(found.map(|_| 0))
 }
 
-/// `bpf_get_local_storage(map, flags)`. A program that is not attached to a cgroup has storage of
-/// its own for as long as it runs, as `BPF_PROG_TEST_RUN` gives it.
+/// `bpf_get_local_storage(map, flags)`: that of the cgroup that the program is attached to. One that
+/// is attached to none has storage of its own for as long as it runs, as `BPF_PROG_TEST_RUN` gives it.
 fn get_local_storage(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let map = a.map(st, 1)?;
     let spec = &st.maps[map.at()].spec;
@@ -114,6 +114,13 @@ fn get_local_storage(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> 
         _ => return a.bad(1),
     };
     let stride = spec.value_size.next_multiple_of(8);
+    if let Some(of) = st.cur.hook.as_ref().and_then(|h| h.cgroup) {
+        let key = of.bytes(spec.key_size);
+        let (m, mut op) = st.map_op(mem, map);
+        if let Some(at) = m.lookup(&mut op, &key) {
+            return Ok(Flow::Done(at));
+        }
+    }
     let known = st.cur.storage.iter().find(|(of, _)| *of == map);
     let at = match known {
         Some(&(_, at)) => at,

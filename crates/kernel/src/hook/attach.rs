@@ -2,13 +2,15 @@
 
 use super::links::{CgroupHook, Link, MULTI, OVERRIDE, PREORDER, Place, Stage};
 use super::{Hook, LinkId};
-use crate::ids::{CgroupId, ProgId};
+use crate::ids::{CgroupId, MapId, ProgId};
 use crate::kernel::Kernel;
+use crate::map::CgroupKey;
 use crate::prog::ProgMeta;
 use crate::state::State;
 use bpfsim_abi::sections::{AttachTarget, attach_target, find_section};
 use bpfsim_abi::{AttachType, Errno, ProgType};
 use bpfsim_btf::Kind;
+use bpfsim_vm::GuestMem;
 
 /// Flags of attaching: `BPF_F_*` of `BPF_PROG_ATTACH` and `BPF_LINK_CREATE`.
 pub mod flags {
@@ -194,6 +196,10 @@ impl Kernel {
             link.flags |= MULTI;
         }
         let found = st.find_place(&link, opts).map_err(refused)?;
+        if let Some(key) = link.cgroup_key(&st.world) {
+            let linked = st.link_cgroup(&mut self.mem, prog, key);
+            linked.map_err(|errno| refused((errno, None)))?;
+        }
         if !st.refs.get_prog(prog) {
             return Err(refused((Errno::EBADF, None)));
         }
@@ -411,7 +417,17 @@ impl Kernel {
                 if *offset != 0 && !stages.iter().all(at_entry) {
                     return Err(refused(Some("return probes are for whole functions")));
                 }
+                if meta.overrides && !is_overridable(hook) {
+                    return Err(refused(Some(
+                        "no other result can be put in the place of its",
+                    )));
+                }
                 return Ok(stages);
+            }
+            (P::Kprobe, Hook::Usdt { .. }) if meta.overrides => {
+                return Err(refused(Some(
+                    "no other result can be put in the place of its",
+                )));
             }
             (P::Kprobe, Hook::Usdt { .. })
             | (P::Tracepoint, Hook::Tracepoint { .. })
@@ -454,6 +470,11 @@ impl Kernel {
                 }
                 Stage::Only
             }
+            (P::CgroupSkb, Hook::Cgroup { what, .. })
+                if meta.enforces_attach_type && attach != *what =>
+            {
+                return Err(refused(Some("it tells congestion, which is for egress")));
+            }
             (prog_type, Hook::Cgroup { what, .. }) if cgroup_takes(prog_type, attach, *what) => {
                 Stage::Only
             }
@@ -485,6 +506,14 @@ impl Kernel {
             _ => false,
         }
     }
+}
+
+/// Whether `bpf_override_return` is allowed: at the entry of functions that say so.
+fn is_overridable(hook: &Hook) -> bool {
+    let Hook::Function { name, offset: 0 } = hook else {
+        return false;
+    };
+    bpfsim_abi::inject::is_injectable(name)
 }
 
 /// The stages of a kprobe or uprobe.
@@ -559,10 +588,28 @@ impl State {
         Ok(())
     }
 
+    /// `bpf_cgroup_storages_alloc`: the storage that a program has there. It outlives the
+    /// attachment, as long as its map and the cgroup are there.
+    fn link_cgroup(
+        &mut self,
+        mem: &mut GuestMem,
+        prog: ProgId,
+        key: CgroupKey,
+    ) -> Result<(), Errno> {
+        for map in self.refs.maps_of(prog) {
+            self.maps[map.at()].link_cgroup(mem, key)?;
+        }
+        Ok(())
+    }
+
     /// `cgroup_bpf_release`: a cgroup was removed.
-    pub fn detach_cgroup(&mut self, cgroup: CgroupId) {
+    pub fn detach_cgroup(&mut self, mem: &mut GuestMem, cgroup: CgroupId) {
         while let Some(id) = self.links.first_of_cgroup(cgroup) {
             let _ = self.detach(id);
+        }
+        let number = self.world.cgroups[cgroup.at()].id;
+        for map in &mut self.maps {
+            map.unlink_cgroup(mem, number);
         }
     }
 
@@ -604,6 +651,9 @@ impl State {
             (Hook::FlowDissector, _) if count > 0 => because(Errno::E2BIG, "there is one already"),
             (Hook::PerfEvent(_), _) if count > 0 => because(Errno::EEXIST, "there is one already"),
             (Hook::Xdp { .. }, _) if count > 0 => because(Errno::EBUSY, "there is one already"),
+            (Hook::SockMap { map, what }, _) if self.decides_already(*map, *what) => {
+                because(Errno::EBUSY, "another kind of verdict is there already")
+            }
             (Hook::SockMap { .. } | Hook::Sock(_), _) if count > 0 => {
                 let mut there = self.links.at(&place.hook, place.stage);
                 let old = there.next().map(|l| l.id);
@@ -627,6 +677,18 @@ impl State {
             }
             _ => Ok(Where::default()),
         }
+    }
+
+    /// `sock_map_prog_lookup`: verdicts about packets of a stream, and about those of any socket, are
+    /// not made by one map.
+    fn decides_already(&self, map: MapId, what: AttachType) -> bool {
+        let other = match what {
+            AttachType::SkSkbVerdict => AttachType::SkSkbStreamVerdict,
+            AttachType::SkSkbStreamVerdict => AttachType::SkSkbVerdict,
+            _ => return false,
+        };
+        let hook = Hook::SockMap { map, what: other };
+        self.links.at(&hook, Stage::Only).next().is_some()
     }
 
     /// `__cgroup_bpf_attach`

@@ -1,14 +1,14 @@
 //! A hook that happens: what is attached runs, one program after another.
 
-use super::Hook;
 use super::links::{Hooked, Stage};
+use super::{Hook, LinkId};
 use crate::failure::Failure;
 use crate::ids::{CgroupId, Cpu, CtxId, MapId, ProgId, SockId, TaskId};
 use crate::kernel::Kernel;
 use crate::packet::ETH_HLEN;
 use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput, pt_regs, set_ax};
 use crate::run::{Job, Phase, Run, Running};
-use crate::state::Cur;
+use crate::state::{AtHook, Cur, Session};
 use crate::syscall::{SysOp, SysResult};
 use crate::testrun::{PacketKind, Refused};
 use crate::trace::{Level, What};
@@ -74,8 +74,11 @@ pub(crate) struct Fire {
     preempt_off: bool,
     /// The socket that programs of `sk_lookup` chose last.
     selected: Option<SockId>,
-    /// Sessions whose return is not wanted.
-    no_return: Vec<ProgId>,
+    /// Those whose return is not wanted: sessions, by their own will, and probes of returns that
+    /// were not set, since another result took the function's place before.
+    no_return: Vec<LinkId>,
+    /// The word of each session that began.
+    sessions: Vec<(LinkId, u64)>,
     out: Fired,
 }
 
@@ -155,6 +158,7 @@ impl Fire {
             preempt_off: false,
             selected: None,
             no_return: Vec::new(),
+            sessions: Vec::new(),
             out: Fired {
                 runs: Vec::new(),
                 result,
@@ -176,6 +180,32 @@ impl Fire {
     /// Programs say whether a cgroup allows it, and `bpf_set_retval` what is answered.
     fn asks_cgroup(&self, hooked: &Hooked) -> bool {
         matches!(self.hook, Hook::Cgroup { .. }) || hooked.stage == Stage::LsmCgroup
+    }
+
+    /// A socket is bound: programs can also say that a port needs no capability.
+    fn binds(&self) -> bool {
+        use AttachType::{CgroupInet4Bind, CgroupInet6Bind};
+        let Hook::Cgroup { what, .. } = &self.hook else {
+            return false;
+        };
+        matches!(what, CgroupInet4Bind | CgroupInet6Bind)
+    }
+
+    /// A program put another result in the place of the function's (`override_function_with_return`).
+    fn overridden_by(&mut self, hooked: &Hooked, with: u64) {
+        self.returns = with as i64;
+        if matches!(hooked.stage, Stage::Return | Stage::MultiReturn) {
+            return;
+        }
+        self.overridden = true;
+        // The function is not executed. What is behind this kprobe is not called: older ones, and
+        // those that probe its return too.
+        let goes_on = |h: &Hooked| match h.stage {
+            Stage::Return => h.link > hooked.link,
+            Stage::MultiEntry | Stage::MultiReturn => true,
+            _ => false,
+        };
+        self.rest.retain(goes_on);
     }
 
     /// How deep it holds preemption off while a program of it runs.
@@ -214,9 +244,8 @@ impl Fire {
                 let stays = |h: &Hooked| !matches!(h.stage, Stage::FmodRet | Stage::LsmCgroup);
                 self.rest.retain(stays);
             }
-            (_, Stage::MultiEntry) if r0 != 0 => self.no_return.push(hooked.prog),
-            (Hook::UserFunction { .. }, Stage::Entry) if r0 != 0 => {
-                self.no_return.push(hooked.prog);
+            (_, Stage::MultiEntry) | (Hook::UserFunction { .. }, Stage::Entry) if r0 != 0 => {
+                self.no_return.extend(hooked.link);
             }
             (_, Stage::Tcx) if r0 as i32 != TC_ACT_UNSPEC => {
                 self.rest.retain(|h| h.stage != Stage::Tcx);
@@ -238,8 +267,13 @@ impl Fire {
                     }
                 );
                 self.congested |= congestion && r0 >> 1 & 1 != 0;
+                // Where more than yes and no can be said, that is the last bit.
+                let allowed = match congestion || self.binds() {
+                    true => r0 & 1 != 0,
+                    false => r0 != 0,
+                };
                 // The first errno stays.
-                if r0 & 1 == 0 && !(LEAST_ERRNO..0).contains(&self.returns) {
+                if !allowed && !(LEAST_ERRNO..0).contains(&self.returns) {
                     self.returns = -i64::from(Errno::EPERM.0);
                 }
             }
@@ -464,6 +498,8 @@ impl Kernel {
             prog,
             stage: Stage::Only,
             cookie: 0,
+            cgroup: None,
+            link: None,
         });
         hooked.into_iter().collect()
     }
@@ -508,12 +544,15 @@ impl Kernel {
     fn next_hooked(&mut self, cpu: Cpu, mut fire: Box<Fire>) -> Result<(), Failure> {
         while let Some(hooked) = fire.rest.pop_front() {
             let unwanted = matches!(hooked.stage, Stage::MultiReturn | Stage::Return)
-                && fire.no_return.contains(&hooked.prog);
+                && hooked.link.is_some_and(|l| fire.no_return.contains(&l));
             if unwanted {
                 self.st.refs.put_prog(hooked.prog);
                 continue;
             }
             if self.is_missed(cpu, &fire, &hooked) {
+                if hooked.stage == Stage::MultiEntry {
+                    fire.no_return.extend(hooked.link);
+                }
                 let name = self.st.progs[hooked.prog.at()].name.to_string();
                 fire.out.runs.push(FiredRun {
                     prog: hooked.prog,
@@ -526,6 +565,9 @@ impl Kernel {
             return self.push_hooked(cpu, fire, hooked);
         }
         self.drop_fire_ctx(&mut fire);
+        for (_, cookie) in std::mem::take(&mut fire.sessions) {
+            self.st.obj_drop(&mut self.mem, cookie);
+        }
         fire.conclude();
         self.end_fire(cpu, fire)
     }
@@ -590,6 +632,7 @@ impl Kernel {
         }
         fire.ctx = Some((kind, r1, ProgCtx::Memory));
         fire.made += 1;
+        let session = self.session(&mut fire, &hooked);
         let stack = self.take_stack()?;
         let (prog, level, task) = (hooked.prog, fire.level, fire.task);
         let meta = &self.st.progs[prog.at()];
@@ -600,6 +643,17 @@ impl Kernel {
             Off::Nothing
         };
         fire.preempt_off = off == Off::Preemption;
+        let at = AtHook {
+            cookie: hooked.cookie,
+            cgroup: hooked.cgroup,
+            session,
+            overrides: None,
+            func_ip: match &fire.hook {
+                Hook::Function { name, offset: 0 } => self.st.function_address(name),
+                Hook::Lsm(name) => self.st.function_address(&format!("bpf_lsm_{name}")),
+                _ => 0,
+            },
+        };
         let cur = Cur {
             id: fire.id.child(fire.made),
             cpu,
@@ -610,12 +664,7 @@ impl Kernel {
             retval: fire.returns as i32,
             ctx,
             lane: self.lane(cpu, in_task.then_some(task)),
-            cookie: hooked.cookie,
-            func_ip: match &fire.hook {
-                Hook::Function { name, offset: 0 } => self.st.function_address(name),
-                Hook::Lsm(name) => self.st.function_address(&format!("bpf_lsm_{name}")),
-                _ => 0,
-            },
+            hook: Some(Box::new(at)),
             scratch: self.stacks[stack as usize] + STACK_SIZE,
             ..Cur::user(task)
         };
@@ -623,6 +672,29 @@ impl Kernel {
         fire.now = Some(hooked);
         self.push(cpu, cur, 0, [r1, 0, 0, 0, 0], stack, Running::Hook(fire));
         Ok(())
+    }
+
+    /// What a program that runs at entry and return is told; the word that both see is made at the
+    /// entry.
+    fn session(&mut self, fire: &mut Fire, hooked: &Hooked) -> Option<Session> {
+        use AttachType::{TraceKprobeSession, TraceUprobeSession};
+        let attach = self.st.progs[hooked.prog.at()].attach_type;
+        let link = hooked.link?;
+        if !matches!(attach, TraceKprobeSession | TraceUprobeSession) {
+            return None;
+        }
+        let returns = matches!(hooked.stage, Stage::MultiReturn | Stage::Return);
+        let known = fire.sessions.iter().find(|(of, _)| *of == link);
+        let cookie = match known {
+            Some((_, cookie)) => *cookie,
+            None => {
+                let cookie = self.st.buffer(&mut self.mem, 8)?;
+                self.mem.write_u64(cookie, 0);
+                fire.sessions.push((link, cookie));
+                cookie
+            }
+        };
+        Some(Session { returns, cookie })
     }
 
     fn make_fire_ctx(
@@ -709,6 +781,7 @@ impl Kernel {
         let mut fire = fire;
         self.drop_kept(run);
         let retval = crate::helper::retval(&run.cur);
+        let overrides = run.cur.hook.take().and_then(|h| h.overrides);
         let mut ctx = std::mem::replace(&mut run.cur.ctx, ProgCtx::Memory);
         self.note_redirect(&mut ctx, r0);
         let (Some(hooked), Some((kind, r1, _))) = (fire.now.clone(), fire.ctx.take()) else {
@@ -736,8 +809,11 @@ impl Kernel {
         if of_cgroup {
             fire.returns = retval.into();
         }
-        let before: Vec<ProgId> = fire.rest.iter().map(|h| h.prog).collect();
+        let before = fire.rest.clone();
         fire.returned(&hooked, r0);
+        if let Some(with) = overrides {
+            fire.overridden_by(&hooked, with);
+        }
         if of_cgroup {
             output.retval = fire.returns as i32;
         }
@@ -746,8 +822,12 @@ impl Kernel {
             name,
             output: Some(output),
         });
-        for prog in before.iter().take(before.len() - fire.rest.len()) {
-            self.st.refs.put_prog(*prog);
+        let mut stays = fire.rest.iter().peekable();
+        for was in before {
+            let same = |h: &&Hooked| (h.link, h.stage) == (was.link, was.stage);
+            if stays.next_if(same).is_none() {
+                self.st.refs.put_prog(was.prog);
+            }
         }
         self.next_hooked(cpu, fire)
     }

@@ -2,6 +2,7 @@
 
 use super::Hook;
 use crate::ids::{CgroupId, ProgId};
+use crate::map::CgroupKey;
 use crate::world::World;
 use bpfsim_abi::AttachType;
 
@@ -108,6 +109,10 @@ pub(crate) struct Hooked {
     pub prog: ProgId,
     pub stage: Stage,
     pub cookie: u64,
+    /// The cgroup that it is attached to.
+    pub cgroup: Option<CgroupKey>,
+    /// Its link; none of a struct's member.
+    pub link: Option<LinkId>,
 }
 
 /// All links.
@@ -142,6 +147,17 @@ impl Link {
             (Hook::Lsm(name), Some(cgroup)) => Some((cgroup, CgroupHook::Lsm(name.clone()))),
             _ => None,
         }
+    }
+
+    /// The cgroup that it is at, as storage of cgroups is told apart.
+    pub fn cgroup_key(&self, world: &World) -> Option<CgroupKey> {
+        let (cgroup, hook) = self.at_cgroup()?;
+        let what = match hook {
+            CgroupHook::What(what) => what,
+            CgroupHook::Lsm(_) => AttachType::LsmCgroup,
+        };
+        let cgroup = world.cgroups.get(cgroup.at())?.id;
+        Some(CgroupKey { cgroup, what })
     }
 
     fn place(&self, hook: &Hook, stage: Stage) -> Option<&Place> {
@@ -286,6 +302,8 @@ impl Links {
                         .iter()
                         .find(|p| p.hook == *hook)
                         .map_or(0, |p| p.cookie),
+                    cgroup: link.cgroup_key(world),
+                    link: Some(link.id),
                 }
             }));
         }

@@ -2,18 +2,39 @@
 //! `CGRP_STORAGE`, and the older `CGROUP_STORAGE` and `PERCPU_CGROUP_STORAGE`.
 //!
 //! The owner is named by the guest address of the object that programs have a pointer to, of
-//! the older two by the key: a cgroup's number and the attach type.
+//! the older two by the key: a cgroup's number and, where the map's keys have it, the attach type.
 
 use super::paged::Slab;
 use super::{Cx, MapOps, MapSpec, copy_value, update, value_for_user};
-use bpfsim_abi::{Errno, MapType};
+use bpfsim_abi::{AttachType, Errno, MapType};
 use bpfsim_vm::{Elements, GuestMem};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// What a program is attached to: `struct bpf_cgroup_storage_key`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CgroupKey {
+    /// The cgroup's number.
+    pub cgroup: u64,
+    pub what: AttachType,
+}
+
+impl CgroupKey {
+    /// As keys of a map have it: without the attach type programs of all types share.
+    pub fn bytes(self, key_size: u32) -> Vec<u8> {
+        let mut key = self.cgroup.to_le_bytes().to_vec();
+        key.extend((self.what as u64).to_le_bytes());
+        key.truncate(key_size as usize);
+        key
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct Local {
     /// Slot of each owner.
     owners: BTreeMap<Vec<u8>, u32>,
+    /// Owners that are cgroups, oldest first.
+    linked: Vec<Vec<u8>>,
     slab: Slab,
     free: Vec<u32>,
     fresh: u32,
@@ -47,6 +68,7 @@ impl Local {
         };
         Local {
             owners: BTreeMap::new(),
+            linked: Vec::new(),
             slab: Slab::new(elements, u32::MAX),
             free: Vec::new(),
             fresh: 0,
@@ -55,7 +77,48 @@ impl Local {
     }
 
     fn at(&self, owner: &[u8]) -> Option<u64> {
-        self.owners.get(owner).map(|&slot| self.slab.addr(slot))
+        let slot = self.owners.get(self.identity(owner).as_ref());
+        slot.map(|&slot| self.slab.addr(slot))
+    }
+
+    /// The key without what does not count of it: the bytes behind the attach type.
+    fn identity<'a>(&self, key: &'a [u8]) -> Cow<'a, [u8]> {
+        /// Where they begin.
+        const PAD: usize = 12;
+        match self.kind {
+            Kind::Cgroup | Kind::CgroupPerCpu if key.len() > PAD => {
+                let mut key = key.to_vec();
+                key[PAD..].fill(0);
+                Cow::Owned(key)
+            }
+            _ => Cow::Borrowed(key),
+        }
+    }
+
+    /// `bpf_cgroup_storages_alloc`, `bpf_cgroup_storage_link`: a program that uses the map is
+    /// attached to a cgroup, whose storage is made unless it is there.
+    pub fn link(&mut self, mem: &mut GuestMem, spec: &MapSpec, of: CgroupKey) -> Result<(), Errno> {
+        let key = of.bytes(spec.key_size);
+        if self.kind == Kind::Object || self.owners.contains_key(&key) {
+            return Ok(());
+        }
+        self.insert(mem, &key, self.slab.stride())?;
+        self.linked.push(key);
+        Ok(())
+    }
+
+    /// `cgroup_bpf_release`: a cgroup is gone, and its storages with it.
+    pub fn unlink(&mut self, mem: &mut GuestMem, cgroup: u64) {
+        let number = cgroup.to_le_bytes();
+        self.linked.retain(|key| {
+            let stays = !key.starts_with(&number);
+            let gone = if stays { None } else { self.owners.remove(key) };
+            if let Some(slot) = gone {
+                self.slab.retire(mem, slot);
+                self.free.push(slot);
+            }
+            stays
+        });
     }
 
     /// A zeroed element for an owner that has none.
@@ -117,13 +180,15 @@ impl MapOps for Local {
         if let (Some(at), Kind::CgroupPerCpu) = (old, self.kind) {
             return cx.write_percpu(at, value);
         }
-        if let (Some(at), true) = (old, flags & update::LOCK != 0 || cgroup) {
+        if let (Some(at), true) = (old, flags & update::LOCK != 0) {
             return copy_value(cx.mem, cx.fields, at, value);
         }
         if cx.fails {
             return Err(Errno::ENOMEM);
         }
         // A new element takes the old one's place.
+        let owner = self.identity(owner);
+        let owner = owner.as_ref();
         if let Some(slot) = self.owners.remove(owner) {
             cx.freed.push(self.slab.addr(slot));
             let at = self.insert(cx.mem, owner, cx.spec.value_size as u64)?;
@@ -150,10 +215,13 @@ impl MapOps for Local {
         if self.kind == Kind::Object {
             return Err(Errno::ENOTSUPP);
         }
+        // The newest first.
+        let key = key.map(|key| self.identity(key));
         let mut after = self
-            .owners
-            .keys()
-            .skip_while(|k| key.is_some_and(|key| k.as_slice() != key));
+            .linked
+            .iter()
+            .rev()
+            .skip_while(|k| key.as_ref().is_some_and(|key| k[..] != key[..]));
         let next = if key.is_some() {
             after.nth(1)
         } else {

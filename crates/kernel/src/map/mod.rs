@@ -34,6 +34,7 @@ mod user;
 pub(crate) use arena::Arena;
 pub(crate) use btf::{has_types, value_fields};
 pub use create::{MapBtf, MapSpec};
+pub(crate) use local::CgroupKey;
 pub(crate) use ops::{Cx, Freed, MapOps, Op};
 pub use perf::PerfRecord;
 pub(crate) use ringbuf::{Peek, Ringbuf};
@@ -365,6 +366,25 @@ impl Map {
                 self.len() as u64
             }
             _ => 0,
+        }
+    }
+
+    /// A program that uses this map is attached: where the map is storage of cgroups, there is one.
+    pub fn link_cgroup(&mut self, mem: &mut GuestMem, of: CgroupKey) -> Result<(), Errno> {
+        match &mut self.storage {
+            Storage::Local(local) => {
+                self.dirty = true;
+                local.link(mem, &self.spec, of)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A cgroup is gone.
+    pub fn unlink_cgroup(&mut self, mem: &mut GuestMem, cgroup: u64) {
+        if let Storage::Local(local) = &mut self.storage {
+            self.dirty = true;
+            local.unlink(mem, cgroup);
         }
     }
 

@@ -96,6 +96,11 @@ impl Slab {
         }
     }
 
+    /// Bytes of a slot.
+    pub fn stride(&self) -> u64 {
+        self.stride
+    }
+
     /// Address of a slot that was used before.
     #[inline]
     pub fn addr(&self, slot: u32) -> u64 {

@@ -123,18 +123,21 @@ impl StructOps {
         })
     }
 
-    /// True while a `tcp_congestion_ops` of this name is registered.
-    fn is_congestion(&self, kernel: &Btf, name: &str) -> bool {
+    /// The name in a `tcp_congestion_ops`.
+    fn congestion<'a>(&self, kernel: &Btf, value: &'a [u8]) -> Option<&'a [u8]> {
         const OPS: &str = "tcp_congestion_ops";
-        let registered = self.state == INUSE || self.linked;
-        if !registered || kernel.name_of(self.layout.ops) != OPS {
-            return false;
+        if kernel.name_of(self.layout.ops) != OPS {
+            return None;
         }
-        let data = member_of(kernel, "bpf_struct_ops_tcp_congestion_ops", "data");
-        let at = data.zip(member_of(kernel, OPS, "name"));
-        let from = at.and_then(|(data, name)| self.value.get((data + name) as usize..));
-        let text = from.and_then(|bytes| bytes.split(|&b| b == 0).next());
-        text == Some(name.as_bytes())
+        let data = member_of(kernel, "bpf_struct_ops_tcp_congestion_ops", "data")?;
+        let at = data + member_of(kernel, OPS, "name")?;
+        value.get(at as usize..)?.split(|&b| b == 0).next()
+    }
+
+    /// True while a `tcp_congestion_ops` of this name is registered.
+    fn is_congestion(&self, kernel: &Btf, name: &[u8]) -> bool {
+        let registered = self.state == INUSE || self.linked;
+        registered && self.congestion(kernel, &self.value) == Some(name)
     }
 
     /// Descriptors in a value: member number and descriptor.
@@ -250,8 +253,12 @@ impl MapOps for StructOps {
 }
 
 impl State {
-    /// True while a struct_ops map is registered as the congestion control of this name.
-    pub fn registered_congestion(&self, name: &str) -> bool {
+    /// True while the kernel has a congestion control of this name: one of its own, or of a
+    /// struct_ops map that is registered.
+    pub fn registered_congestion(&self, name: &[u8]) -> bool {
+        if matches!(name, b"cubic" | b"reno") {
+            return true;
+        }
         let maps = || self.maps.iter().filter_map(|m| m.struct_ops());
         let kernel = self.kernel_btf.as_ref();
         kernel.is_some_and(|btf| maps().any(|ops| ops.is_congestion(btf, name)))
@@ -303,19 +310,60 @@ impl Kernel {
     /// it is to have one.
     ///
     /// # Errors
-    /// Those of `BPF_MAP_UPDATE_ELEM`; `EBUSY` for one that is attached, `EINVAL` for another kind
-    /// of map.
+    /// Those of `BPF_MAP_UPDATE_ELEM`; `EBUSY` for one that is attached, `EEXIST` for a congestion
+    /// control whose name another one has, `EINVAL` for another kind of map.
     pub fn struct_ops_attach(&mut self, map: MapId) -> Result<(), Errno> {
         let ops = self.struct_ops(map)?;
         let (value, ready) = (ops.initial.clone(), ops.state == READY);
         if ops.linked {
             return Err(Errno::EBUSY);
         }
+        let name = ops.congestion(&self.layouts.btf, &value);
+        if name.is_some_and(|name| self.st.registered_congestion(name)) {
+            return Err(Errno::EEXIST);
+        }
         if !ready {
             self.map_update(map, &[0; 4], &value, 0)?;
         }
         if let Some(ops) = self.st.maps[map.at()].struct_ops_mut() {
             ops.linked = ops.state == READY;
+        }
+        Ok(())
+    }
+
+    /// `bpf_link__update_map`: another map's functions are called in the place of one's.
+    ///
+    /// # Errors
+    /// `ENOLINK` where there is no link, `EINVAL` for another kind of map, of struct or of name,
+    /// `EOPNOTSUPP` for structs that the kernel does not replace; those of `BPF_MAP_UPDATE_ELEM`.
+    pub fn struct_ops_replace(&mut self, old: MapId, new: MapId) -> Result<(), Errno> {
+        let (was, ops) = (self.struct_ops(old)?, self.struct_ops(new)?);
+        let link = self.st.maps[new.at()].spec.flags();
+        if !was.linked {
+            return Err(Errno::ENOLINK);
+        }
+        if !link.contains(MapFlags::LINK) || was.layout.ops != ops.layout.ops {
+            return Err(Errno::EINVAL);
+        }
+        let (value, ready) = (ops.initial.clone(), ops.state == READY);
+        // Of the structs that there are, congestion controls are replaced only, by one of the same
+        // name.
+        let names = (
+            was.congestion(&self.layouts.btf, &was.value),
+            ops.congestion(&self.layouts.btf, &value),
+        );
+        match names {
+            (None, _) => return Err(Errno::EOPNOTSUPP),
+            (was, new) if was != new => return Err(Errno::EINVAL),
+            _ => {}
+        }
+        if !ready {
+            self.map_update(new, &[0; 4], &value, 0)?;
+        }
+        for (map, linked) in [(old, false), (new, true)] {
+            if let Some(ops) = self.st.maps[map.at()].struct_ops_mut() {
+                ops.linked = linked;
+            }
         }
         Ok(())
     }

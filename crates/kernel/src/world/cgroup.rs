@@ -177,7 +177,7 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         self.st.world.cgroups[cgroup.at()].online = false;
-        self.st.detach_cgroup(cgroup);
+        self.st.detach_cgroup(&mut self.mem, cgroup);
         Ok(())
     }
 
