@@ -188,7 +188,10 @@ pub static HELPERS: &[(Func, Status)] = &[
     (Func::SkcToTcpRequestSock, Done),
     (Func::SkcToUnixSock, Partial("there are no UNIX sockets")),
     (Func::SkcToMptcpSock, Partial("there is no MPTCP")),
-    (Func::GetNetnsCookie, Partial("one network namespace")),
+    (
+        Func::GetNetnsCookie,
+        Partial("devices are in the initial namespace"),
+    ),
     (Func::GetRouteRealm, Partial("there are no routes")),
     (Func::GetCgroupClassid, Partial("there is no net_cls")),
     (Func::GetCurrentCgroupId, Done),

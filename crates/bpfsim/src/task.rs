@@ -1,8 +1,8 @@
 //! Tasks of the emulated machine.
 
-use crate::{Cgroup, Error, File, Result, Sim};
+use crate::{Cgroup, Error, File, Fired, Hook, Namespace, ProgramInput, ProgramMut, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{Arg, Cpu, Protection, TaskId, TaskKind, TaskSpec};
+use bpfsim_kernel::{Arg, Cpu, Protection, SysOp, SysResult, TaskId, TaskKind, TaskSpec};
 use std::time::Duration;
 
 /// A task.
@@ -70,6 +70,13 @@ impl<'a> TaskBuilder<'a> {
         self
     }
 
+    /// A namespace that it is in; of other kinds its parent's.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.spec.namespaces.push(namespace.0);
+        self
+    }
+
     /// One that runs in user mode.
     pub fn user(self) -> Result<Task> {
         self.make(TaskKind::User)
@@ -131,6 +138,60 @@ impl Task {
     /// Moves it to another cgroup. `ENODEV` for one that was removed.
     pub fn move_to(self, sim: &Sim, cgroup: Cgroup) -> Result<(), Errno> {
         sim.kernel_mut().move_task(self.0, cgroup.0)
+    }
+
+    /// Its number in a namespace of pids; 0 where it has none.
+    pub fn pid_in(self, sim: &Sim, namespace: Namespace) -> u32 {
+        sim.kernel().pid_in(self.0, namespace.0)
+    }
+
+    /// It goes into a namespace (`setns(2)`); into one of pids its children go. `ESRCH` for a task
+    /// that exits.
+    pub fn enter(self, sim: &Sim, namespace: Namespace) -> Result<(), Errno> {
+        sim.kernel_mut().enter_ns(self.0, namespace.0)
+    }
+
+    /// [`Sim::fire`] of something that this task does, which is in user mode: in its namespaces and
+    /// cgroups.
+    pub fn fire(self, sim: &Sim, hook: &Hook, input: ProgramInput) -> Result<Fired> {
+        let op = SysOp::Fire {
+            hook: hook.clone(),
+            input,
+        };
+        match self.call(sim, op)? {
+            SysResult::Fired(fired) => Ok(*fired),
+            other => Err(Error::Fire {
+                hook: hook.to_string(),
+                errno: other.done().err().unwrap_or(Errno::EINVAL),
+            }),
+        }
+    }
+
+    /// [`ProgramMut::test_run`] by this task, which is in user mode.
+    pub fn test_run(
+        self,
+        sim: &Sim,
+        program: &ProgramMut<'_>,
+        input: ProgramInput,
+    ) -> Result<crate::ProgramOutput> {
+        let prog = program.prog_id();
+        match self.call(sim, SysOp::TestRun { prog, input })? {
+            SysResult::Output(out) => Ok(out),
+            SysResult::Unsupported(what) => Err(Error::Unsupported { what }),
+            other => Err(Error::TestRun {
+                errno: other.done().err().unwrap_or(Errno::EINVAL),
+            }),
+        }
+    }
+
+    fn call(self, sim: &Sim, op: SysOp) -> Result<SysResult> {
+        let job = sim.kernel_mut().start_by(self.0, op);
+        let job = job.map_err(|errno| Error::World {
+            what: "task",
+            name: self.pid(sim).to_string(),
+            errno,
+        })?;
+        sim.finish_job(job)
     }
 
     /// It exits, wherever it is: its memory is gone at once; work that it has runs when the

@@ -2,7 +2,9 @@
 
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{Arg, CgroupId, FileId, NetdevSpec, Route, SockId, SockSpec, SockState};
+use bpfsim_kernel::{
+    Arg, CgroupId, FileId, NetdevSpec, NsId, NsKind, Route, SockId, SockSpec, SockState,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -17,6 +19,10 @@ pub struct Sock(pub(crate) SockId);
 /// A file that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct File(pub(crate) FileId);
+
+/// A namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Namespace(pub(crate) NsId);
 
 /// A network device, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,6 +102,32 @@ impl Sim {
     /// Makes a socket.
     pub fn sock(&self, spec: SockSpec) -> Result<Sock> {
         Ok(Sock(self.kernel_mut().make_sock(spec)?))
+    }
+
+    /// Makes a namespace, for tasks and sockets to be in. One of pids or users is below the initial
+    /// one.
+    ///
+    /// ```
+    /// use bpfsim::{NsKind, Sim};
+    ///
+    /// let sim = Sim::new()?;
+    /// let pids = sim.namespace(NsKind::Pid)?;
+    /// let inner = pids.below(&sim)?;
+    /// let init = sim.task("init").namespace(inner).user()?;
+    /// assert_eq!((init.pid_in(&sim, inner), init.pid_in(&sim, pids)), (1, 1));
+    /// assert_ne!(init.pid(&sim), 1);
+    /// assert!(sim.namespace(NsKind::Net)?.below(&sim).is_err());
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn namespace(&self, kind: NsKind) -> Result<Namespace> {
+        let made = self.kernel_mut().make_namespace(kind, None);
+        made.map(Namespace)
+            .map_err(|errno| refused("namespace", kind.name(), errno))
+    }
+
+    /// The namespace of a kind that all tasks begin in.
+    pub fn initial_namespace(&self, kind: NsKind) -> Namespace {
+        Namespace(self.kernel().initial_ns(kind))
     }
 
     /// Adds a route, for `bpf_fib_lookup`. `ENODEV` for a device that is not there, `EEXIST` for a
@@ -293,5 +325,42 @@ impl Sock {
     /// Closes it: nothing finds it any more.
     pub fn close(self, sim: &Sim) {
         sim.kernel_mut().close_sock(self.0);
+    }
+}
+
+impl Namespace {
+    /// What it is of.
+    pub fn kind(self, sim: &Sim) -> NsKind {
+        sim.kernel().ns_kind(self.0)
+    }
+
+    /// Device and inode of its file below `/proc/PID/ns`, as `bpf_get_ns_current_pid_tgid` takes
+    /// them.
+    pub fn file(self, sim: &Sim) -> (u64, u64) {
+        sim.kernel().ns_file(self.0)
+    }
+
+    /// Of a network, what `bpf_get_netns_cookie` gives.
+    pub fn cookie(self, sim: &Sim) -> u64 {
+        sim.kernel().netns_cookie(self.0)
+    }
+
+    /// Makes one below it; those of pids and of users only can have some.
+    pub fn below(self, sim: &Sim) -> Result<Namespace> {
+        let kind = self.kind(sim);
+        let made = sim.kernel_mut().make_namespace(kind, Some(self.0));
+        made.map(Namespace)
+            .map_err(|errno| refused("namespace", kind.name(), errno))
+    }
+
+    /// Of a network, the number by which it knows another one (`ip netns set`), which
+    /// `bpf_sk_lookup_tcp` and its like are given.
+    pub fn set_id_of(self, sim: &Sim, peer: Namespace, id: i32) -> Result<(), Errno> {
+        sim.kernel_mut().set_nsid(self.0, peer.0, id)
+    }
+
+    /// Its identity, for [`SockSpec::netns`].
+    pub fn id(self) -> NsId {
+        self.0
     }
 }

@@ -50,7 +50,7 @@ impl Bench {
         Ok((fired, ran[..n as usize].to_vec()))
     }
 
-    fn to_cgroup(&mut self, name: &str, cgroup: Cgroup) -> Result<Link> {
+    fn attach_cgroup(&mut self, name: &str, cgroup: Cgroup) -> Result<Link> {
         let mut program = self.bpf.program_mut(name)?;
         program.attach_cgroup(cgroup, &AttachOpts::default())
     }
@@ -96,11 +96,11 @@ fn programs_have_the_storage_of_the_cgroup_that_they_are_attached_to() -> Result
     let leaf = b.sim.cgroup(top, "leaf")?;
     let (top_id, leaf_id) = (top.id(&b.sim), leaf.id(&b.sim));
     ensure_eq!(value(&b.bpf, "own", &key(top_id, EGRESS))?, None);
-    let link = b.to_cgroup("own_egress", top)?;
+    let link = b.attach_cgroup("own_egress", top)?;
     // It is there from the attachment on, zero.
     ensure_eq!(value(&b.bpf, "own", &key(top_id, EGRESS))?, Some(0));
-    b.to_cgroup("own_egress", leaf)?;
-    b.to_cgroup("own_ingress", top)?;
+    b.attach_cgroup("own_egress", leaf)?;
+    b.attach_cgroup("own_ingress", top)?;
     for _ in 0..3 {
         b.sim.fire(&leaf.hook(EGRESS), packet())?;
     }
@@ -128,7 +128,7 @@ fn programs_have_the_storage_of_the_cgroup_that_they_are_attached_to() -> Result
     // It outlives the attachment, but not the cgroup.
     link.detach().unwrap();
     ensure_eq!(value(&b.bpf, "own", &key(top_id, EGRESS))?, Some(41));
-    b.to_cgroup("own_egress", top)?;
+    b.attach_cgroup("own_egress", top)?;
     b.sim.fire(&top.hook(EGRESS), packet())?;
     ensure_eq!(b.saw(0)?, 42);
     leaf.remove(&b.sim).unwrap();
@@ -141,15 +141,15 @@ fn programs_have_the_storage_of_the_cgroup_that_they_are_attached_to() -> Result
 fn storage_is_shared_where_keys_have_no_attach_type() -> Result<()> {
     let mut b = Bench::new()?;
     let web = b.sim.cgroup(b.sim.root_cgroup(), "web")?;
-    b.to_cgroup("shared_egress", web)?;
-    b.to_cgroup("shared_ingress", web)?;
+    b.attach_cgroup("shared_egress", web)?;
+    b.attach_cgroup("shared_ingress", web)?;
     b.sim.fire(&web.hook(EGRESS), packet())?;
     b.sim.fire(&web.hook(INGRESS), packet())?;
     ensure_eq!((b.saw(3)?, b.saw(4)?), (1, 2));
     let web_id = web.id(&b.sim).to_le_bytes();
     ensure_eq!(value(&b.bpf, "shared", &web_id)?, Some(2));
     // One of each CPU.
-    b.to_cgroup("own_egress", web)?;
+    b.attach_cgroup("own_egress", web)?;
     for cpu in [0, 1, 1] {
         b.sim
             .fire_on(bpfsim::Cpu(cpu), &web.hook(EGRESS), packet())?;
@@ -158,7 +158,7 @@ fn storage_is_shared_where_keys_have_no_attach_type() -> Result<()> {
     let all = b.bpf.map("percpu")?.lookup(&web_id)?.unwrap();
     ensure_eq!((all[0], all[8]), (1, 2));
     // Of what security modules are asked, by the attach type of those programs.
-    b.to_cgroup("bound", web)?;
+    b.attach_cgroup("bound", web)?;
     b.sim.main_task().move_to(&b.sim, web).unwrap();
     b.sim
         .fire(&bpfsim::Hook::lsm("socket_bind"), ProgramInput::empty())?;
@@ -453,9 +453,12 @@ fn full_hooks_take_no_more() -> Result<()> {
     let mut b = Bench::new()?;
     let web = b.sim.cgroup(b.sim.root_cgroup(), "web")?;
     for _ in 0..MOST {
-        b.to_cgroup("shared_egress", web)?;
+        b.attach_cgroup("shared_egress", web)?;
     }
-    ensure_eq!(errno(b.to_cgroup("shared_egress", web)), Some(Errno::E2BIG));
+    ensure_eq!(
+        errno(b.attach_cgroup("shared_egress", web)),
+        Some(Errno::E2BIG)
+    );
     ensure_eq!(b.fire(&web.hook(EGRESS), packet())?.1.len(), MOST);
     // Programs are there once only, so that it takes as many objects.
     let eth0 = b.sim.netdev("eth0", [2, 0, 0, 0, 0, 1])?;
@@ -467,7 +470,9 @@ fn full_hooks_take_no_more() -> Result<()> {
         let at_event = other.program_mut("event")?.attach();
         let at_netns = other.program_mut("lookup")?.attach_netns();
         if i < MOST {
-            (at_device?, at_event?, at_netns?);
+            at_device?;
+            at_event?;
+            at_netns?;
             continue;
         }
         ensure_eq!(errno(at_device), Some(Errno::ERANGE));

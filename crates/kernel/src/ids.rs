@@ -37,6 +37,8 @@ index! {
     CgroupId, "cgroup";
     /// A file.
     FileId, "file";
+    /// A namespace.
+    NsId, "ns";
 }
 
 /// Identity of one execution of a program or callback, the same in every order of execution:

@@ -19,7 +19,7 @@ use crate::testrun::{Buffers, repeats, runs_bh_off};
 use crate::trace::Trace;
 use crate::types::Layouts;
 use crate::user_mem::UserMem;
-use crate::world::World;
+use crate::world::{NsKind, World, initial_set};
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_vm::{Area, Call, GuestMem, MemError};
@@ -265,6 +265,9 @@ impl Kernel {
             gid: 0,
             parent: None,
             cgroup: World::ROOT,
+            namespaces: initial_set(),
+            pid_ns: NsKind::Pid.initial(),
+            pids: Vec::new(),
             cpu,
             addr,
             kthread,
@@ -419,6 +422,16 @@ impl Kernel {
     pub(crate) fn new_task(&mut self, cpu: Cpu) -> Result<TaskId, MemError> {
         let n = self.st.tasks.len() as u32;
         self.add_task(1000 + n, &format!("task-{n}"), self.clamp(cpu), false)
+    }
+
+    /// Has a task make a system call in its user mode. `ESRCH` for one that is not there: that
+    /// sleeps, is stopped, exits, is a kernel thread, or executes code of the test.
+    pub fn start_by(&mut self, task: TaskId, op: SysOp) -> Result<Job, Errno> {
+        let t = self.st.tasks.get(task.at()).ok_or(Errno::ESRCH)?;
+        if t.state != TaskState::Running || t.kthread || t.user_code {
+            return Err(Errno::ESRCH);
+        }
+        Ok(self.enqueue(task, op))
     }
 
     /// What came of a hook that was made to happen, once it has.

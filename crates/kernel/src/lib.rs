@@ -87,7 +87,7 @@ pub use helper::runs as runs_helper;
 pub use hook::{
     AttachError, AttachOpts, Fired, FiredRun, Hook, LinkId, Relative, flags as attach_flags,
 };
-pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, ProgId, SockId, TaskId, mix};
+pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, NsId, ProgId, SockId, TaskId, mix};
 /// Refusals of the verifier, told to people.
 pub mod explanation {
     pub use bpfsim_verifier::{Cause, Explanation, Place};
@@ -110,7 +110,7 @@ pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 pub use user_mem::Protection;
 pub use verify::{Profile, Resolved, veristat_fixup, veristat_freplace};
-pub use world::{NetdevSpec, Route, RouteKind, SockSpec, SockState};
+pub use world::{NetdevSpec, NsKind, Route, RouteKind, SockSpec, SockState};
 
 /// True when bpfsim runs the kfunc of this name.
 pub fn runs_kfunc(name: &str) -> bool {

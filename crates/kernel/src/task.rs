@@ -1,11 +1,12 @@
 //! Tasks: who `current` is, what they do in user mode, and the memory that user pointers mean.
 
 use crate::asynch::Handle;
-use crate::ids::{CgroupId, Cpu, CtxId, FileId, TaskId};
+use crate::ids::{CgroupId, Cpu, CtxId, FileId, NsId, TaskId};
 use crate::kernel::Kernel;
 use crate::state::State;
 use crate::types::Shown;
 use crate::user_mem::{Protection, UserMem};
+use crate::world::{NsKind, NsSet};
 use bpfsim_abi::Errno;
 use bpfsim_abi::ctx::PT_REGS_NAMES;
 
@@ -20,6 +21,12 @@ pub(crate) struct Task {
     /// Who made it; none for the first ones.
     pub parent: Option<TaskId>,
     pub cgroup: CgroupId,
+    /// Its namespaces; of pids, that of its children.
+    pub namespaces: NsSet,
+    /// The namespace that gave it its last number, and its numbers below the initial one, from the
+    /// outermost in.
+    pub pid_ns: NsId,
+    pub pids: Vec<u32>,
     pub cpu: Cpu,
     /// Guest address of its `struct task_struct`.
     pub addr: u64,
@@ -99,6 +106,8 @@ pub struct TaskSpec {
     pub parent: Option<TaskId>,
     /// Its cgroup; the parent's where there is none.
     pub cgroup: Option<CgroupId>,
+    /// Its namespaces; of kinds that are not there the parent's.
+    pub namespaces: Vec<NsId>,
 }
 
 impl TaskSpec {
@@ -114,6 +123,7 @@ impl TaskSpec {
             gid: 0,
             parent: None,
             cgroup: None,
+            namespaces: Vec::new(),
         }
     }
 }
@@ -198,7 +208,8 @@ impl State {
 
 impl Kernel {
     /// Makes a task. `EEXIST` for a pid that is taken, `ESRCH` for a `tgid` that no task has,
-    /// `ENODEV` for a cgroup that was removed.
+    /// `ENODEV` for a cgroup that was removed, `EINVAL` for two namespaces of a kind, or for a thread
+    /// that is not in its group's namespace of pids.
     pub fn make_task(&mut self, spec: &TaskSpec) -> Result<TaskId, Errno> {
         let next = 1000 + self.st.tasks.len() as u32;
         let pid = spec.pid.unwrap_or(next);
@@ -224,13 +235,17 @@ impl Kernel {
         {
             return Err(Errno::ENODEV);
         }
+        let namespaces = self.namespaces_of(spec, parent)?;
+        let pid_ns = namespaces[NsKind::Pid as usize];
         let cpu = self.clamp(spec.cpu);
         let kthread = spec.kind == TaskKind::Kthread;
         // Until it executes another file, it executes what its parent does.
         let exe = if kthread { None } else { above.exe };
         let task = self.add_task(pid, &spec.name, cpu, kthread);
         let task = task.map_err(|_| Errno::ENOMEM)?;
+        let pids = self.new_pids(pid_ns);
         let t = &mut *self.st.tasks[task.at()];
+        (t.namespaces, t.pid_ns, t.pids) = (namespaces, pid_ns, pids);
         t.burns = spec.kind == TaskKind::User;
         t.state = match spec.kind {
             TaskKind::User | TaskKind::Kthread => TaskState::Running,
@@ -243,6 +258,27 @@ impl Kernel {
         t.exe = exe;
         self.fill_task(task);
         Ok(task)
+    }
+
+    /// The namespaces of a task to be made.
+    fn namespaces_of(&self, spec: &TaskSpec, parent: TaskId) -> Result<NsSet, Errno> {
+        let mut set = self.st.tasks[parent.at()].namespaces;
+        let mut given = Vec::new();
+        for ns in &spec.namespaces {
+            let known = self.st.world.namespaces.get(ns.at());
+            let kind = known.ok_or(Errno::ENOENT)?.kind;
+            if given.contains(&kind) {
+                return Err(Errno::EINVAL);
+            }
+            given.push(kind);
+            set[kind as usize] = *ns;
+        }
+        let leader = spec.tgid.filter(|&tgid| spec.pid != Some(tgid));
+        let leader = leader.and_then(|tgid| self.st.tasks.iter().find(|t| t.pid == tgid));
+        match leader {
+            Some(leader) if leader.pid_ns != set[NsKind::Pid as usize] => Err(Errno::EINVAL),
+            _ => Ok(set),
+        }
     }
 
     /// Writes what programs read of a `struct task_struct` and of what it points to.
@@ -262,6 +298,7 @@ impl Kernel {
             cgroup: cgroup.map_or(0, |c| c.addr),
         };
         self.layouts.fill_task(&mut self.mem, t, &shown);
+        self.show_namespaces(task);
     }
 
     fn set_state(&mut self, task: TaskId, state: TaskState) -> Result<(), Errno> {
@@ -300,6 +337,7 @@ impl Kernel {
         if t.work.is_empty() {
             t.state = TaskState::Dead;
         }
+        self.show_namespaces(task);
         Ok(())
     }
 
@@ -323,6 +361,7 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         t.state = TaskState::Reaped;
+        self.show_namespaces(task);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::map::Map;
 use crate::task::Task;
+use crate::world::NsLayout;
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
 use bpfsim_vm::GuestMem;
 use std::sync::Arc;
@@ -14,6 +15,10 @@ pub(crate) struct Layouts {
     pub task_size: u64,
     cred_size: u64,
     css_set_size: u64,
+    /// With numbers of all levels.
+    pid_size: u64,
+    nsproxy_size: u64,
+    pub ns: NsLayout,
     task: TaskLayout,
 }
 
@@ -24,6 +29,9 @@ impl Layouts {
             task_size: 0,
             cred_size: 0,
             css_set_size: 0,
+            pid_size: 0,
+            nsproxy_size: 0,
+            ns: NsLayout::default(),
             task: TaskLayout::default(),
         };
         let task = |member| layouts.member("task_struct", member);
@@ -48,6 +56,10 @@ impl Layouts {
         layouts.task_size = layouts.size_of("task_struct");
         layouts.cred_size = layouts.size_of("cred");
         layouts.css_set_size = layouts.size_of("css_set");
+        let levels = u64::from(crate::world::NS_LEVELS) + 1;
+        layouts.pid_size = layouts.size_of("pid") + levels * layouts.size_of("upid");
+        layouts.nsproxy_size = layouts.size_of("nsproxy");
+        layouts.ns = NsLayout::new(&layouts);
         layouts
     }
 
@@ -126,9 +138,21 @@ impl Layouts {
         }
     }
 
-    /// Bytes of a task with its credentials, its set of cgroups and its registers behind it.
+    /// Bytes of a task with its credentials, its set of cgroups, its registers, its pid and its
+    /// namespaces behind it.
     pub fn task_room(&self) -> u64 {
-        self.regs_at() + u64::from(bpfsim_abi::ctx::PT_REGS_SIZE)
+        self.ns_room(0).1 + self.nsproxy_size
+    }
+
+    /// Where a task's `struct pid` and `struct nsproxy` are.
+    pub fn ns_room(&self, task: u64) -> (u64, u64) {
+        let pid = self.regs_at() + u64::from(bpfsim_abi::ctx::PT_REGS_SIZE);
+        (task + pid, task + (pid + self.pid_size).next_multiple_of(8))
+    }
+
+    /// Where a task's credentials are.
+    pub fn cred_of(&self, task: u64) -> u64 {
+        task + self.task_size
     }
 
     /// Where the registers are that a task entered the kernel with.

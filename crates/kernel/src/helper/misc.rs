@@ -3,6 +3,8 @@
 use super::{Arg, Args, Helper, ret, row};
 use crate::ids::TaskId;
 use crate::state::State;
+use crate::task::TaskState;
+use crate::world::NS_DEV;
 use bpfsim_abi::{Errno, Func, MapType};
 use bpfsim_btf::{Kind, TypeId};
 use bpfsim_vm::{Flow, GuestMem};
@@ -139,26 +141,29 @@ fn get_local_storage(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> 
     Ok(Flow::Done(at + (cpu * stride) as u64))
 }
 
-/// `bpf_get_ns_current_pid_tgid(dev, ino, nsdata, size)`: there is the initial namespace only.
+/// `bpf_get_ns_current_pid_tgid(dev, ino, nsdata, size)`
 fn ns_current_pid_tgid(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    /// `PROC_PID_INIT_INO`, and the device of nsfs.
-    const INO: u64 = 0xefff_fffc;
-    const DEV: u64 = 4;
-    let t = &st.tasks[st.cur.task.at()];
-    let known = a.r[3] as u32 == 8 && a.r[0] == DEV && a.r[1] == INO;
-    let word = if known {
-        t.pid as u64 | (t.tgid as u64) << 32
-    } else {
-        0
+    let task = st.cur.task;
+    let t = &st.tasks[task.at()];
+    let ns = t.pid_ns;
+    let named = a.r[0] == NS_DEV && a.r[1] == u64::from(st.world.ns(ns).inum);
+    let word = match (a.r[3] as u32, t.state) {
+        (size, _) if size != 8 || u32::try_from(a.r[0]).is_err() => Err(Errno::EINVAL),
+        (_, TaskState::Reaped) => Err(Errno::ENOENT),
+        _ if !named => Err(Errno::EINVAL),
+        _ => {
+            let (pid, tgid) = (st.pid_in(task, ns), st.tgid_in(task, ns));
+            Ok(u64::from(pid) | u64::from(tgid) << 32)
+        }
     };
     let Some(to) = mem.slice_mut(a.r[2], a.r[3] as u32 as u64) else {
         return a.bad(3);
     };
     to.fill(0);
-    if known {
+    if let Ok(word) = word {
         to.copy_from_slice(&word.to_le_bytes());
     }
-    done(if known { Ok(0) } else { Err(Errno::EINVAL) })
+    done(word.map(|_| 0))
 }
 
 /// `bpf_seq_write(m, data, len)`

@@ -74,9 +74,14 @@ pub(crate) const HELPERS: &[Helper] = &[
         let full = sock.filter(|s| s.full());
         Ok(Flow::Done(full.map_or(65534, |s| s.spec.uid) as u64))
     }),
-    row(Func::GetNetnsCookie, false, |_, _, _| {
-        // `init_net` is the only network namespace.
-        Ok(Flow::Done(1))
+    row(Func::GetNetnsCookie, false, |st, _, a| {
+        // Without a context that of `init_net`.
+        let sock = if a.r[0] == 0 {
+            None
+        } else {
+            own_sock(st, a.r[0])
+        };
+        Ok(Flow::Done(st.world.ns(st.netns_of(sock)).cookie))
     }),
     row(Func::SkAssign, false, assign),
 ];
@@ -133,10 +138,16 @@ fn lookup(st: &mut State, mem: &mut GuestMem, a: &Args, protocol: u32, full: boo
         IPV6 => true,
         _ => return Ok(Flow::Done(0)),
     };
-    // Only the caller's network namespace is there.
-    if a.r[4] != 0 || (a.r[3] as i32) >= 0 {
+    let here = st.netns_of(own_sock(st, a.r[0]));
+    let netns = match a.r[3] as i32 {
+        // `BPF_F_CURRENT_NETNS`
+        ..0 => Some(here),
+        id if a.r[3] <= i32::MAX as u64 => st.world.ns(here).peers.get(&id).copied(),
+        _ => None,
+    };
+    let Some(netns) = netns.filter(|_| a.r[4] == 0) else {
         return Ok(Flow::Done(0));
-    }
+    };
     let ip = if v6 { 16 } else { 4 };
     let end = |ip_at: u64, port_at: u64| {
         let port = mem.slice(port_at, 2)?;
@@ -157,7 +168,7 @@ fn lookup(st: &mut State, mem: &mut GuestMem, a: &Args, protocol: u32, full: boo
     };
     let found = st
         .world
-        .find_sock(protocol, &Tuple { source, dest }, ifindex);
+        .find_sock(protocol, &Tuple { source, dest }, ifindex, netns);
     let found = found.filter(|s| !full || st.world.socks[s.at()].full());
     Ok(Flow::Done(match found {
         Some(sock) => {

@@ -14,7 +14,10 @@ pub(super) const KFUNCS: &[Kfunc] = &[
     row("bpf_cast_to_kern_ctx", false, cast_to_kern_ctx),
     // There is the initial namespace only.
     row("bpf_task_from_vpid", true, |st, _, a| {
-        Ok(Flow::Done(st.task_from_pid(a.r[0] as u32)))
+        // By its number in the namespace of who asks.
+        let ns = st.tasks[st.cur.task.at()].pid_ns;
+        let found = st.task_by_pid(a.r[0] as u32, ns);
+        Ok(Flow::Done(found.map_or(0, |task| st.task_acquire(task))))
     }),
     row("bpf_xdp_pull_data", false, crate::helper::xdp_pull_data),
     row("bpf_send_signal_task", true, send_signal_task),

@@ -315,7 +315,7 @@ impl Kernel {
     pub fn struct_ops_attach(&mut self, map: MapId) -> Result<(), Errno> {
         let ops = self.struct_ops(map)?;
         let (value, ready) = (ops.initial.clone(), ops.state == READY);
-        if ops.linked {
+        if ops.linked || ops.state == INUSE {
             return Err(Errno::EBUSY);
         }
         let name = ops.congestion(&self.layouts.btf, &value);

@@ -10,6 +10,7 @@ mod cgroup;
 mod fd;
 mod file;
 mod netdev;
+mod ns;
 mod route;
 mod sock;
 
@@ -17,6 +18,10 @@ pub(crate) use cgroup::Cgroup;
 pub(crate) use file::{File, Xattrs};
 pub use netdev::NetdevSpec;
 pub(crate) use netdev::{LOOPBACK, Netdev};
+pub use ns::NsKind;
+pub(crate) use ns::{
+    DEV as NS_DEV, MAX_LEVEL as NS_LEVELS, Namespace, NsLayout, NsSet, initial_set,
+};
 pub(crate) use route::{MAIN, Neighbour};
 pub use route::{Route, RouteKind};
 pub(crate) use sock::{
@@ -36,6 +41,8 @@ pub(crate) struct World {
     pub files: Vec<File>,
     pub routes: Vec<Route>,
     pub neighbours: Vec<Neighbour>,
+    /// The initial ones, by kind, come first.
+    pub namespaces: Vec<Namespace>,
 }
 
 impl Kernel {
@@ -49,6 +56,7 @@ impl Kernel {
             mtu: 65536,
             forwards: false,
         });
+        self.make_namespaces()?;
         self.add_cgroup(None, "")?;
         self.make_test_socks()
     }

@@ -6,7 +6,7 @@
 //! the `struct tcp_sock` and so on, which also names the socket in storage maps.
 
 use super::World;
-use crate::ids::{CgroupId, MapId, SockId};
+use crate::ids::{CgroupId, MapId, NsId, SockId};
 use crate::kernel::Kernel;
 use crate::state::State;
 use bpfsim_abi::ctx::{self, CtxLayout, CtxSlot};
@@ -71,6 +71,8 @@ pub struct SockSpec {
     pub uid: u32,
     /// The cgroup of who made it; none is the root.
     pub cgroup: Option<CgroupId>,
+    /// Its network namespace; none is the initial one.
+    pub netns: Option<NsId>,
     /// `SO_REUSEPORT`: it shares its address with others, which form a group.
     pub reuseport: bool,
     /// What programs read of `struct bpf_tcp_sock`; all else is 0.
@@ -91,6 +93,7 @@ impl SockSpec {
             bound_dev_if: 0,
             uid: 0,
             cgroup: None,
+            netns: None,
             reuseport: false,
             tcp: Vec::new(),
         }
@@ -247,10 +250,17 @@ impl World {
 
     /// `__inet_lookup` and its like: a connected socket of this flow, else the one that listens or
     /// is bound there, an exact address before the wildcard.
-    pub fn find_sock(&self, protocol: u32, flow: &Tuple, ifindex: u32) -> Option<SockId> {
+    pub fn find_sock(
+        &self,
+        protocol: u32,
+        flow: &Tuple,
+        ifindex: u32,
+        netns: NsId,
+    ) -> Option<SockId> {
         let fits = |s: &&Sock| {
             let bound = s.spec.bound_dev_if;
             s.open
+                && s.netns() == netns
                 && s.spec.protocol == protocol
                 && s.spec.local.port() == flow.dest.port()
                 && s.spec.local.is_ipv4() == flow.dest.is_ipv4()
@@ -342,6 +352,8 @@ impl Kernel {
         if let Some(remote) = spec.remote {
             words.push(("skc_dport", remote.port().to_be_bytes().to_vec()));
         }
+        let netns = self.st.world.ns(sock.netns()).addr;
+        words.push(("skc_net", netns.to_le_bytes().to_vec()));
         let mut stores: Vec<(u64, Vec<u8>)> = Vec::new();
         stores.extend(
             words
