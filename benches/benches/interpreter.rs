@@ -10,11 +10,11 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 fn interpreters(c: &mut Criterion) {
     for program in programs() {
         let expected = reference::run(&program);
-        let mut group = c.benchmark_group(program.name);
+        let mut group = c.benchmark_group(&program.name);
         group.throughput(Throughput::Elements(expected.insns));
         for (name, make) in ENGINES {
-            let mut engine = make(&program);
-            check(name, &program, &mut *engine, expected);
+            let mut engine = make(&program).expect("an engine");
+            check(name, &program, &mut *engine, expected).expect("what the reference gives");
             group.bench_function(*name, |b| b.iter(|| engine.run()));
         }
         group.finish();

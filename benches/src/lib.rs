@@ -4,9 +4,11 @@
 //! `cargo xtask bench` prints the table that `docs/performance.md` keeps; `cargo bench -p
 //! bpfsim-benches` measures the same with criterion.
 
+pub mod capture;
 pub mod engines;
 pub mod measure;
 pub mod orders;
 pub mod programs;
 pub mod reference;
 pub mod testrun;
+pub mod world;

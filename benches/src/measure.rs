@@ -1,8 +1,8 @@
 //! How long a run takes, by the clock of the thread, engines taking turns.
 
-use crate::engines::{ENGINES, Engine, check};
+use crate::engines::{ENGINES, Engine, Make, check};
 use crate::programs::Program;
-use crate::reference;
+use crate::reference::{self, Outcome};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 
@@ -10,34 +10,50 @@ use std::hint::black_box;
 #[derive(Debug, Clone)]
 pub struct Row {
     /// The program.
-    pub name: &'static str,
+    pub name: String,
     /// Costs are for a run, not for an instruction.
     pub per_run: bool,
     /// Instructions of one run.
     pub insns: u64,
-    /// For each of [`ENGINES`], the median over the rounds, in ns.
+    /// For each engine, the median over the rounds, in ns.
     pub ns: Vec<f64>,
 }
 
-/// Measures all engines on one program: `rounds` rounds, in each of which every engine runs for
-/// about `share` ns. Taking turns keeps what the machine does meanwhile from falling on one alone.
+/// Measures all of [`ENGINES`] on one of the twelve programs: `rounds` rounds, in each of which every
+/// engine runs for about `share` ns. Taking turns keeps what the machine does meanwhile from falling
+/// on one alone.
 ///
 /// # Panics
 /// If an engine's result or count is not the reference's.
 pub fn measure(program: &Program, rounds: usize, share: f64) -> Row {
     let expected = reference::run(program);
-    let mut engines: Vec<(Box<dyn Engine>, u64, Vec<f64>)> = ENGINES
-        .iter()
-        .map(|(name, make)| {
-            let mut engine = make(program);
-            check(name, program, &mut *engine, expected);
-            let once = time(&mut *engine, 1).max(20.0);
-            let times = (share / once).clamp(1.0, 1e6) as u64;
-            (engine, times, Vec::with_capacity(rounds))
-        })
-        .collect();
+    measure_with(ENGINES, program, expected, rounds, share).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// As [`measure`], these engines alone, of which each must give what is expected.
+///
+/// # Errors
+/// If one does not, or cannot run the program.
+pub fn measure_with(
+    engines: &[(&str, Make)],
+    program: &Program,
+    expected: Outcome,
+    rounds: usize,
+    share: f64,
+) -> Result<Row, String> {
+    let mut running: Vec<(Box<dyn Engine>, u64, Vec<f64>)> = Vec::new();
+    for (name, make) in engines {
+        let mut engine = make(program)?;
+        // Nothing is to be left over for the next run.
+        for _ in 0..3 {
+            check(name, program, &mut *engine, expected)?;
+        }
+        let once = time(&mut *engine, 10).max(5.0);
+        let times = (share / once).clamp(1.0, 1e6) as u64;
+        running.push((engine, times, Vec::with_capacity(rounds)));
+    }
     for _ in 0..rounds {
-        for (engine, times, samples) in &mut engines {
+        for (engine, times, samples) in &mut running {
             samples.push(time(&mut **engine, *times));
         }
     }
@@ -46,15 +62,15 @@ pub fn measure(program: &Program, rounds: usize, share: f64) -> Row {
     } else {
         expected.insns as f64
     };
-    Row {
-        name: program.name,
+    Ok(Row {
+        name: program.name.clone(),
         per_run: program.per_run,
         insns: expected.insns,
-        ns: engines
+        ns: running
             .into_iter()
             .map(|(_, _, s)| median(s) / per)
             .collect(),
-    }
+    })
 }
 
 /// CPU time of one run, averaged over `times`, in ns.

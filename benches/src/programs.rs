@@ -4,6 +4,7 @@
 //! only what every peer runs: 64-bit arithmetic of cpu v1 and v2's jumps. What they leave in r0
 //! and how many instructions they execute is counted by [`crate::reference`].
 
+use crate::world::World;
 use bpfsim_isa::{Insn, assemble};
 
 /// Number of the one helper: what solana-sbpf makes of the name [`HELPER_NAME`].
@@ -20,11 +21,11 @@ pub fn helper(a: u64, b: u64, _: u64, _: u64, _: u64) -> u64 {
 #[derive(Debug, Clone)]
 pub struct Program {
     /// What tables call it.
-    pub name: &'static str,
+    pub name: String,
     /// Its instructions.
     pub slots: Vec<Insn>,
-    /// Bytes at r1.
-    pub input: Vec<u8>,
+    /// What it is given.
+    pub world: World,
     /// The program is so short that its cost is given for each run, not for each instruction.
     pub per_run: bool,
 }
@@ -53,9 +54,9 @@ pub fn programs() -> Vec<Program> {
     ];
     rows.into_iter()
         .map(|(name, text, input, per_run)| Program {
-            name,
+            name: name.to_string(),
             slots: assemble(text).unwrap_or_else(|e| panic!("{name}: {e}")),
-            input,
+            world: World::input(input),
             per_run,
         })
         .collect()

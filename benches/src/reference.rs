@@ -34,7 +34,7 @@ struct Machine {
 pub fn run(program: &Program) -> Outcome {
     let mut m = Machine {
         r: [0; 11],
-        input: program.input.clone(),
+        input: program.world.memory[0].data.clone(),
         stack: vec![0; (FRAME * FRAMES) as usize],
         frames: Vec::new(),
     };

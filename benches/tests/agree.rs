@@ -9,9 +9,10 @@ fn engines_agree_with_the_reference() {
     for program in programs() {
         let expected = reference::run(&program);
         for (name, make) in ENGINES {
-            let mut engine = make(&program);
-            check(name, &program, &mut *engine, expected);
-            check(name, &program, &mut *engine, expected); // nothing is left over
+            let mut engine = make(&program).unwrap();
+            check(name, &program, &mut *engine, expected).unwrap();
+            // Nothing is left over.
+            check(name, &program, &mut *engine, expected).unwrap();
         }
     }
 }

@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout)] // a command of its own, for people to read
 
-use bpfsim_benches::engines::ENGINES;
+use bpfsim_benches::engines::{ENGINES, PLAIN_AT as PLAIN, WITH_SOME_WORLDS, WITH_WORLDS};
 use bpfsim_benches::measure::{Row, geomean, measure};
 use bpfsim_benches::orders::{MODELS, PEER, TOOLS, rates};
 use bpfsim_benches::programs::programs;
@@ -31,54 +31,85 @@ fn main() {
     }
 }
 
-/// The selftests' programs beside the twelve, by bpfsim's interpreter, checked and not.
+/// The selftests' programs beside the twelve.
 fn selftests(dir: &Path, record: &Path, rounds: usize, share: f64) {
-    let rows = match testrun::measure(dir, record) {
-        Ok(rows) if !rows.is_empty() => rows,
-        Ok(_) => return println!("\nno program of the record is long enough"),
+    let measured = match testrun::measure(dir, record, rounds, share / 5.0) {
+        Ok(measured) if !measured.rows.is_empty() => measured,
+        Ok(_) => return println!("\nno program of the record can be measured"),
         Err(why) => return println!("\n{why}"),
     };
-    println!(
-        "\nprograms of selftests that call nothing outside of themselves, ns per instruction\n"
-    );
-    println!("| program | instructions | plain | checked |\n|---|---|---|---|");
-    for row in &rows {
-        let (plain, checked) = (short(row.plain), short(row.checked));
-        println!("| {} | {} | {plain} | {checked} |", row.name, row.insns);
-    }
-    let twelve: Vec<Row> = programs()
+    let names: Vec<&str> = WITH_WORLDS
         .iter()
-        .filter(|p| !p.per_run)
-        .map(|p| measure(p, rounds, share))
+        .chain(WITH_SOME_WORLDS)
+        .map(|(name, _)| *name)
         .collect();
-    let engine = |name: &str| ENGINES.iter().position(|(n, _)| *n == name).unwrap_or(0);
-    for (name, ours) in [
-        ("bpfsim", geomean(rows.iter().map(|r| r.plain))),
-        ("bpfsim checked", geomean(rows.iter().map(|r| r.checked))),
-    ] {
-        let beside = geomean(twelve.iter().map(|r| r.ns[engine(name)]));
-        println!(
-            "\n{name}: geometric mean {} over these {}, {} over the {} of the table that are measured \
-             by instruction: {}",
-            short(ours),
-            rows.len(),
-            short(beside),
-            twelve.len(),
-            short(ours / beside),
-        );
+    println!("\nprograms of selftests, ns per run\n");
+    let columns = names.join(" | ");
+    println!("| program | instructions | calls | {columns} |");
+    println!("|---{}|", "|---".repeat(names.len() + 2));
+    for row in &measured.rows {
+        let cell = |ns: &Option<f64>| ns.map_or("-".into(), short);
+        let cells: Vec<String> = row.ns.iter().map(cell).collect();
+        let cells = cells.join(" | ");
+        println!("| {} | {} | {} | {cells} |", row.name, row.insns, row.calls);
     }
+    println!("\nnot measured:\n");
+    for (why, n) in &measured.left {
+        println!("{n:5}  {why}");
+    }
+    println!("\nas a multiple of solana-sbpf's interpreter, by instructions of a run\n");
+    println!("| instructions | programs | {} |", names[1..].join(" | "));
+    println!("|---|{}", "---|".repeat(names.len()));
+    let classes = [
+        (0, 4),
+        (5, 9),
+        (10, 19),
+        (20, 99),
+        (100, u64::MAX),
+        (0, u64::MAX),
+    ];
+    for (from, to) in classes {
+        let rows = measured.rows.iter();
+        let rows: Vec<_> = rows.filter(|r| (from..=to).contains(&r.insns)).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let mean = |engine: usize| {
+            let ratios = rows.iter().filter_map(|r| Some(r.ns[engine]? / r.ns[0]?));
+            short(geomean(ratios))
+        };
+        let cells: Vec<String> = (1..names.len()).map(mean).collect();
+        let class = match (from, to) {
+            (0, u64::MAX) => "all".to_string(),
+            (from, u64::MAX) => format!("{from} and more"),
+            (from, to) => format!("{from} to {to}"),
+        };
+        println!("| {class} | {} | {} |", rows.len(), cells.join(" | "));
+    }
+    let twelve = programs();
+    let twelve = twelve.iter().map(|p| measure(p, rounds, share));
+    let twelve = geomean(twelve.map(|r| r.ns[PLAIN] / r.ns[0]));
+    let all = measured.rows.iter();
+    let all = geomean(all.filter_map(|r| Some(r.ns[1]? / r.ns[0]?)));
+    println!(
+        "\nbpfsim beside solana-sbpf: {} over these {}, {} over the twelve: {} times that",
+        short(all),
+        measured.rows.len(),
+        short(twelve),
+        short(all / twelve),
+    );
 }
 
 fn engines(rounds: usize, share: f64, wanted: impl Fn(&str) -> bool) {
     let rows: Vec<Row> = programs()
         .iter()
-        .filter(|p| wanted(p.name))
+        .filter(|p| wanted(&p.name))
         .map(|p| measure(p, rounds, share))
         .collect();
     if rows.is_empty() {
         return;
     }
-    let names: Vec<&str> = rows.iter().map(|r| r.name).collect();
+    let names: Vec<&str> = rows.iter().map(|r| r.name.as_str()).collect();
     let engines: Vec<&str> = ENGINES.iter().map(|(name, _)| *name).collect();
     let table = |title: &str, cell: &dyn Fn(&Row, usize) -> f64| {
         print_table(title, "engine", &names, &engines, &|row, column| {

@@ -1,5 +1,5 @@
-//! Concrete inside abstract: runs of programs held against what the verifier knew of them, before each
-//! instruction.
+//! Runs of programs looked at before each instruction: held against what the verifier knew of them
+//! (concrete inside abstract), or shown to whoever wants to see.
 
 use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
@@ -11,8 +11,17 @@ use bpfsim_vm::{Activation, GuestMem, Image, Mode, Stop};
 /// Instructions that are held; a loop of millions of rounds shows nothing new.
 const MOST: u64 = 20_000;
 
+/// What is shown before each instruction of every run.
+pub type Look = Box<dyn FnMut(&Image, &Activation, &GuestMem)>;
+
+/// What is done before each instruction.
+pub(crate) enum Inside {
+    Held(Held),
+    Shown(Look),
+}
+
 /// What runs of one program are held against.
-pub(crate) struct Inside {
+pub(crate) struct Held {
     prog: ProgId,
     observed: Observed,
     /// The object's maps, by the numbers that the verifier knew them by.
@@ -27,20 +36,27 @@ impl Kernel {
     /// From here on each run of the program is held against these states, before each instruction that
     /// they know. `maps` are those that loading the object gave.
     pub fn hold_against(&mut self, prog: ProgId, observed: Observed, maps: &[Option<MapId>]) {
-        self.inside = Some(Box::new(Inside {
+        self.inside = Some(Box::new(Inside::Held(Held {
             prog,
             observed,
             maps: maps.to_vec(),
             ctx: 0,
             held: 0,
             miss: None,
-        }));
+        })));
+    }
+
+    /// From here on `look` is shown every run before each of its instructions.
+    pub fn show_each(&mut self, look: Look) {
+        self.inside = Some(Box::new(Inside::Shown(look)));
     }
 
     /// How many instructions were held against states, and the first run that no state contained.
     pub fn held_against(&self) -> (u64, Option<&Miss>) {
-        let inside = self.inside.as_ref();
-        inside.map_or((0, None), |i| (i.held, i.miss.as_ref()))
+        match self.inside.as_deref() {
+            Some(Inside::Held(held)) => (held.held, held.miss.as_ref()),
+            _ => (0, None),
+        }
     }
 }
 
@@ -57,18 +73,23 @@ impl Inside {
     ) -> Stop {
         let first = act.insns;
         loop {
-            if self.held >= MOST || self.miss.is_some() {
-                let left = budget - (act.insns - first);
-                return bpfsim_vm::run(image, act, mem, view, left, mode);
+            match self {
+                Inside::Held(held) if held.held >= MOST || held.miss.is_some() => {
+                    let left = budget - (act.insns - first);
+                    return bpfsim_vm::run(image, act, mem, view, left, mode);
+                }
+                Inside::Held(held) => held.hold(act, mem, view.st),
+                Inside::Shown(look) => look(image, act, mem),
             }
-            self.hold(act, mem, view.st);
             match bpfsim_vm::run(image, act, mem, view, 1, mode) {
                 Stop::Budget if act.insns - first < budget => {}
                 stop => return stop,
             }
         }
     }
+}
 
+impl Held {
     fn hold(&mut self, act: &Activation, mem: &GuestMem, st: &State) {
         let insn = act.pc as usize;
         if act.insns == 0 && insn == 0 {
@@ -90,7 +111,7 @@ impl Inside {
         regs.copy_from_slice(&act.regs[..11]);
         frames.push(ConcreteFrame { at: insn, regs });
         let around = Around {
-            inside: self,
+            held: self,
             mem,
             st,
         };
@@ -102,14 +123,14 @@ impl Inside {
 }
 
 struct Around<'a> {
-    inside: &'a Inside,
+    held: &'a Held,
     mem: &'a GuestMem,
     st: &'a State,
 }
 
 impl Around<'_> {
     fn find(&self, map: usize) -> Option<&crate::map::Map> {
-        let id = (*self.inside.maps.get(map)?)?;
+        let id = (*self.held.maps.get(map)?)?;
         self.st.maps.get(id.at())
     }
 }
@@ -133,6 +154,6 @@ impl Places for Around<'_> {
     }
 
     fn ctx(&self) -> Option<u64> {
-        Some(self.inside.ctx)
+        Some(self.held.ctx)
     }
 }

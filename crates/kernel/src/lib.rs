@@ -93,6 +93,7 @@ pub mod explanation {
     pub use bpfsim_verifier::{Cause, Explanation, Place};
 }
 pub use inject::{Override, UnknownCall};
+pub use inside::Look;
 pub use kernel::{BOOTED, Config, Kernel, NewError, Preemption};
 pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, PerfRecord, StructOpsMember, update};

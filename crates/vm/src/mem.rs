@@ -60,11 +60,12 @@ pub enum Area {
 }
 
 impl Area {
-    pub(crate) const ALL: [Area; 4] = [Area::Object, Area::Packet, Area::Stack, Area::Shared];
+    /// All of them, by address.
+    pub const ALL: [Area; 4] = [Area::Object, Area::Packet, Area::Stack, Area::Shared];
 
     /// The area that an address lies in.
     #[inline]
-    pub(crate) fn of(addr: u64) -> Option<Area> {
+    pub fn of(addr: u64) -> Option<Area> {
         let off = addr.wrapping_sub(BASE);
         let lies = |a: &Area| (a.range().0..a.range().1).contains(&off);
         Area::ALL.into_iter().find(lies)
