@@ -432,9 +432,9 @@ pub static MAP_TYPES: &[(MapType, Status)] = &[
     (MapType::StackTrace, Done),
     (MapType::Arena, Done),
     (MapType::CgroupArray, Done),
-    (MapType::Devmap, Partial("holds no programs")),
-    (MapType::DevmapHash, Partial("holds no programs")),
-    (MapType::Cpumap, Partial("holds no programs")),
+    (MapType::Devmap, Done),
+    (MapType::DevmapHash, Done),
+    (MapType::Cpumap, Done),
     (
         MapType::Xskmap,
         Partial("there are no XDP sockets to put in"),

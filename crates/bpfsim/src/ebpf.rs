@@ -378,6 +378,12 @@ impl<'a> ProgramMut<'a> {
         self.sim.kernel().prog_name(self.id).to_string()
     }
 
+    /// Its descriptor, for values of maps that hold programs: arrays of programs, and the second word of
+    /// those of devices and CPUs (`bpf_prog.fd`).
+    pub fn fd(&self) -> u32 {
+        bpfsim_kernel::descriptor_of(self.id)
+    }
+
     /// True when its input is a packet.
     pub fn takes_packet(&self) -> bool {
         self.sim.kernel().takes_packet(self.id)

@@ -99,7 +99,7 @@ pub use load::{LoadError, Loaded};
 pub use map::{BatchCmd, BatchOut, MapBtf, MapSpec, PerfRecord, StructOpsMember, update};
 pub use packet::{Redirect, RedirectKind};
 pub use prepare::{OnUnsupported, Policy, Prepared, Rejection, Standing};
-pub use prog::{Arg, ProgramInput, ProgramOutput, Sysctl};
+pub use prog::{Arg, ProgramInput, ProgramOutput, Sysctl, descriptor_of};
 pub use record::{Did, Moment, ProgCounts, ProgLines, Record};
 pub use refs::MapFd;
 pub use run::Job;

@@ -7,7 +7,7 @@ use crate::kfunc;
 use crate::map::{MapBtf, MapSpec};
 use crate::pin;
 use crate::prepare::{Prepared, Rejection, Standing};
-use crate::prog::{ProgCode, ProgMeta, code_address};
+use crate::prog::{ProgCode, ProgMeta, code_address, descriptor_of};
 use crate::refs::MapFd;
 use crate::since::Newer;
 use crate::verify::{is_frozen, map_spec};
@@ -338,7 +338,7 @@ impl Kernel {
                 let number = match slot.value {
                     SlotValue::Map(index) => maps.get(index).copied().flatten().map(|id| id.0),
                     SlotValue::Program(index) => {
-                        programs.get(index).copied().flatten().map(|id| id.0)
+                        programs.get(index).copied().flatten().map(descriptor_of)
                     }
                 };
                 // libbpf passes over what was not loaded.
@@ -405,6 +405,7 @@ impl Kernel {
                 .unwrap_or(AttachType::CgroupInetIngress),
             section: program.section.as_str().into(),
             sleepable: program.spec.sleepable(),
+            xdp_frags: program.spec.xdp_frags(),
             max_ctx_offset: verified.map_or(0, |v| v.max_ctx_offset()),
             enforces_attach_type: verified.is_some_and(|v| v.enforces_attach_type()),
             overrides: calls(&insns, verified, Func::OverrideReturn),
@@ -421,6 +422,20 @@ impl Kernel {
                 .collect(),
         });
         self.st.refs.add_prog(used_maps(program, maps));
+        for map in used_maps(program, maps) {
+            if !self.st.maps[map.at()].holds_programs() || self.st.map_takes(map, id) {
+                continue;
+            }
+            let name = &self.st.maps[map.at()].spec.name;
+            return Err(LoadError::Rejected(Box::new(Rejection {
+                program: program.name.clone(),
+                errno: Errno::EINVAL,
+                message: format!("map '{name}' belongs to programs of another kind"),
+                insn: None,
+                log: String::new(),
+                explanation: None,
+            })));
+        }
         Ok(id)
     }
 

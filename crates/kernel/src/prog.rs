@@ -19,6 +19,8 @@ pub(crate) struct ProgMeta {
     pub section: Name,
     /// It may sleep.
     pub sleepable: bool,
+    /// It takes XDP packets with fragments (`BPF_F_XDP_HAS_FRAGS`).
+    pub xdp_frags: bool,
     /// How much of its context it accesses, as far as the verifier was asked.
     pub max_ctx_offset: u32,
     /// It attaches to what it was loaded for only.
@@ -51,6 +53,16 @@ pub(crate) struct ProgCode {
     pub image: Arc<Image>,
     /// C lines.
     pub lines: bpfsim_loader::Lines,
+}
+
+/// A program's descriptor, as values of maps name it, and its id: from 1 on.
+pub fn descriptor_of(prog: ProgId) -> u32 {
+    prog.0 + 1
+}
+
+/// The program of a descriptor, if there is one.
+pub(crate) fn program_of(fd: u32) -> Option<ProgId> {
+    fd.checked_sub(1).map(ProgId)
 }
 
 /// Addresses of functions, as `ld_imm64` of a callback puts them into registers: the program in

@@ -1,6 +1,7 @@
 //! A hook that happens: what is attached runs, one program after another.
 
 use super::links::{Hooked, Stage};
+use super::redirect::Sent;
 use super::{Hook, LinkId};
 use crate::failure::Failure;
 use crate::ids::{CgroupId, Cpu, CtxId, MapId, ProgId, SockId, TaskId};
@@ -55,12 +56,12 @@ pub(crate) struct Fire {
     pub level: Level,
     pub input: ProgramInput,
     /// Where the result goes; a system call's goes with it.
-    job: Option<usize>,
+    pub(super) job: Option<usize>,
     /// The user code that waits for it.
     waiter: Option<TaskId>,
     task: TaskId,
-    made: u32,
-    rest: VecDeque<Hooked>,
+    pub(super) made: u32,
+    pub(super) rest: VecDeque<Hooked>,
     /// The program that runs, and what it is given.
     now: Option<Hooked>,
     ctx: Option<(CtxKind, u64, ProgCtx)>,
@@ -79,6 +80,10 @@ pub(crate) struct Fire {
     no_return: Vec<LinkId>,
     /// The word of each session that began.
     sessions: Vec<(LinkId, u64)>,
+    /// What waits for programs of maps that it was redirected to.
+    pub(super) sent: VecDeque<Sent>,
+    /// What runs, where that is not what is attached.
+    pub(super) instead: Option<Hooked>,
     out: Fired,
 }
 
@@ -101,6 +106,8 @@ enum CtxKind {
     Args,
     /// What programs of the type see.
     Own,
+    /// A packet that another program redirected.
+    Sent,
 }
 
 /// What keeps a program from running while another one does.
@@ -127,7 +134,7 @@ const NET_XMIT_DROP: i64 = 1;
 const NET_XMIT_CN: i64 = 2;
 
 impl Fire {
-    fn new(id: CtxId, hook: Hook, input: ProgramInput) -> Fire {
+    pub(super) fn new(id: CtxId, hook: Hook, input: ProgramInput) -> Fire {
         let level = input.level.unwrap_or(hook.level());
         let result = match hook {
             Hook::Xdp { .. } => XDP_PASS,
@@ -157,6 +164,8 @@ impl Fire {
             congested: false,
             preempt_off: false,
             selected: None,
+            sent: VecDeque::new(),
+            instead: None,
             no_return: Vec::new(),
             sessions: Vec::new(),
             out: Fired {
@@ -221,6 +230,7 @@ impl Fire {
 
     fn ctx_kind(&self, hooked: &Hooked) -> CtxKind {
         match (&self.hook, hooked.stage) {
+            (_, Stage::Devmap | Stage::Cpumap) => CtxKind::Sent,
             (Hook::Function { .. } | Hook::UserFunction { .. }, stage) => match stage {
                 Stage::Return | Stage::MultiReturn => CtxKind::Return,
                 Stage::Entry | Stage::MultiEntry => CtxKind::Entry,
@@ -239,6 +249,7 @@ impl Fire {
     fn returned(&mut self, hooked: &Hooked, r0: u32) {
         let signed = i64::from(r0 as i32);
         match (&self.hook, hooked.stage) {
+            (_, Stage::Devmap) => {}
             (_, Stage::FmodRet) if r0 != 0 => {
                 (self.overridden, self.returns) = (true, signed);
                 let stays = |h: &Hooked| !matches!(h.stage, Stage::FmodRet | Stage::LsmCgroup);
@@ -470,6 +481,7 @@ impl Kernel {
         fire.task = self.current_task(cpu);
         let by = self.concerned(&fire);
         fire.rest = match &fire.hook {
+            _ if fire.instead.is_some() => fire.instead.take().into_iter().collect(),
             Hook::StructOps { map, member } => self.struct_op(*map, member).into(),
             hook => self.st.links.run_list(&self.st.world, hook, by).into(),
         };
@@ -602,9 +614,13 @@ impl Kernel {
         hooked: Hooked,
     ) -> Result<(), Failure> {
         let kind = fire.ctx_kind(&hooked);
-        if fire.ctx.as_ref().is_none_or(|(of, ..)| *of != kind) {
+        let kept = |of: CtxKind| of == kind && kind != CtxKind::Sent;
+        if fire.ctx.as_ref().is_none_or(|(of, ..)| !kept(*of)) {
             self.drop_fire_ctx(&mut fire);
-            let made = self.make_fire_ctx(cpu, &fire, &hooked, kind);
+            let made = match kind {
+                CtxKind::Sent => self.make_sent_ctx(cpu, &mut fire, &hooked),
+                _ => self.make_fire_ctx(cpu, &fire, &hooked, kind),
+            };
             let (r1, ctx) = made.map_err(|e| self.out_of_memory(e))?;
             fire.ctx = Some((kind, r1, ctx));
         }
@@ -731,7 +747,7 @@ impl Kernel {
                 }
                 return self.make_ctx(hooked.prog, &regs(ctx), cpu);
             }
-            CtxKind::Own => {}
+            CtxKind::Own | CtxKind::Sent => {}
         }
         let mut input = fire.input.clone();
         let mut set = |layout: &ctx::CtxLayout, slot, value: u32| {
@@ -795,6 +811,7 @@ impl Kernel {
             self.st.seq_out.extend_from_slice(&seq);
             output.data_out = seq;
         }
+        self.follow_redirect(&mut fire, &hooked, &ctx, &mut output);
         if let ProgCtx::Fields(fields) = &mut ctx {
             fields.redirects.clear();
             if fire.hook == Hook::SkLookup {

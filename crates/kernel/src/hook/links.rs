@@ -32,6 +32,10 @@ pub(crate) enum Stage {
     LsmCgroup,
     /// The only stage of a hook.
     Only,
+    /// What was redirected is about to leave by a device of a map.
+    Devmap,
+    /// What was redirected has come to a CPU of a map.
+    Cpumap,
 }
 
 /// In which order the links of a stage run.

@@ -13,6 +13,7 @@ mod attach;
 mod fire;
 mod links;
 pub(crate) mod netfilter;
+mod redirect;
 
 pub use attach::{AttachError, AttachOpts, Relative, flags};
 pub(crate) use fire::{Fire, Interrupt};

@@ -464,6 +464,7 @@ impl Map {
             uref: 1,
             frozen,
             inner,
+            owner: None,
             dirty: true,
             storage,
         })

@@ -7,7 +7,7 @@
 use super::ops::{index, next_index};
 use super::paged::Paged;
 use super::{Cx, MapOps, MapSpec, update};
-use bpfsim_abi::{Errno, MapType, ProgType};
+use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::{Area, GuestMem};
 
 /// How a type answers.
@@ -107,8 +107,6 @@ pub(crate) struct FdArray {
     slots: Paged<u64>,
     /// Where programs see the values of devices and CPUs.
     values: u64,
-    /// Of an array of programs: the type that all have (`map->owner`).
-    pub owner: Option<ProgType>,
     /// Of an array of perf events: those that were written to.
     pub perf: Vec<super::perf::Perf>,
 }
@@ -127,7 +125,6 @@ impl FdArray {
             max_entries: spec.max_entries,
             slots: Paged::new(0),
             values,
-            owner: None,
             perf: Vec::new(),
         }))
     }

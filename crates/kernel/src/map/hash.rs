@@ -398,6 +398,12 @@ impl Hash {
         }
     }
 
+    /// Where the value of a key is, which is left as unused as it was.
+    pub fn value_place(&self, mem: &GuestMem, key: &[u8]) -> Option<u64> {
+        self.find_key(mem, key)
+            .map(|slot| self.table.value_at(slot))
+    }
+
     fn find_key(&self, mem: &GuestMem, key: &[u8]) -> Option<u32> {
         self.table.find(mem, self.table.hash(key), key)
     }

@@ -45,7 +45,7 @@ pub use sys::{BatchCmd, BatchOut};
 use crate::field::Fields;
 use crate::shared::Shared;
 use bpfsim_abi::map::MapFlags;
-use bpfsim_abi::{Errno, MapType};
+use bpfsim_abi::{Errno, MapType, ProgType};
 use bpfsim_vm::GuestMem;
 use smallvec::SmallVec;
 
@@ -76,10 +76,19 @@ pub(crate) struct Map {
     pub frozen: bool,
     /// What a map in this one must be like (`map->inner_map_meta`).
     pub inner: Option<Box<create::Inner>>,
+    /// Of a map that programs are put in: what all of them are like (`map->owner`).
+    pub owner: Option<Owner>,
     /// Something of this map other than guest memory was changed since the last snapshot or
     /// restore, which copy none but such maps.
     pub dirty: bool,
     pub storage: Storage,
+}
+
+/// What programs have in common that are in one map, or use it for tail calls or redirects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub prog_type: ProgType,
+    pub xdp_frags: bool,
 }
 
 /// Where elements are.
@@ -415,6 +424,22 @@ impl Map {
             _ => return,
         }
         self.dirty = true;
+    }
+
+    /// Where the value of a key of a hash map is.
+    pub fn value_of(&self, mem: &GuestMem, key: &[u8]) -> Option<u64> {
+        match &self.storage {
+            Storage::Hash(hash) => hash.value_place(mem, key),
+            _ => None,
+        }
+    }
+
+    /// `map_type_contains_progs`: programs that use it must be like those in it.
+    pub fn holds_programs(&self) -> bool {
+        matches!(
+            self.spec.map_type,
+            MapType::ProgArray | MapType::Devmap | MapType::Cpumap
+        )
     }
 
     /// The handle in a slot of an array of descriptors.

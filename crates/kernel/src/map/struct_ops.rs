@@ -7,6 +7,7 @@
 use super::{Cx, MapOps, MapSpec};
 use crate::ids::{MapId, ProgId};
 use crate::kernel::Kernel;
+use crate::prog::{descriptor_of, program_of};
 use crate::state::State;
 use crate::types::member_of;
 use bpfsim_abi::map::MapFlags;
@@ -152,10 +153,8 @@ impl StructOps {
     /// Whether each descriptor is of a program that was loaded for that member.
     pub fn check_programs(&self, st: &State, value: &[u8]) -> Result<(), Errno> {
         for (function, fd) in self.descriptors(value) {
-            let prog = program_of(fd);
-            if !st.refs.prog_exists(prog) || !st.prog_fd_open(prog) {
-                return Err(Errno::EBADF);
-            }
+            let prog = program_of(fd).filter(|&p| st.refs.prog_exists(p) && st.prog_fd_open(p));
+            let prog = prog.ok_or(Errno::EBADF)?;
             let meta = &st.progs[prog.at()];
             let for_it = meta.struct_ops == Some((self.layout.ops, function.number));
             if meta.prog_type != ProgType::StructOps || !for_it {
@@ -164,15 +163,6 @@ impl StructOps {
         }
         Ok(())
     }
-}
-
-/// Descriptors of programs in such a value: numbers from 1, since 0 is none.
-fn descriptor_of(prog: ProgId) -> u32 {
-    prog.0 + 1
-}
-
-fn program_of(fd: u32) -> ProgId {
-    ProgId(fd.wrapping_sub(1))
 }
 
 impl MapOps for StructOps {
@@ -301,7 +291,7 @@ impl Kernel {
             prog: ops
                 .descriptors(value)
                 .find(|(of, _)| of.number == f.number)
-                .map(|(_, fd)| program_of(fd)),
+                .and_then(|(_, fd)| program_of(fd)),
         });
         Ok(members.collect())
     }

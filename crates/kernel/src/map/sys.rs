@@ -2,13 +2,14 @@
 //! `kernel/bpf/syscall.c` has it, then the map type.
 
 use super::ops::{Bucket, index};
-use super::{Map, MapSpec, Op, Storage, update};
+use super::{Map, MapSpec, Op, Owner, Storage, update};
 use crate::asynch::Handle;
 use crate::ids::{MapId, ProgId, TaskId};
+use crate::prog::program_of;
 use crate::state::State;
 use crate::world::sock_window;
 use bpfsim_abi::map::{MapFlags, Ops};
-use bpfsim_abi::{Errno, MapType};
+use bpfsim_abi::{AttachType, Errno, MapType, ProgType};
 use bpfsim_vm::GuestMem;
 use smallvec::SmallVec;
 
@@ -167,26 +168,27 @@ impl State {
                 there.then_some(cpu as u64 + 1).ok_or(Errno::EBADF)
             }
             MapType::Devmap | MapType::DevmapHash => {
-                let (ifindex, prog) = (number(0), number(4) as i32);
-                if ifindex == 0 && m.spec.map_type == MapType::Devmap && prog <= 0 {
+                let (ifindex, prog) = (number(0), number(4));
+                if ifindex == 0 && m.spec.map_type == MapType::Devmap && prog as i32 <= 0 {
                     return Ok(0);
                 }
-                // No program can be attached to a device map yet.
-                let fits = self.world.netdev(ifindex).is_some() && prog <= 0;
-                fits.then_some(ifindex as u64).ok_or(Errno::EINVAL)
+                self.world.netdev(ifindex).ok_or(Errno::EINVAL)?;
+                let prog = self.value_program(map, prog, AttachType::XdpDevmap);
+                Ok(ifindex as u64 | prog.ok_or(Errno::EINVAL)? << 32)
             }
             MapType::Cpumap => {
-                let (qsize, prog) = (number(0), number(4) as i32);
+                let (qsize, prog) = (number(0), number(4));
                 if qsize > 16384 {
                     return Err(Errno::EOVERFLOW);
                 }
                 if index(key) as usize >= self.cpus.len() {
                     return Err(Errno::ENODEV);
                 }
-                if qsize != 0 && prog > 0 {
-                    return Err(Errno::ENOMEM);
+                if qsize == 0 {
+                    return Ok(0);
                 }
-                Ok(qsize as u64)
+                let prog = self.value_program(map, prog, AttachType::XdpCpumap);
+                Ok(qsize as u64 | prog.ok_or(Errno::ENOMEM)? << 32)
             }
             MapType::Sockmap | MapType::Sockhash | MapType::ReuseportSockarray => {
                 let wide = value.len() == 8 && number(4) != 0;
@@ -214,15 +216,34 @@ impl State {
 
     /// `prog_fd_array_get_ptr`: all programs of an array are of one type.
     fn tail_call_target(&mut self, map: MapId, number: u32) -> Result<u64, Errno> {
-        let prog = self.progs.get(ProgId(number).at()).ok_or(Errno::EBADF)?;
-        let prog_type = prog.prog_type;
-        let Storage::FdArray(array) = &mut self.maps[map.at()].storage else {
-            return Err(Errno::EINVAL);
-        };
-        if *array.owner.get_or_insert(prog_type) != prog_type {
-            return Err(Errno::EINVAL);
+        let prog = program_of(number).filter(|&prog| self.prog_fd_open(prog));
+        let prog = prog.ok_or(Errno::EBADF)?;
+        match self.map_takes(map, prog) {
+            true => Ok(number.into()),
+            false => Err(Errno::EINVAL),
         }
-        Ok(number as u64 + 1)
+    }
+
+    /// `bpf_prog_map_compatible`: all programs that are in a map, or use it, are alike.
+    pub fn map_takes(&mut self, map: MapId, prog: ProgId) -> bool {
+        let (m, prog) = (&mut self.maps[map.at()], &self.progs[prog.at()]);
+        let like = Owner {
+            prog_type: prog.prog_type,
+            xdp_frags: prog.xdp_frags,
+        };
+        m.dirty |= m.owner.is_none();
+        *m.owner.get_or_insert(like) == like
+    }
+
+    /// The program of a value for devices or CPUs: 0 for none.
+    fn value_program(&mut self, map: MapId, fd: u32, made_for: AttachType) -> Option<u64> {
+        if fd as i32 <= 0 {
+            return Some(0);
+        }
+        let prog = program_of(fd).filter(|&prog| self.prog_fd_open(prog))?;
+        let meta = &self.progs[prog.at()];
+        let fits = meta.prog_type == ProgType::Xdp && meta.attach_type == made_for;
+        (fits && self.map_takes(map, prog)).then_some(fd.into())
     }
 
     /// Values as user space sees them: numbers instead of handles.
@@ -241,7 +262,7 @@ impl State {
         }
         let handle = value.try_into().map_or(0, u64::from_le_bytes);
         let id = match spec.map_type {
-            MapType::ProgArray => handle.wrapping_sub(1) as u32,
+            MapType::ProgArray => handle as u32,
             _ => self.map_at(handle).map_or(u32::MAX, |id| id.0),
         };
         id.to_le_bytes().to_vec()
