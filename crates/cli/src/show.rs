@@ -69,7 +69,8 @@ impl Shown {
                 .flat_map(|(name, v)| pretty(&format!("  {name} = "), v));
             return head.into_iter().chain(lines).collect();
         }
-        let array = self.kind == "array";
+        // Those whose elements are all there from the start.
+        let array = matches!(self.kind.as_str(), "array" | "percpu_array");
         let mut lines = vec![match array {
             true => format!(
                 "{} ({}, {} elements)",
