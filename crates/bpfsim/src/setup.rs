@@ -145,10 +145,23 @@ impl Setup {
         }
     }
 
+    /// What the machine is taken for and is not yet, and the seed. It is up to the caller to make
+    /// it that.
+    pub fn take_pending(&mut self) -> Option<(&KernelSnapshot, u64)> {
+        let pending = self.leave();
+        self.pending = false;
+        Some((self.after()?, self.seed)).filter(|_| pending)
+    }
+
+    /// The machine after the steps that were made.
+    fn after(&self) -> Option<&KernelSnapshot> {
+        let after = self.made.checked_sub(1).map(|i| &self.known[i].after);
+        after.or(self.begin.as_ref())
+    }
+
     fn go_back(&mut self, kernel: &mut Kernel) {
         self.pending = false;
-        let after = self.made.checked_sub(1).map(|i| &self.known[i].after);
-        if let Some(to) = after.or(self.begin.as_ref()) {
+        if let Some(to) = self.after() {
             let own = kernel.restore(to);
             debug_assert!(own.is_ok(), "snapshots are of this very kernel");
             kernel.reseed(self.seed);

@@ -2,7 +2,6 @@
 //! threads; the parts of a search are the whole of it.
 
 use bpfsim::{Cpu, Ebpf, Outcome, ProgramInput, Runner, Sim, Strategy, ensure, millis};
-use std::collections::HashSet;
 
 const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
 
@@ -87,7 +86,8 @@ fn shards_are_the_whole() {
         let shards = (0..3).map(|i| runner(&strategy, 2).shard(i, 3).run(passes).counts);
         let shards: Vec<_> = shards.collect();
         let executions: u64 = shards.iter().map(|s| s.executions).sum();
-        let traces: HashSet<u64> = shards.iter().flat_map(|s| s.traces.clone()).collect();
+        let traces: bpfsim::explore::Traces =
+            shards.iter().flat_map(|s| s.traces.clone()).collect();
         assert_eq!(executions, whole.counts.executions, "{strategy:?}");
         assert_eq!(traces, whole.counts.traces, "{strategy:?}");
         let most = shards.iter().map(|s| s.executions).max();

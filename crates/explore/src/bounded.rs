@@ -5,7 +5,7 @@
 //! polynomially many. A preemption is a step of another execution while the one before could have
 //! gone on.
 
-use crate::back::{APART, Back};
+use crate::back::Back;
 use crate::hb::{Observer, Path};
 use crate::runner::{Clock, Runner, Unit, Worker};
 use crate::schedule::default_pick;
@@ -174,7 +174,8 @@ impl Chooser for OnTheWay {
 
     fn comes_back(&self) -> bool {
         let way = &*self.0.borrow();
-        way.at.is_multiple_of(APART) && way.at <= way.nodes.len()
+        let node = way.at.checked_sub(1).and_then(|at| way.nodes.get(at));
+        node.is_some_and(|node| !node.rest.is_empty())
     }
 }
 

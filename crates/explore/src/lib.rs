@@ -44,7 +44,7 @@ pub use chance::Lot;
 pub use coverage::{Coverage, Share};
 pub use error::{Failed, ReplayError};
 pub use hb::{Relation, Rule};
-pub use outcome::{Counts, Found, Outcome};
+pub use outcome::{Counts, Found, Outcome, Traces};
 pub use pct::Pct;
 pub use pool::WORKER;
 pub use random::Random;

@@ -2,8 +2,10 @@
 
 use crate::{Failed, ReplayString, Schedule, Strategy};
 use bpfsim_kernel::Config;
+use bpfsim_vm::ByWord;
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::BuildHasherDefault;
 
 /// The end of an exploration, as a value.
 #[derive(Debug, Clone)]
@@ -21,6 +23,9 @@ pub struct Outcome {
     pub failure: Option<Found>,
 }
 
+/// Hashes, which are spread well enough already.
+pub type Traces = HashSet<u64, BuildHasherDefault<ByWord>>;
+
 /// Sums over executions. With a failure, up to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -29,7 +34,7 @@ pub struct Counts {
     /// Of these, those that were given up half way, for being equivalent to others.
     pub redundant: u64,
     /// Hashes of distinct traces.
-    pub traces: HashSet<u64>,
+    pub traces: Traces,
     /// Choices between two or more ways to go on.
     pub choices: u64,
     /// Steps.

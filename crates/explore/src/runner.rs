@@ -67,7 +67,8 @@ pub struct Runner {
     /// Most executions for making a failing order small.
     pub shrink: u64,
     /// Every so manyth execution is made twice, to see that the test is deterministic; 0 for none.
-    /// One that failed always is.
+    /// One that failed always is. Where searches go back, an execution counts for the part of its
+    /// steps that it took itself.
     pub recheck: u64,
     /// Which steps may change places, for [`Strategy::Exhaustive`].
     pub relation: Relation,
@@ -121,6 +122,8 @@ pub(crate) struct Unit {
     pub counts: Counts,
     pub failure: Option<Found>,
     pub complete: bool,
+    /// Steps taken since an execution was made twice.
+    steps: u64,
 }
 
 impl Runner {
@@ -382,6 +385,7 @@ impl Unit {
             counts: Counts::default(),
             failure: None,
             complete: true,
+            steps: 0,
         }
     }
 
@@ -446,8 +450,7 @@ impl Unit {
         worker: &mut Worker<'_>,
         (run, record, explores): (&Run, &Record, bool),
     ) {
-        let nth = self.before + self.counts.executions;
-        if self.failure.is_some() || runner.recheck == 0 || !nth.is_multiple_of(runner.recheck) {
+        if self.failure.is_some() || runner.recheck == 0 || !self.is_turn(runner, record) {
             return;
         }
         let order = explores.then_some(&record.schedule);
@@ -460,6 +463,20 @@ impl Unit {
                 found.objects = run.objects;
             }
         }
+    }
+
+    /// An execution is to be made twice.
+    fn is_turn(&mut self, runner: &Runner, record: &Record) -> bool {
+        if runner.strategy.is_seeded() {
+            let nth = self.before + self.counts.executions;
+            return nth.is_multiple_of(runner.recheck);
+        }
+        self.steps += record.steps - record.passed;
+        let turn = self.steps >= record.steps.saturating_mul(runner.recheck);
+        if turn {
+            self.steps = 0;
+        }
+        turn
     }
 
     /// The test is not deterministic.

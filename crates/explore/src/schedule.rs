@@ -144,6 +144,8 @@ pub struct Record {
     pub steps: u64,
     /// Steps of another execution while the one before could have gone on.
     pub preemptions: u64,
+    /// Of the steps, those that were not taken: an execution before had taken them.
+    pub passed: u64,
     /// A choice was asked for that was not offered.
     pub strayed: bool,
     /// Of the departures, those that are of chance, by their numbers.
@@ -185,7 +187,7 @@ impl<C: Chooser + ?Sized> Recorder<C> {
     /// Records `inner` where another execution was recorded, whose first choices may be passed over.
     pub(crate) fn again(inner: Box<C>, record: &Rc<RefCell<Record>>) -> Recorder<C> {
         let old = &mut *record.borrow_mut();
-        (old.choices, old.steps, old.preemptions) = (0, 0, 0);
+        (old.choices, old.steps, old.preemptions, old.passed) = (0, 0, 0, 0);
         old.taken.begin();
         Recorder {
             record: Rc::clone(record),
@@ -232,6 +234,7 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
 
     fn passed(&mut self, choices: usize, steps: usize) {
         let record = &mut *self.record.borrow_mut();
+        record.passed += (steps as u64).saturating_sub(record.steps);
         (record.choices, record.steps) = (choices as u64, steps as u64);
         record.taken.passed(steps);
         record.preemptions = record.taken.preemptions();

@@ -8,6 +8,7 @@ use crate::ids::{Cpu, CtxId, ProgId};
 use crate::kernel::Kernel;
 use crate::kfunc;
 use crate::race::{Met, NO_LANE, Races};
+use crate::shared::Shared;
 use crate::state::State;
 use crate::trace::{AsyncKind, Element};
 use bpfsim_abi::helper::{ArgBase, ArgType, Of, Proto, ProtoFlags, TypeFlags};
@@ -25,7 +26,7 @@ pub(crate) struct Watch {
     pub races: Races,
     pub findings: Findings,
     /// Callbacks that were armed and did not begin: by value and kind, who armed, and for when.
-    arming: BTreeMap<(u64, AsyncKind), (Site, u64)>,
+    arming: Shared<BTreeMap<(u64, AsyncKind), (Site, u64)>>,
 }
 
 /// What an execution must give back before it ends.
@@ -59,7 +60,9 @@ impl State {
 
     /// It begins, or was cancelled, or its element deleted.
     pub fn watch_disarmed(&mut self, kind: AsyncKind, value: u64) {
-        self.watch.arming.remove(&(value, kind));
+        if self.watch.arming.contains_key(&(value, kind)) {
+            self.watch.arming.remove(&(value, kind));
+        }
     }
 
     /// An update took the place of these elements, or evicted them.

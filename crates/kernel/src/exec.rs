@@ -9,6 +9,7 @@ use crate::kernel::Kernel;
 use crate::prog::ProgCtx;
 use crate::race::NO_LANE;
 use crate::run::{Phase, Run, Running, What as Do};
+use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
 use crate::syscall::{SysOp, SysResult};
 use crate::task::TaskState;
@@ -28,6 +29,8 @@ const MAX_PASSES: u32 = 10;
 const TICK: u64 = 4_000_000;
 /// Stacks that a simulation begins with.
 const FIRST_STACKS: u32 = 4;
+/// Ended runs whose memory is kept.
+const MOST_SPARE: usize = 16;
 /// Bytes beside a stack: the key that callbacks of array elements are given.
 const STACK_EXTRA: u64 = 64;
 
@@ -152,7 +155,10 @@ impl Kernel {
         } else {
             Mode::Plain
         };
-        let wait = run.cur.wait.take();
+        let wait = run.cur.wait;
+        if wait.is_some() {
+            run.cur.wait = None;
+        }
         if wait.is_some_and(|w| w.until().is_some()) {
             self.st.touch(Touch::Deadline);
         }
@@ -200,12 +206,13 @@ impl Kernel {
             base,
             loud: false,
         };
+        let next = run.next;
         let (act, budget) = (&mut run.act, budget.min(fuel));
         let mem = &mut self.mem;
         let stop = match (&mut self.inside, &mut self.recorder) {
             (None, None) => bpfsim_vm::run(image, act, mem, &mut view, budget, mode),
             (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
-            (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, run.next),
+            (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
         let quiet = goes_on && !view.loud && is_quiet_step(&run.next);
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
@@ -269,7 +276,7 @@ impl Kernel {
     }
 
     /// A run stays where it is, or leaves the CPU to others if it sleeps.
-    fn put_back(&mut self, cpu: Cpu, index: usize, run: Box<Run>) -> Result<(), Failure> {
+    fn put_back(&mut self, cpu: Cpu, index: usize, run: Shared<Run>) -> Result<(), Failure> {
         let wait = run.cur.wait;
         if wait.is_some_and(|w| w.until().is_some()) {
             self.st.touch(Touch::Deadline);
@@ -334,20 +341,21 @@ impl Kernel {
         let mut act = Activation::new(entry, args, self.stacks[stack as usize]);
         act.prog = cur.prog.0;
         let next = Next::Start(Starts::Program);
-        let run = Some(match self.spare_runs.pop() {
-            Some(mut spare) => {
-                (spare.act, *spare.cur) = (act, cur);
-                (spare.what, spare.next, spare.stack) = (what, next, stack);
+        let mut spare = self.spare_runs.pop();
+        let run = match spare.as_mut().and_then(Shared::own) {
+            Some(own) => {
+                own.cur.set(cur);
+                (own.act, own.what, own.next, own.stack) = (act, what, next, stack);
                 spare
             }
-            None => Box::new(Run {
+            None => Some(Shared::new(Run {
                 act,
-                cur: Box::new(cur),
+                cur: Shared::new(cur),
                 what,
                 next,
                 stack,
-            }),
-        });
+            })),
+        };
         let index = match self.free_runs.pop() {
             Some(index) => {
                 self.runs[index] = run;
@@ -548,11 +556,13 @@ impl Kernel {
         }
         s.phase = Phase::Running;
         let (id, bh_off) = (s.id.child(s.left), s.bh_off);
-        if let SysOp::Fire { hook, input } = &mut s.op {
+        if matches!(*s.op, SysOp::Fire { .. })
+            && let SysOp::Fire { hook, input } = &mut *s.op
+        {
             let (hook, input) = (hook.clone(), std::mem::take(input));
             return self.fire_in_syscall(cpu, id, hook, input);
         }
-        let SysOp::TestRun { prog, input } = &mut s.op else {
+        let SysOp::TestRun { prog, input } = &mut *s.op else {
             let id = s.id;
             let cur = Cur {
                 id,
@@ -578,7 +588,7 @@ impl Kernel {
             }
         };
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
-            s.op = SysOp::TestRun { prog, input };
+            *s.op = SysOp::TestRun { prog, input };
         }
         let cur = Cur {
             id,
@@ -600,8 +610,8 @@ impl Kernel {
 
     /// Nothing executes: whoever waits for readers of RCU need not any more.
     pub(crate) fn maybe_grace_period(&mut self) {
-        let idle = |c: &crate::run::CpuRuns| c.stack.is_empty() && c.parked.is_empty();
-        if self.cpus.iter().all(idle) {
+        let idle = |c: &Shared<crate::run::CpuRuns>| c.stack.is_empty() && c.parked.is_empty();
+        if self.st.objects.are_waiting() && self.cpus.iter().all(idle) {
             self.st.objects.grace_period();
         }
     }
@@ -628,9 +638,9 @@ impl Kernel {
             self.st.tasks[task.at()].state = TaskState::Dead;
         }
         let thread = &mut self.cpus[cpu.at()].thread;
-        let returns = |s: &mut Box<crate::run::Syscall>| s.task == task && s.phase == Phase::Return;
-        if let Some(s) = thread.syscall.take_if(returns) {
-            self.results[s.job] = s.out;
+        let returns = |s: &crate::run::Syscall| s.task == task && s.phase == Phase::Return;
+        if let Some(s) = thread.syscall.take_if(|s| returns(s)) {
+            self.results[s.job] = s.out.clone();
             if self.window.job == Some(s.job) {
                 // User space of the test goes on, and may look at anything.
                 self.st.touch(Touch::All);
@@ -643,7 +653,13 @@ impl Kernel {
     }
 
     /// A run returned `r0`. `self.st.cur` is still its own.
-    fn ended(&mut self, cpu: Cpu, index: usize, mut run: Box<Run>, r0: u64) -> Result<(), Failure> {
+    fn ended(
+        &mut self,
+        cpu: Cpu,
+        index: usize,
+        mut run: Shared<Run>,
+        r0: u64,
+    ) -> Result<(), Failure> {
         self.cpus[cpu.at()].stack.pop();
         self.free_runs.push(index);
         self.free_stacks.push(run.stack);
@@ -696,9 +712,16 @@ impl Kernel {
             Running::Hook(_) => self.hooked_ended(cpu, &mut run, return_value),
             Running::Syscall => Ok(()),
         };
-        self.spare_runs.push(run);
+        self.spare(run);
         self.st.free_gone_maps(&mut self.mem);
         result
+    }
+
+    /// Its memory is for later runs, if nobody goes back to it.
+    pub(crate) fn spare(&mut self, mut run: Shared<Run>) {
+        if self.spare_runs.len() < MOST_SPARE && run.own().is_some() {
+            self.spare_runs.push(run);
+        }
     }
 
     /// One run of a system call's program is over: soft interrupts are let in, then it runs again
@@ -719,15 +742,21 @@ impl Kernel {
         }
         self.drop_kept(run);
         self.st.seq_out.extend_from_slice(&run.cur.seq);
-        let seq = std::mem::take(&mut run.cur.seq);
+        // A copy where somebody goes back to the run.
+        let seq = run.cur.seq.clone();
         let meta = &self.st.progs[run.cur.prog.at()];
         let retval = crate::helper::hook_retval(meta, &run.cur, return_value);
-        let mut ctx = std::mem::replace(&mut run.cur.ctx, ProgCtx::Memory);
+        let mut ctx = match run.cur.own() {
+            Some(cur) => std::mem::replace(&mut cur.ctx, ProgCtx::Memory),
+            None => run.cur.ctx.clone(),
+        };
         self.note_redirect(&mut ctx, return_value);
         if s.left > 0 {
             s.phase = Phase::Enter;
             s.ctx = Some((r1, ctx));
-        } else if let SysOp::TestRun { prog, input } = &s.op {
+        } else if let op = s.op.clone()
+            && let SysOp::TestRun { prog, input } = &*op
+        {
             s.phase = Phase::Return;
             let mut out = self.finish_ctx(*prog, input, r1, ctx, return_value, run.act.insns);
             if let (SysResult::Output(out), false) = (&mut out, seq.is_empty()) {

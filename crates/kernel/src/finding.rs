@@ -4,6 +4,7 @@
 //! what comes is written down as it is, and told apart when somebody does ask or it has become much.
 
 use crate::failure::{Detectors, FailureKind, Report};
+use crate::log::{Log, LogMark};
 use bpfsim_vm::{Access, AccessKind, Site};
 use std::collections::HashSet;
 
@@ -31,7 +32,7 @@ enum What {
 pub(crate) struct Findings {
     detectors: Detectors,
     /// Some of them again and again.
-    list: Vec<Finding>,
+    list: Log<Finding>,
     kinds: Vec<FailureKind>,
     /// The first that ends the run.
     fatal: Option<(Finding, FailureKind)>,
@@ -67,7 +68,7 @@ impl Findings {
     /// Each once.
     fn all(&self) -> Vec<Finding> {
         let mut known = HashSet::new();
-        let mut all = self.list.clone();
+        let mut all = self.list.to_vec();
         all.retain(|f| known.insert(self.key(f)));
         all
     }
@@ -84,6 +85,26 @@ impl Findings {
     pub fn told(&self) -> Vec<(Finding, FailureKind)> {
         let all = self.all().into_iter();
         all.map(|f| (f, self.kind(&f))).collect()
+    }
+
+    /// The list as it is now.
+    pub fn mark(&mut self) -> LogMark<Finding> {
+        self.list.mark()
+    }
+
+    /// The list as it was; the rest of it is a copy's.
+    pub fn restore(&mut self, list: &LogMark<Finding>) {
+        self.list.restore(list);
+    }
+
+    /// Takes the list out, so that the rest can be copied.
+    pub fn take_list(&mut self) -> Log<Finding> {
+        std::mem::take(&mut self.list)
+    }
+
+    /// Puts it in again.
+    pub fn give_list(&mut self, list: Log<Finding>) {
+        self.list = list;
     }
 
     /// The first finding that ends the run.
@@ -136,15 +157,16 @@ impl Findings {
 
     #[cold]
     fn tidy(&mut self) {
-        self.list = self.all();
-        self.much = 2 * self.list.len();
+        let mut all = self.all();
+        self.much = 2 * all.len();
         let mut kinds = Vec::new();
-        for f in &mut self.list {
+        for f in &mut all {
             if let What::Other(at) = &mut f.what {
                 kinds.push(self.kinds[*at as usize].clone());
                 *at = kinds.len() as u32 - 1;
             }
         }
+        self.list.replace(all);
         self.kinds = kinds;
     }
 }

@@ -95,14 +95,13 @@ pub struct Kernel {
     pub(crate) mem: GuestMem,
     pub(crate) st: State,
     /// The maps at the last snapshot or restore, those that were not changed since.
-    pub(crate) kept_maps: Vec<Rc<Map>>,
+    pub(crate) kept_maps: Shared<Vec<Rc<Map>>>,
     pub(crate) code: Shared<Vec<ProgCode>>,
-    pub(crate) runs: Vec<Option<Box<Run>>>,
+    pub(crate) runs: Vec<Option<Shared<Run>>>,
     pub(crate) free_runs: Vec<usize>,
     /// Memory of executions that ended, for later ones.
-    #[allow(clippy::vec_box, reason = "boxes move between here and `runs`")]
-    pub(crate) spare_runs: Vec<Box<Run>>,
-    pub(crate) cpus: Vec<CpuRuns>,
+    pub(crate) spare_runs: Vec<Shared<Run>>,
+    pub(crate) cpus: Vec<Shared<CpuRuns>>,
     pub(crate) stacks: Vec<u64>,
     pub(crate) free_stacks: Vec<u32>,
     pub(crate) results: Shared<Vec<Option<SysResult>>>,
@@ -169,13 +168,13 @@ impl Kernel {
             works: Default::default(),
             task_works: Default::default(),
             refs: Default::default(),
-            pins: std::collections::BTreeMap::new(),
+            pins: Default::default(),
             map_locks: Vec::new(),
             tasks_with_work: 0,
             explores: false,
             trace: Trace::default(),
-            ksyms: Vec::new(),
-            kernel_btf: None,
+            ksyms: Default::default(),
+            kernel_btf: Default::default(),
             streams: Default::default(),
             seq_out: Vec::new(),
             objects: Default::default(),
@@ -189,7 +188,7 @@ impl Kernel {
             coming: Default::default(),
             world: Shared::new(World::default()),
             links: Shared::default(),
-            cur: Box::new(Cur::user(TaskId(0))),
+            cur: Shared::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),
         };
         let layouts = Layouts::new(bpfsim_btf::vmlinux()?);
@@ -198,12 +197,12 @@ impl Kernel {
             layouts,
             mem,
             st,
-            kept_maps: Vec::new(),
+            kept_maps: Default::default(),
             code: Shared::default(),
             runs: Vec::new(),
             free_runs: Vec::new(),
             spare_runs: Vec::new(),
-            cpus: (0..cpus).map(|_| CpuRuns::default()).collect(),
+            cpus: (0..cpus).map(|_| Shared::default()).collect(),
             stacks: Vec::new(),
             free_stacks: Vec::new(),
             results: Shared::default(),
@@ -218,7 +217,7 @@ impl Kernel {
             recorder: None,
             inside: None,
         };
-        kernel.st.kernel_btf = Some(std::sync::Arc::clone(&kernel.layouts.btf));
+        *kernel.st.kernel_btf = Some(std::sync::Arc::clone(&kernel.layouts.btf));
         kernel.lay_out_objects();
         kernel.make_world()?;
         for c in 0..cpus {
@@ -475,10 +474,10 @@ impl Kernel {
             let clock = &mut self.st.cpus[cpu.at()].clock;
             *clock = (*clock).max(now);
         }
-        let mut call = Box::new(Syscall {
+        let mut call = Shared::new(Syscall {
             id,
             task,
-            op,
+            op: Shared::new(op),
             phase: Phase::Enter,
             job,
             left,

@@ -45,6 +45,7 @@ mod kfunc;
 mod ksym;
 mod load;
 mod lock;
+mod log;
 mod map;
 mod mapop;
 mod object;

@@ -39,13 +39,15 @@ pub(crate) struct Prefix {
     running: bool,
     /// An execution runs that is not remembered.
     alone: bool,
+    /// Most stretches that came before another one.
+    most: usize,
 }
 
 /// A stretch for which user space lets the simulation go on.
 struct Stretch {
     goal: Goal,
     /// Hash of the trace before it and of what user space had done, and choices made.
-    trace: u64,
+    moment: u64,
     before: usize,
     end: Option<End>,
 }
@@ -55,7 +57,8 @@ struct End {
     /// Choices made until then.
     choices: usize,
     result: Result<Paused, Failure>,
-    kernel: KernelSnapshot,
+    /// Only where another stretch is expected to come.
+    kernel: Option<KernelSnapshot>,
 }
 
 struct Point {
@@ -97,6 +100,24 @@ impl Prefix {
         self.spare
             .extend(self.points.drain(keep..).map(|p| p.kernel));
     }
+
+    /// What is known of stretches from this one on is no more.
+    fn drop_stretches(&mut self, from: usize) {
+        let from = from.min(self.stretches.len());
+        let ends = self.stretches.drain(from..).filter_map(|s| s.end);
+        self.spare.extend(ends.filter_map(|e| e.kernel));
+    }
+
+    /// The kernel as it is now.
+    fn snapshot(&mut self, kernel: &mut Kernel) -> KernelSnapshot {
+        match self.spare.pop() {
+            Some(mut old) => {
+                kernel.snapshot_into(&mut old);
+                old
+            }
+            None => kernel.snapshot(),
+        }
+    }
 }
 
 impl Kernel {
@@ -131,6 +152,11 @@ impl Kernel {
 
     /// A stretch begins.
     pub(crate) fn begin_stretch(&mut self, goal: Goal) -> Begin {
+        self.begin_stretch_at(goal, mix(self.st.trace.hash(), self.window.calls))
+    }
+
+    /// A stretch begins, when this had happened and user space had done this.
+    pub(crate) fn begin_stretch_at(&mut self, goal: Goal, moment: u64) -> Begin {
         // What the test does itself, or has recorded, is to be done each time.
         if self.recorder.is_some() || !self.overrides.is_empty() {
             self.prefix = None;
@@ -138,22 +164,22 @@ impl Kernel {
         let Some(mut prefix) = self.take_prefix() else {
             return Begin::Anew;
         };
-        let begin = self.begin_remembered(&mut prefix, goal);
+        let begin = self.begin_remembered(&mut prefix, goal, moment);
         self.prefix = Some(prefix);
         begin
     }
 
-    fn begin_remembered(&mut self, prefix: &mut Prefix, goal: Goal) -> Begin {
-        let trace = mix(self.st.trace.hash(), self.window.calls);
+    fn begin_remembered(&mut self, prefix: &mut Prefix, goal: Goal, moment: u64) -> Begin {
         let before = prefix.choices;
         let at = prefix.at;
         if !prefix.differs
             && let Some(known) = prefix.stretches.get(at)
-            && (known.goal, known.trace, known.before) == (goal, trace, before)
+            && (known.goal, known.moment, known.before) == (goal, moment, before)
         {
             if let Some(end) = &known.end
                 && end.choices <= prefix.keep
-                && self.restore(&end.kernel).is_ok()
+                && let Some(kernel) = &end.kernel
+                && self.restore(kernel).is_ok()
             {
                 prefix.choices = end.choices;
                 prefix.at += 1;
@@ -162,9 +188,12 @@ impl Kernel {
             }
             prefix.differs = true;
             prefix.running = true;
-            prefix.stretches.truncate(at + 1);
-            prefix.stretches[at].end = None;
-            prefix.drop_points(prefix.keep + 1);
+            prefix.drop_stretches(at + 1);
+            let end = prefix.stretches[at].end.take();
+            // What comes after this stretch cannot be gone back to from here.
+            let own = end.as_ref().map_or(usize::MAX, |e| e.choices);
+            prefix.spare.extend(end.and_then(|e| e.kernel));
+            prefix.drop_points(own.min(prefix.keep + 1));
             if let Some(point) = prefix.points.last()
                 && point.choice >= before
                 && self.restore(&point.kernel).is_ok()
@@ -177,11 +206,12 @@ impl Kernel {
         }
         prefix.differs = true;
         prefix.running = true;
-        prefix.stretches.truncate(at);
+        prefix.drop_stretches(at);
         prefix.drop_points(before);
+        prefix.most = prefix.most.max(at);
         prefix.stretches.push(Stretch {
             goal,
-            trace,
+            moment,
             before,
             end: None,
         });
@@ -197,15 +227,17 @@ impl Kernel {
             let choices = prefix.choices;
             if matches!(result, Ok(Paused::User(_))) {
                 // What its code does from here on is run again.
-                prefix.stretches.truncate(prefix.at);
+                prefix.drop_stretches(prefix.at);
                 let before = prefix.stretches.last();
                 let before = before.and_then(|s| s.end.as_ref()).map_or(0, |e| e.choices);
                 prefix.drop_points(before);
-            } else if let Some(stretch) = prefix.stretches.get_mut(prefix.at) {
-                stretch.end = Some(End {
+            } else if prefix.at < prefix.stretches.len() {
+                // The end of the last one is nothing to go back to.
+                let kernel = (prefix.at < prefix.most).then(|| prefix.snapshot(self));
+                prefix.stretches[prefix.at].end = Some(End {
                     choices,
                     result: result.clone(),
-                    kernel: self.snapshot(),
+                    kernel,
                 });
                 prefix.at += 1;
             }
@@ -232,13 +264,7 @@ impl Kernel {
         let choice = prefix.choices;
         let known = prefix.points.last().is_some_and(|p| p.choice >= choice);
         if prefix.running && !known && self.chooser.comes_back() {
-            let kernel = match prefix.spare.pop() {
-                Some(mut old) => {
-                    self.snapshot_into(&mut old);
-                    old
-                }
-                None => self.snapshot(),
-            };
+            let kernel = prefix.snapshot(self);
             prefix.points.push(Point {
                 choice,
                 until,
@@ -250,6 +276,7 @@ impl Kernel {
                     nth += 1;
                     nth % 2 == 1
                 });
+                self.mem.forget_between();
             }
         }
         prefix.choices += 1;

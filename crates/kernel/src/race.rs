@@ -8,6 +8,7 @@
 //! test's own code to what it starts.
 
 use crate::ids::{Cpu, TaskId};
+use crate::shared::Shared;
 use crate::stamped::{Anew, Stamped};
 use bpfsim_vm::{Access, AccessKind, Site};
 use smallvec::SmallVec;
@@ -90,17 +91,23 @@ pub(crate) enum Met {
     Lost,
 }
 
-/// The state of the detectors of races.
-#[derive(Default, educe::Educe)]
-#[educe(Clone)]
-pub(crate) struct Races {
-    lanes: Vec<Lane>,
+/// How far what is over had come.
+#[derive(Default, Clone)]
+struct Over {
     /// All that ended, by CPU.
     ended: Vec<Clock>,
     /// All that ended, by task.
     tasks: Vec<Clock>,
     /// What the test's own code comes after.
     user: Clock,
+}
+
+/// The state of the detectors of races.
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
+pub(crate) struct Races {
+    lanes: Vec<Lane>,
+    over: Shared<Over>,
     /// Locks, slots, elements and atomics, by address.
     sync: Stamped<Clock>,
     cells: Stamped<Cell>,
@@ -123,11 +130,11 @@ impl Races {
         });
         let l = &mut self.lanes[lane];
         l.busy = true;
-        l.clock.join(&self.user);
-        if let Some(ended) = self.ended.get(cpu.at()) {
+        l.clock.join(&self.over.user);
+        if let Some(ended) = self.over.ended.get(cpu.at()) {
             l.clock.join(ended);
         }
-        if let Some(before) = task.and_then(|t| self.tasks.get(t.at())) {
+        if let Some(before) = task.and_then(|t| self.over.tasks.get(t.at())) {
             l.clock.join(before);
         }
         l.clock.tick(lane as u16);
@@ -140,7 +147,8 @@ impl Races {
             return;
         };
         l.busy = false;
-        for (list, at) in [(&mut self.ended, cpu.at()), (&mut self.tasks, task.at())] {
+        let Over { ended, tasks, .. } = &mut *self.over;
+        for (list, at) in [(ended, cpu.at()), (tasks, task.at())] {
             if list.len() <= at {
                 list.resize_with(at + 1, Clock::default);
             }
@@ -150,8 +158,9 @@ impl Races {
 
     /// The test's own code goes on: it comes after all that has ended.
     pub fn paused(&mut self) {
-        for ended in &self.ended {
-            self.user.join(ended);
+        let Over { ended, user, .. } = &mut *self.over;
+        for ended in ended {
+            user.join(ended);
         }
     }
 

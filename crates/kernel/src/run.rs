@@ -5,10 +5,12 @@ use crate::choose::Next;
 use crate::hook::{Fire, Interrupt};
 use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::prog::ProgCtx;
+use crate::shared::Shared;
 use crate::state::Cur;
 use crate::syscall::{SysOp, SysResult};
 use crate::trace::Element;
 use bpfsim_vm::Activation;
+use smallvec::SmallVec;
 
 /// A program, callback or system call that has begun and not ended.
 #[derive(educe::Educe)]
@@ -16,7 +18,7 @@ use bpfsim_vm::Activation;
 pub(crate) struct Run {
     pub act: Activation,
     /// What helpers see of it; in [`State::cur`](crate::state::State) while it executes.
-    pub cur: Box<Cur>,
+    pub cur: Shared<Cur>,
     pub what: Running,
     /// What it does when it goes on.
     pub next: Next,
@@ -45,7 +47,7 @@ pub(crate) enum Running {
 pub(crate) struct Syscall {
     pub id: CtxId,
     pub task: TaskId,
-    pub op: SysOp,
+    pub op: Shared<SysOp>,
     pub phase: Phase,
     /// Where its result goes.
     pub job: usize,
@@ -75,13 +77,13 @@ pub(crate) enum Phase {
 #[educe(Clone)]
 pub(crate) struct CpuRuns {
     /// Indices of runs; the last one executes, the others are interrupted by it.
-    pub stack: Vec<usize>,
+    pub stack: SmallVec<[usize; 4]>,
     /// The task that has the CPU.
     pub thread: Thread,
     /// Tasks that left the CPU inside of the kernel: asleep or preempted.
     pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
-    pub queue: std::collections::VecDeque<Box<Syscall>>,
+    pub queue: std::collections::VecDeque<Shared<Syscall>>,
     /// Hooks that will happen in interrupts.
     pub interrupts: std::collections::VecDeque<Interrupt>,
 }
@@ -91,7 +93,7 @@ pub(crate) struct CpuRuns {
 #[educe(Clone)]
 pub(crate) struct Thread {
     /// The system call that it is in.
-    pub syscall: Option<Box<Syscall>>,
+    pub syscall: Option<Shared<Syscall>>,
     /// Task work taken off its task's list and not run yet, last to run first, and the task.
     pub sweep: Vec<Handle>,
     pub sweeping: Option<TaskId>,

@@ -257,11 +257,13 @@ impl Kernel {
             };
             let waits = self.still_waits(&wait);
             if let Some(run) = &mut self.runs[top] {
-                run.cur.wait = Some(wait);
-                run.cur.over = match waits {
+                let over = match waits {
                     true => None,
                     false => run.cur.over.or(Some(at)),
                 };
+                if (run.cur.wait, run.cur.over) != (Some(wait), over) {
+                    (run.cur.wait, run.cur.over) = (Some(wait), over);
+                }
             }
         }
     }
@@ -460,7 +462,7 @@ impl Kernel {
         self.cpus[cpu.at()].parked.iter().position(|p| {
             let own =
                 p.thread.syscall.as_ref().is_some_and(|s| {
-                    s.task == task && matches!(s.op, SysOp::Sleep(_) | SysOp::Pause)
+                    s.task == task && matches!(*s.op, SysOp::Sleep(_) | SysOp::Pause)
                 });
             own && p.run.is_some()
         })

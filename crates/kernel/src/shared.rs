@@ -11,6 +11,24 @@ impl<T> Shared<T> {
     pub fn new(value: T) -> Shared<T> {
         Shared(Rc::new(value))
     }
+
+    /// Becomes another value, in its memory if nobody else needs that.
+    pub fn set(&mut self, value: T) {
+        match Rc::get_mut(&mut self.0) {
+            Some(own) => *own = value,
+            None => self.0 = Rc::new(value),
+        }
+    }
+
+    /// The value, if it is nobody else's.
+    pub fn own(&mut self) -> Option<&mut T> {
+        Rc::get_mut(&mut self.0)
+    }
+
+    /// True when both are one value.
+    pub fn is(&self, other: &Shared<T>) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl<T> Clone for Shared<T> {

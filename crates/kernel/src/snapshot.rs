@@ -7,8 +7,10 @@
 //!
 //! The chooser is no part of it: who goes back decides what is chosen from there.
 
-use crate::ids::TaskId;
-use crate::kernel::{Config, Kernel, Window};
+use crate::finding::Finding;
+use crate::ids::{TaskId, mix};
+use crate::kernel::{Kernel, Window};
+use crate::log::LogMark;
 use crate::map::Map;
 use crate::prog::ProgCode;
 use crate::run::{CpuRuns, Run};
@@ -23,10 +25,11 @@ use std::rc::Rc;
 /// A kernel as it was at one moment.
 pub struct KernelSnapshot {
     mem: bpfsim_vm::Snapshot,
-    /// Without its maps and trace.
+    /// Without its maps, trace and findings.
     st: State,
-    maps: Vec<Rc<Map>>,
+    maps: Shared<Vec<Rc<Map>>>,
     trace: TraceMark,
+    found: LogMark<Finding>,
     rest: Rest,
 }
 
@@ -34,11 +37,10 @@ pub struct KernelSnapshot {
 #[derive(educe::Educe)]
 #[educe(Clone)]
 struct Rest {
-    config: Config,
     code: Shared<Vec<ProgCode>>,
-    runs: Vec<Option<Box<Run>>>,
+    runs: Vec<Option<Shared<Run>>>,
     free_runs: Vec<usize>,
-    cpus: Vec<CpuRuns>,
+    cpus: Vec<Shared<CpuRuns>>,
     stacks: Vec<u64>,
     free_stacks: Vec<u32>,
     results: Shared<Vec<Option<SysResult>>>,
@@ -51,7 +53,7 @@ struct Rest {
 /// Does the same with each field of a [`Kernel`] that [`Rest`] has too.
 macro_rules! with_rest {
     ($do:ident!($($with:tt)*)) => {
-        $do!($($with)*; config, code, runs, free_runs, cpus, stacks, free_stacks, results,
+        $do!($($with)*; code, runs, free_runs, cpus, stacks, free_stacks, results,
             user_turns, callbacks, buffers, window)
     };
 }
@@ -73,15 +75,22 @@ macro_rules! copy {
 #[error("the snapshot is of a kernel whose guest memory has another size")]
 pub struct ForeignSnapshot;
 
+impl KernelSnapshot {
+    /// Hash of what had happened until then, and of what user space had done.
+    pub(crate) fn moment(&self) -> u64 {
+        mix(self.trace.hash(), self.rest.window.calls)
+    }
+}
+
 impl Kernel {
     /// Remembers everything as it is now, but for the chooser.
     pub fn snapshot(&mut self) -> KernelSnapshot {
         let maps = self.keep_maps().clone();
-        let trace = self.st.trace.mark();
         KernelSnapshot {
             mem: self.mem.snapshot(),
             maps,
-            trace,
+            trace: self.st.trace.mark(),
+            found: self.st.watch.findings.mark(),
             st: self.without_large_parts(|st| st.clone()),
             rest: with_rest!(collect!(self)),
         }
@@ -89,9 +98,10 @@ impl Kernel {
 
     /// [`Kernel::snapshot`] in the place, and the memory, of an older one.
     pub fn snapshot_into(&mut self, old: &mut KernelSnapshot) {
-        old.mem = self.mem.snapshot();
+        self.mem.snapshot_into(&mut old.mem);
         old.maps.clone_from(self.keep_maps());
         old.trace = self.st.trace.mark();
+        old.found = self.st.watch.findings.mark();
         self.without_large_parts(|st| old.st.clone_from(st));
         with_rest!(copy!(self, old.rest));
     }
@@ -104,55 +114,61 @@ impl Kernel {
         self.without_large_parts(|st| st.clone_from(&snapshot.st));
         self.restore_maps(&snapshot.maps);
         self.st.trace.restore(&snapshot.trace);
+        self.st.watch.findings.restore(&snapshot.found);
+        self.config.seed = self.st.seed;
         with_rest!(copy!(snapshot.rest, self));
         self.offer.again = false;
         Ok(())
     }
 
-    /// Maps and trace have their own ways of going back.
+    /// Maps, trace and findings have their own ways of going back.
     fn without_large_parts<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
         let maps = std::mem::take(&mut self.st.maps);
         let trace = std::mem::take(&mut self.st.trace);
+        let found = self.st.watch.findings.take_list();
         let answer = f(&mut self.st);
         (self.st.maps, self.st.trace) = (maps, trace);
+        self.st.watch.findings.give_list(found);
         answer
     }
 
     /// The maps as they are now, of which only those are copied that were changed.
-    fn keep_maps(&mut self) -> &Vec<Rc<Map>> {
-        self.kept_maps.truncate(self.st.maps.len());
-        for (i, map) in self.st.maps.iter_mut().enumerate() {
+    fn keep_maps(&mut self) -> &Shared<Vec<Rc<Map>>> {
+        let maps = &mut self.st.maps;
+        if self.kept_maps.len() > maps.len() {
+            self.kept_maps.truncate(maps.len());
+        }
+        for (i, map) in maps.iter_mut().enumerate() {
+            if i < self.kept_maps.len() && !map.dirty {
+                continue;
+            }
+            map.dirty = false;
+            let copy = Rc::new(map.clone());
             match self.kept_maps.get_mut(i) {
-                Some(_) if !map.dirty => {}
-                Some(kept) => {
-                    map.dirty = false;
-                    *kept = Rc::new(map.clone());
-                }
-                None => {
-                    map.dirty = false;
-                    self.kept_maps.push(Rc::new(map.clone()));
-                }
+                Some(kept) => *kept = copy,
+                None => self.kept_maps.push(copy),
             }
         }
         &self.kept_maps
     }
 
-    fn restore_maps(&mut self, to: &[Rc<Map>]) {
+    fn restore_maps(&mut self, to: &Shared<Vec<Rc<Map>>>) {
         let maps = &mut self.st.maps;
+        let same = self.kept_maps.is(to);
         maps.truncate(to.len());
         for (i, kept) in to.iter().enumerate() {
             match maps.get_mut(i) {
                 Some(map) => {
-                    let was = self.kept_maps.get(i);
-                    if map.dirty || !was.is_some_and(|was| Rc::ptr_eq(was, kept)) {
+                    let was = || self.kept_maps.get(i);
+                    let kept_it = same || was().is_some_and(|was| Rc::ptr_eq(was, kept));
+                    if map.dirty || !kept_it {
                         map.clone_from(kept);
                     }
                 }
                 None => maps.push((**kept).clone()),
             }
         }
-        self.kept_maps.clear();
-        self.kept_maps.extend_from_slice(to);
+        self.kept_maps.clone_from(to);
     }
 
     /// The seed of random helpers from here on; see [`Config::seed`].

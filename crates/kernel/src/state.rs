@@ -25,6 +25,7 @@ use bpfsim_btf::Btf;
 use bpfsim_btf::fields::FieldKind;
 use bpfsim_vm::{Access, GuestMem};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// The kernel's data, but for guest memory and for executions in flight.
@@ -37,13 +38,13 @@ pub(crate) struct State {
     pub progs: Shared<Vec<ProgMeta>>,
     pub tasks: Vec<Shared<Task>>,
     pub cpus: Vec<CpuState>,
-    pub timers: Pool<Timer>,
-    pub works: Pool<Work>,
-    pub task_works: Pool<TaskWork>,
+    pub timers: Shared<Pool<Timer>>,
+    pub works: Shared<Pool<Work>>,
+    pub task_works: Shared<Pool<TaskWork>>,
     /// Who keeps maps and programs.
     pub refs: Shared<Refs>,
     /// Maps that are pinned by name, by their file in the BPF file system.
-    pub pins: BTreeMap<String, MapId>,
+    pub pins: Shared<BTreeMap<String, MapId>>,
     /// Locks inside of maps that are held while their holder waits.
     pub map_locks: Vec<MapLock>,
     /// Tasks whose lists of task work are not empty.
@@ -67,11 +68,11 @@ pub(crate) struct State {
     pub touched: Vec<Touch>,
     pub trace: Trace,
     /// The kernel's types.
-    pub kernel_btf: Option<Arc<Btf>>,
+    pub kernel_btf: Shared<Option<Arc<Btf>>>,
     /// Variables of the kernel that programs use.
-    pub ksyms: Vec<Ksym>,
+    pub ksyms: Shared<Vec<Ksym>>,
     /// What programs wrote to their streams since user space read them, by program and stream.
-    pub streams: BTreeMap<(ProgId, u32), Vec<u8>>,
+    pub streams: Shared<BTreeMap<(ProgId, u32), Vec<u8>>>,
     /// What iterators wrote to their sequence files since user space read them.
     pub seq_out: Vec<u8>,
     /// What programs allocated.
@@ -83,7 +84,7 @@ pub(crate) struct State {
     /// What checked mode and detectors know.
     pub watch: Watch,
     /// Who executes now.
-    pub cur: Box<Cur>,
+    pub cur: Shared<Cur>,
 }
 
 /// One virtual CPU.
@@ -92,6 +93,13 @@ pub(crate) struct State {
 pub(crate) struct CpuState {
     /// Virtual time in ns since boot: `CLOCK_MONOTONIC`.
     pub clock: u64,
+    /// What few steps change.
+    pub rest: Shared<CpuRest>,
+}
+
+/// What a virtual CPU has beside its clock.
+#[derive(Default, Clone)]
+pub(crate) struct CpuRest {
     /// Armed timers of each clock base, by deadline and arming order.
     pub timers: [BTreeSet<(u64, u64, Handle)>; 2],
     /// The queue of the per-CPU system workqueue.
@@ -108,6 +116,22 @@ pub(crate) struct CpuState {
     pub distributed: u32,
     /// `bpf_res_spin_lock`s that are held here, and last the one that is waited for.
     pub res_locks: Vec<u64>,
+}
+
+impl Deref for CpuState {
+    type Target = CpuRest;
+
+    #[inline]
+    fn deref(&self) -> &CpuRest {
+        &self.rest
+    }
+}
+
+impl DerefMut for CpuState {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut CpuRest {
+        &mut self.rest
+    }
 }
 
 /// State of a running `HRTIMER` soft interrupt.

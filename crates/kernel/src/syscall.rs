@@ -10,6 +10,8 @@ use crate::prefix::Begin;
 use crate::prog::{ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{Job, Phase, Run};
+use crate::shared::Shared;
+use crate::snapshot::KernelSnapshot;
 use crate::state::State;
 use crate::testrun::Refused;
 use crate::trace::Level;
@@ -242,8 +244,26 @@ pub enum Paused {
 impl Kernel {
     /// Lets the simulation go on until the goal is reached or user space has its turn.
     pub fn run(&mut self, goal: Goal) -> Result<Paused, Failure> {
+        let begin = self.begin_stretch(goal);
+        self.run_stretch(goal, begin)
+    }
+
+    /// Goes back to a snapshot, with this seed, and lets the simulation go on from there until nothing
+    /// is due. Where that is [remembered](Kernel::again), not even the snapshot is gone back to.
+    pub fn run_from(&mut self, from: &KernelSnapshot, seed: u64) -> Result<Paused, Failure> {
+        let begin = self.begin_stretch_at(Goal::Idle, from.moment());
+        if let Begin::Anew = begin {
+            let own = self.restore(from);
+            debug_assert!(own.is_ok(), "snapshots are of this very kernel");
+            self.reseed(seed);
+            self.callbacks = 0;
+        }
+        self.run_stretch(Goal::Idle, begin)
+    }
+
+    fn run_stretch(&mut self, goal: Goal, begin: Begin) -> Result<Paused, Failure> {
         self.offer.again = false;
-        let until = match self.begin_stretch(goal) {
+        let until = match begin {
             Begin::Over(result) => return result,
             Begin::Middle(until) => until,
             Begin::Anew => {
@@ -384,10 +404,10 @@ impl Kernel {
     }
 
     /// The system call of a CPU has more to do, or is done.
-    pub(crate) fn syscall_step(&mut self, cpu: Cpu, mut run: Box<Run>) -> Option<Box<Run>> {
+    pub(crate) fn syscall_step(&mut self, cpu: Cpu, mut run: Shared<Run>) -> Option<Shared<Run>> {
         let thread = &mut self.cpus[cpu.at()].thread;
         let op = thread.syscall.as_ref().map(|s| s.op.clone());
-        let op = op.unwrap_or(SysOp::Pause);
+        let op = op.unwrap_or_else(|| Shared::new(SysOp::Pause));
         if self.st.records {
             self.touch_syscall(&op);
         }
@@ -407,7 +427,7 @@ impl Kernel {
         }
         self.cpus[cpu.at()].stack.pop();
         self.free_stacks.push(run.stack);
-        self.spare_runs.push(run);
+        self.spare(run);
         None
     }
 

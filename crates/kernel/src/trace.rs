@@ -2,11 +2,11 @@
 
 use crate::chance::Chance;
 use crate::ids::{Cpu, CtxId, MapId, mix};
+use crate::log::{Log, LogMark};
 use bpfsim_vm::{Access, AccessKind};
 use smallvec::SmallVec;
 use std::fmt;
 use std::ops::Deref;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The kind of context that executes, by what may interrupt what (lowest first).
@@ -196,38 +196,22 @@ pub struct Event {
 /// All events, and a hash over them and over every visible operation in between.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    events: Vec<Event>,
+    events: Log<Event>,
     hash: u64,
-    /// The events up to the last mark.
-    kept: Option<Rc<Kept>>,
-}
-
-/// Events that marks share: those after the ones below, as far as the `len`th.
-#[derive(Debug, Default)]
-struct Kept {
-    below: Option<Rc<Kept>>,
-    len: usize,
-    events: Vec<Event>,
-}
-
-/// Long chains must not be dropped by recursion.
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let mut below = self.below.take();
-        while let Some(mut kept) = below.and_then(Rc::into_inner) {
-            below = kept.below.take();
-        }
-    }
 }
 
 /// A trace as it was at one moment, for [`Trace::restore`].
+#[derive(Clone, Default)]
 pub(crate) struct TraceMark {
     hash: u64,
-    kept: Option<Rc<Kept>>,
+    events: LogMark<Event>,
 }
 
-fn length(kept: &Option<Rc<Kept>>) -> usize {
-    kept.as_ref().map_or(0, |k| k.len)
+impl TraceMark {
+    /// [`Trace::hash`] then.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
 }
 
 impl Trace {
@@ -242,42 +226,16 @@ impl Trace {
     }
 
     pub(crate) fn mark(&mut self) -> TraceMark {
-        let (from, len) = (length(&self.kept), self.events.len());
-        if from < len {
-            self.kept = Some(Rc::new(Kept {
-                below: self.kept.take(),
-                len,
-                events: self.events[from..].to_vec(),
-            }));
-        }
         TraceMark {
             hash: self.hash,
-            kept: self.kept.clone(),
+            events: self.events.mark(),
         }
     }
 
     /// Goes back, or on, to what the trace was when it was marked.
     pub(crate) fn restore(&mut self, mark: &TraceMark) {
         self.hash = mark.hash;
-        let (mut now, mut target) = (&self.kept, &mark.kept);
-        let mut missing: SmallVec<[&Kept; 4]> = SmallVec::new();
-        // Down to what both have in common: the later one of two cannot be below the other.
-        loop {
-            match (now, target) {
-                (Some(a), Some(b)) if Rc::ptr_eq(a, b) => break,
-                (Some(a), b) if a.len > length(b) => now = &a.below,
-                (_, Some(b)) => {
-                    missing.push(b);
-                    target = &b.below;
-                }
-                (_, None) => break,
-            }
-        }
-        self.events.truncate(length(target));
-        for kept in missing.into_iter().rev() {
-            self.events.extend_from_slice(&kept.events);
-        }
-        self.kept.clone_from(&mark.kept);
+        self.events.restore(&mark.events);
     }
 
     pub(crate) fn push(&mut self, event: Event) {

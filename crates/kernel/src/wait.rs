@@ -6,6 +6,7 @@ use crate::ids::CtxId;
 use crate::kernel::Kernel;
 use crate::lock::LockKind;
 use crate::run::{Run, Running};
+use crate::shared::Shared;
 
 impl Kernel {
     /// Nothing can go on.
@@ -41,7 +42,7 @@ impl Kernel {
     }
 
     fn run_of(&self, ctx: CtxId) -> Option<usize> {
-        let is = |r: &Option<Box<Run>>| r.as_ref().is_some_and(|r| r.cur.id == ctx);
+        let is = |r: &Option<Shared<Run>>| r.as_ref().is_some_and(|r| r.cur.id == ctx);
         self.runs.iter().position(is)
     }
 
@@ -58,7 +59,7 @@ impl Kernel {
         match *wait {
             Wait::TimerCallback(ctx) => self.run_of(ctx),
             Wait::SpinLock(addr) => {
-                let holds = |r: &Option<Box<Run>>| {
+                let holds = |r: &Option<Shared<Run>>| {
                     let locks = r.as_ref().map(|r| &r.cur.locks);
                     locks.is_some_and(|l| l.contains(&addr))
                 };

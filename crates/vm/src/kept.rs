@@ -1,4 +1,5 @@
-//! Plain rows, and words by word, that go back to what they were by undoing what was changed since.
+//! What goes back to what it was: plain rows, and numbers by word, by undoing what was changed since;
+//! other values by copying them, if they were changed.
 //!
 //! Executions of a test begin in one state and change little of it: going back costs what was
 //! changed, and copies of the state share what they have in common.
@@ -6,7 +7,7 @@
 use crate::shadow::ByWord;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::ops::Index;
+use std::ops::{Deref, DerefMut, Index};
 use std::rc::Rc;
 
 /// Rows that are changed here and there, and added at the end.
@@ -60,9 +61,14 @@ impl<T: Copy> Rows<T> {
         &mut self.now[at]
     }
 
+    /// They are not what they were when they were last kept or brought back; or may not be.
+    pub fn is_changed(&self) -> bool {
+        !self.changed.is_empty() || self.now.len() != self.kept.len()
+    }
+
     /// The rows as they are now, to be brought back.
     pub fn keep(&mut self) -> Rc<Vec<T>> {
-        if !self.changed.is_empty() || self.now.len() != self.kept.len() {
+        if self.is_changed() {
             self.kept = Rc::new(self.now.clone());
             self.changed.clear();
         }
@@ -94,6 +100,74 @@ impl<T: Copy> Index<usize> for Rows<T> {
     }
 }
 
+/// A value that is copied only if it was changed since it was last kept or brought back.
+#[derive(Debug)]
+pub(crate) struct Kept<T> {
+    now: Box<T>,
+    /// Equal to `now`.
+    kept: Option<Rc<T>>,
+}
+
+impl<T> Kept<T> {
+    pub fn new(now: T) -> Kept<T> {
+        Kept::from(Box::new(now))
+    }
+
+    /// The value, to be changed.
+    pub fn change(self) -> Box<T> {
+        self.now
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    /// The value as it is now, to be brought back.
+    pub fn keep(&mut self) -> Rc<T> {
+        let now = &*self.now;
+        Rc::clone(self.kept.get_or_insert_with(|| Rc::new(now.clone())))
+    }
+
+    /// [`Kept::keep`] in the place, and the memory if nobody else needs it, of what was kept before.
+    pub fn keep_in(&mut self, old: &mut Rc<T>) {
+        match (&self.kept, Rc::get_mut(old)) {
+            (Some(kept), _) => old.clone_from(kept),
+            (None, Some(memory)) => {
+                memory.clone_from(&self.now);
+                self.kept = Some(Rc::clone(old));
+            }
+            (None, None) => *old = self.keep(),
+        }
+    }
+
+    /// Makes it what it was.
+    pub fn bring_back(&mut self, kept: &Rc<T>) {
+        if !self.kept.as_ref().is_some_and(|k| Rc::ptr_eq(k, kept)) {
+            self.now.as_mut().clone_from(kept);
+            self.kept = Some(Rc::clone(kept));
+        }
+    }
+}
+
+impl<T> From<Box<T>> for Kept<T> {
+    fn from(now: Box<T>) -> Kept<T> {
+        Kept { now, kept: None }
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.now
+    }
+}
+
+impl<T> DerefMut for Kept<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.kept = None;
+        &mut self.now
+    }
+}
+
 type Map = HashMap<u64, u32, BuildHasherDefault<ByWord>>;
 
 /// Numbers by address, to which others are added.
@@ -113,6 +187,11 @@ impl Numbers {
     pub fn add(&mut self, addr: u64, number: u32) {
         self.now.insert(addr, number);
         self.added.push(addr);
+    }
+
+    /// As [`Rows::is_changed`].
+    pub fn is_changed(&self) -> bool {
+        !self.added.is_empty()
     }
 
     /// As [`Rows::keep`].

@@ -92,6 +92,8 @@ pub struct GuestMem {
     max_dirty: usize,
     /// What all pages are as in that are not dirty.
     version: Rc<version::Version>,
+    /// The pages of that.
+    pages: version::Pages,
     /// What checked mode knows; none where programs are not checked, and while a loop has it.
     pub(crate) shadow: Option<Box<Shadow>>,
 }
@@ -141,6 +143,7 @@ impl GuestMem {
             // 1 GiB of touched memory.
             max_dirty: (1 << 30) / PAGE,
             version: Rc::default(),
+            pages: version::Pages::default(),
             shadow: None,
         })
     }
@@ -231,7 +234,7 @@ impl GuestMem {
     fn mark(&mut self, first: usize, last: usize) -> bool {
         for page in first..=last {
             if self.dirty()[page] == 0 {
-                if self.dirty_list.len() + self.version.total() >= self.max_dirty {
+                if self.dirty_list.len() + self.pages.len() >= self.max_dirty {
                     return false;
                 }
                 self.dirty()[page] = 1;

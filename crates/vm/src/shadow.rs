@@ -11,7 +11,7 @@
 use crate::Activation;
 use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 use crate::host::FaultKind;
-use crate::kept::{KeptNumbers, Numbers, Rows};
+use crate::kept::{Kept, KeptNumbers, Numbers, Rows};
 use crate::mem::{Area, BASE, GuestMem};
 use std::hash::Hasher;
 use std::rc::Rc;
@@ -156,6 +156,9 @@ impl Hasher for ByWord {
             self.write_u64(*b as u64);
         }
     }
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
     fn write_u64(&mut self, word: u64) {
         let x = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = x ^ x >> 32;
@@ -172,8 +175,10 @@ pub(crate) struct Shadow {
     /// Allocations that are no whole region, by where they begin.
     by_base: Numbers,
     /// By address; none while a loop has it.
-    stacks: Vec<(u64, Option<Box<StackShadow>>)>,
+    stacks: Vec<(u64, Option<Kept<StackShadow>>)>,
     rest: Rest,
+    /// The tables when they were last kept or brought back.
+    tables: Option<Rc<Tables>>,
 }
 
 /// What a [`Shadow`] has of other things.
@@ -190,12 +195,18 @@ struct Rest {
 /// A [`Shadow`] as it was at one moment.
 #[derive(Clone)]
 pub(crate) struct KeptShadow {
+    tables: Rc<Tables>,
+    stacks: Vec<KeptStack>,
+    rest: Rest,
+}
+
+/// What of a [`Shadow`] few steps change.
+#[derive(Debug)]
+struct Tables {
     allocs: Rc<Vec<Alloc>>,
     fates: Rc<Vec<Fate>>,
     regions: [Rc<Vec<Region>>; Area::ALL.len()],
     by_base: KeptNumbers,
-    stacks: Vec<KeptStack>,
-    rest: Rest,
 }
 
 #[derive(Clone)]
@@ -203,7 +214,28 @@ struct KeptStack {
     base: u64,
     first: u32,
     /// What is known of it, if a run has it.
-    own: Option<Box<StackShadow>>,
+    own: Option<Rc<StackShadow>>,
+}
+
+impl KeptStack {
+    fn of((base, own): &mut (u64, Option<Kept<StackShadow>>)) -> KeptStack {
+        KeptStack {
+            base: *base,
+            first: own.as_ref().map_or(0, |own| own.first),
+            own: own.as_mut().filter(|own| own.live).map(Kept::keep),
+        }
+    }
+
+    /// [`KeptStack::of`] in the memory of another.
+    fn again(&mut self, stack: &mut (u64, Option<Kept<StackShadow>>)) {
+        match (stack, &mut self.own) {
+            ((base, Some(own)), Some(old)) if own.live => {
+                (self.base, self.first) = (*base, own.first);
+                own.keep_in(old);
+            }
+            (stack, _) => *self = KeptStack::of(stack),
+        }
+    }
 }
 
 /// Whether a value may be an address in guest memory, with room for what is added and taken
@@ -222,34 +254,74 @@ impl Shadow {
             by_base: Numbers::default(),
             stacks: Vec::new(),
             rest: Rest::default(),
+            tables: None,
         }
     }
 
     /// Everything as it is now.
     pub fn keep(&mut self) -> KeptShadow {
-        let kept = |(base, own): &(u64, Option<Box<StackShadow>>)| KeptStack {
-            base: *base,
-            first: own.as_ref().map_or(0, |own| own.first),
-            own: own.as_ref().filter(|own| own.live).cloned(),
-        };
         KeptShadow {
-            allocs: self.allocs.keep(),
-            fates: self.fates.keep(),
-            regions: self.regions.each_mut().map(Rows::keep),
-            by_base: self.by_base.keep(),
-            stacks: self.stacks.iter().map(kept).collect(),
+            tables: self.keep_tables(),
+            stacks: self.stacks.iter_mut().map(KeptStack::of).collect(),
             rest: self.rest.clone(),
         }
     }
 
-    /// Everything as it was. Takes no memory where there is some already.
-    pub fn bring_back(&mut self, kept: &KeptShadow) {
+    /// [`Shadow::keep`] in the place, and the memory, of what was kept before.
+    pub fn keep_in(&mut self, old: &mut KeptShadow) {
+        old.tables = self.keep_tables();
+        old.stacks.truncate(self.stacks.len());
+        for (i, stack) in self.stacks.iter_mut().enumerate() {
+            match old.stacks.get_mut(i) {
+                Some(old) => old.again(stack),
+                None => old.stacks.push(KeptStack::of(stack)),
+            }
+        }
+        old.rest.clone_from(&self.rest);
+    }
+
+    fn keep_tables(&mut self) -> Rc<Tables> {
+        let changed = self.tables_changed();
+        match &self.tables {
+            Some(tables) if !changed => Rc::clone(tables),
+            _ => {
+                let tables = Rc::new(Tables {
+                    allocs: self.allocs.keep(),
+                    fates: self.fates.keep(),
+                    regions: self.regions.each_mut().map(Rows::keep),
+                    by_base: self.by_base.keep(),
+                });
+                self.tables = Some(Rc::clone(&tables));
+                tables
+            }
+        }
+    }
+
+    /// Since they were last kept or brought back.
+    fn tables_changed(&self) -> bool {
+        self.allocs.is_changed()
+            || self.fates.is_changed()
+            || self.by_base.is_changed()
+            || self.regions.iter().any(Rows::is_changed)
+    }
+
+    fn bring_tables_back(&mut self, kept: &Rc<Tables>) {
+        let same = self.tables.as_ref().is_some_and(|t| Rc::ptr_eq(t, kept));
+        if same && !self.tables_changed() {
+            return;
+        }
         self.allocs.bring_back(&kept.allocs);
         self.fates.bring_back(&kept.fates);
         for (now, then) in self.regions.iter_mut().zip(&kept.regions) {
             now.bring_back(then);
         }
         self.by_base.bring_back(&kept.by_base);
+        self.tables = Some(Rc::clone(kept));
+    }
+
+    /// Everything as it was. Takes no memory where there is some already.
+    pub fn bring_back(&mut self, kept: &KeptShadow) {
+        self.bring_tables_back(&kept.tables);
         if self.stacks.len() != kept.stacks.len() {
             let there = |at: u64| kept.stacks.binary_search_by_key(&at, |s| s.base).is_ok();
             self.stacks.retain(|s| there(s.0));
@@ -257,12 +329,14 @@ impl Shadow {
         for (i, k) in kept.stacks.iter().enumerate() {
             if self.stacks.get(i).is_none_or(|s| s.0 != k.base) {
                 let new = StackShadow::new(k.base, k.first);
-                self.stacks.insert(i, (k.base, Some(Box::new(new))));
+                self.stacks.insert(i, (k.base, Some(Kept::new(new))));
             }
             match (&mut self.stacks[i].1, &k.own) {
-                (Some(mine), Some(theirs)) => mine.as_mut().clone_from(theirs),
-                (Some(mine), None) => (mine.live, mine.first) = (false, k.first),
-                (None, _) => {}
+                (Some(mine), Some(theirs)) => mine.bring_back(theirs),
+                (Some(mine), None) if mine.live || mine.first != k.first => {
+                    (mine.live, mine.first) = (false, k.first);
+                }
+                _ => {}
             }
         }
         self.rest.clone_from(&kept.rest);
@@ -418,7 +492,7 @@ impl Shadow {
                 self.add(base + STACK_SIZE, OWN - STACK_SIZE, false);
                 self.set_kind(base, Kind::Stack(first));
                 let new = StackShadow::new(base, first);
-                self.stacks.insert(at, (base, Some(Box::new(new))));
+                self.stacks.insert(at, (base, Some(Kept::new(new))));
                 at
             }
         }
@@ -427,8 +501,8 @@ impl Shadow {
     fn stack_around(&mut self, addr: u64) -> Option<&mut StackShadow> {
         let at = self.stacks.partition_point(|s| s.0 <= addr);
         let (base, own) = &mut self.stacks[at.checked_sub(1)?];
-        own.as_deref_mut()
-            .filter(|own| own.live && addr - *base < OWN)
+        let own = own.as_mut().filter(|own| own.live && addr - *base < OWN);
+        own.map(|own| &mut **own)
     }
 
     /// The host wrote there.
@@ -638,7 +712,7 @@ impl Checker {
         };
         let at = s.stack_from(act.stack, act.shadow as usize);
         act.shadow = at as u32;
-        let own = s.stacks[at].1.take();
+        let own = s.stacks[at].1.take().map(Kept::change);
         let mut checker = Checker { shadow, own, at };
         if !act.entered {
             act.entered = true;
@@ -678,7 +752,7 @@ impl Checker {
             let rest = &mut shadow.rest;
             (rest.site.prog, rest.site.pc) = (prog, pc.saturating_sub(1) as u32);
             rest.args.copy_from_slice(&own.tags[1..6]);
-            shadow.stacks[self.at].1 = self.own.take();
+            shadow.stacks[self.at].1 = self.own.take().map(Kept::from);
             mem.shadow = self.shadow.take();
         }
     }
@@ -689,7 +763,7 @@ impl Checker {
         if let Some(s) = &mut self.shadow {
             // Others may have made stacks meanwhile.
             self.at = s.stack_from(stack, self.at);
-            self.own = s.stacks[self.at].1.take();
+            self.own = s.stacks[self.at].1.take().map(Kept::change);
         }
     }
 

@@ -46,7 +46,7 @@ fn cast_to_kern_ctx(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let Some(packet) = st.cur.ctx.packet().filter(|_| a.r[0] == CTX_WINDOW) else {
         return Ok(Flow::Done(a.r[0]));
     };
-    let Some(btf) = st.kernel_btf.clone() else {
+    let Some(btf) = (*st.kernel_btf).clone() else {
         return a.bad(1);
     };
     let xdp = st.cur.ctx.is_xdp();

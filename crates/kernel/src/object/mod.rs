@@ -86,12 +86,14 @@ pub(crate) struct VmaLayout {
 impl Objects {
     /// No program executes: what was freed can be used again.
     pub fn grace_period(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
         for (cpu, class, addr) in self.waiting.drain(..) {
             self.free.entry((cpu, class)).or_default().push(addr);
         }
+    }
+
+    /// Some wait for readers.
+    pub fn are_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Memory for an object; none when it is used up.

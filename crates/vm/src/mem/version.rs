@@ -1,12 +1,15 @@
 //! Versions of guest memory: to come back to any of them, in any order, by copying what differs.
 //!
-//! A [`Version`] names the pages in which it differs from the one below it; pages are shared
-//! between versions. Memory knows of which version it is but for its dirty pages, so taking a
-//! snapshot copies those, and going to another one copies what the two do not share.
+//! A [`Version`] is the step from the one below it: the pages that were written between the two, as
+//! they were and as they became. Memory knows the pages of the version that it is but for its dirty
+//! pages. So taking a snapshot copies those, and going to another version takes the steps down to what
+//! both have below them and up from there.
 
 use super::{GuestMem, PAGE};
-use crate::shadow::KeptShadow;
+use crate::shadow::{ByWord, KeptShadow};
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
 /// The bytes of a page.
@@ -21,182 +24,150 @@ pub struct Snapshot {
     shadow: Option<Box<KeptShadow>>,
 }
 
-/// So many pages are named again by the next version rather than left to the one below: looking
-/// through them is faster than through a chain.
-const NAMED_AGAIN: usize = 48;
-/// A version this far up names all pages itself.
-const LONGEST_CHAIN: u32 = 32;
 /// Pages kept for later snapshots.
 const SPARE: usize = 1 << 12;
 
-/// Pages by number, in order, and their bytes.
-type Pages = Vec<(u32, Rc<Page>)>;
+/// A page that a step changes: its number, and its bytes before and after; `None` for zeros.
+struct Change {
+    page: u32,
+    before: Option<Rc<Page>>,
+    after: Option<Rc<Page>>,
+}
 
-/// Memory at one moment: zero but for the pages named here and in the versions below.
+/// Memory at one moment.
 #[derive(Default)]
 pub(super) struct Version {
-    below: Option<Rc<Version>>,
-    /// Number of versions below.
+    /// More than that of the version below.
     height: u32,
-    /// Pages named here and below, some of them twice.
-    total: usize,
-    pages: Pages,
+    step: RefCell<Step>,
     spare: Rc<RefCell<Vec<Rc<Page>>>>,
 }
 
+/// What makes a version of the one below it. The lowest is zero.
+#[derive(Default)]
+struct Step {
+    below: Option<Rc<Version>>,
+    /// By page.
+    changes: Vec<Change>,
+}
+
+/// The pages of a version that are not zero.
+pub(super) type Pages = HashMap<u32, Rc<Page>, BuildHasherDefault<ByWord>>;
+
 impl Drop for Version {
     fn drop(&mut self) {
-        let mut spare = self.spare.borrow_mut();
-        for (_, page) in self.pages.drain(..) {
-            if Rc::strong_count(&page) == 1 && spare.len() < SPARE {
-                spare.push(page);
-            }
+        let step = self.step.get_mut();
+        give(&self.spare, &mut step.changes);
+        // Long chains must not be dropped by recursion.
+        let mut below = step.below.take();
+        while let Some(mut version) = below.and_then(Rc::into_inner) {
+            let step = version.step.get_mut();
+            give(&version.spare, &mut step.changes);
+            below = step.below.take();
+        }
+    }
+}
+
+/// Pages that nobody needs any more are for later ones.
+fn give(spare: &RefCell<Vec<Rc<Page>>>, changes: &mut Vec<Change>) {
+    let mut spare = spare.borrow_mut();
+    let pages = changes.drain(..).flat_map(|c| [c.before, c.after]);
+    for page in pages.flatten() {
+        if Rc::strong_count(&page) == 1 && spare.len() < SPARE {
+            spare.push(page);
         }
     }
 }
 
 impl Version {
-    /// The bytes of a page; `None` for zeros.
-    fn page(&self, number: u32) -> Option<&Rc<Page>> {
-        let mut version = self;
-        loop {
-            match version.pages.binary_search_by_key(&number, |p| p.0) {
-                Ok(at) => return Some(&version.pages[at].1),
-                Err(_) => version = version.below.as_deref()?,
-            }
-        }
+    fn below(&self) -> Option<Rc<Version>> {
+        self.step.borrow().below.clone()
     }
 
-    pub fn total(&self) -> usize {
-        self.total
-    }
-
-    /// What memory becomes that is this version but for these pages.
-    fn with(self: &Rc<Version>, written: Pages) -> Version {
-        let (below, named) = if self.height >= LONGEST_CHAIN {
-            let mut all: Pages = Vec::with_capacity(self.total);
-            let mut version = Some(self);
-            while let Some(v) = version {
-                all.extend(v.pages.iter().cloned());
-                version = v.below.as_ref();
-            }
-            // Stable: of those with the same number the uppermost stays.
-            all.sort_by_key(|p| p.0);
-            all.dedup_by_key(|p| p.0);
-            (None, merged(&all, written))
-        } else if self.pages.len() <= NAMED_AGAIN {
-            (self.below.clone(), merged(&self.pages, written))
-        } else {
-            (Some(Rc::clone(self)), written)
-        };
-        Version {
-            height: below.as_ref().map_or(0, |b| b.height + 1),
-            total: below.as_ref().map_or(0, |b| b.total) + named.len(),
-            below,
-            pages: named,
-            spare: Rc::clone(&self.spare),
+    /// Takes in the steps below that nobody else goes by.
+    fn absorb(&self) {
+        let step = &mut *self.step.borrow_mut();
+        while let Some(below) = step.below.take_if(|b| Rc::strong_count(b) == 1) {
+            let mut lower = below.step.borrow_mut();
+            step.below = lower.below.take();
+            let first = std::mem::take(&mut lower.changes);
+            step.changes = merged(first, std::mem::take(&mut step.changes));
         }
     }
 }
 
-/// Both lists; of what is in both, the second's.
-fn merged(old: &Pages, new: Pages) -> Pages {
-    let mut all = Vec::with_capacity(old.len() + new.len());
-    let mut old = old.iter().peekable();
-    for page in new {
-        while let Some(before) = old.next_if(|o| o.0 < page.0) {
-            all.push(before.clone());
+/// Two steps, one after the other, as one.
+fn merged(first: Vec<Change>, second: Vec<Change>) -> Vec<Change> {
+    let mut all = Vec::with_capacity(first.len() + second.len());
+    let mut first = first.into_iter().peekable();
+    for change in second {
+        while let Some(earlier) = first.next_if(|c| c.page < change.page) {
+            all.push(earlier);
         }
-        old.next_if(|o| o.0 == page.0);
-        all.push(page);
+        all.push(match first.next_if(|c| c.page == change.page) {
+            Some(Change { page, before, .. }) => Change {
+                page,
+                before,
+                after: change.after,
+            },
+            None => change,
+        });
     }
-    all.extend(old.cloned());
+    all.extend(first);
     all
-}
-
-/// Pages that two versions may differ in, with each one's bytes: all that stand above what both
-/// have below them. Some come twice.
-fn differences(
-    a: &Rc<Version>,
-    b: &Rc<Version>,
-    mut each: impl FnMut(u32, Option<&Rc<Page>>, Option<&Rc<Page>>),
-) {
-    let same = |x: &Option<Rc<Version>>, y: &Option<Rc<Version>>| match (x, y) {
-        (Some(x), Some(y)) => Rc::ptr_eq(x, y),
-        (None, None) => true,
-        _ => false,
-    };
-    if Rc::ptr_eq(a, b) {
-        return;
-    }
-    if same(&a.below, &b.below) {
-        let base = a.below.as_deref();
-        let below = |page: u32| base.and_then(|v| v.page(page));
-        let (mut x, mut y) = (a.pages.iter().peekable(), b.pages.iter().peekable());
-        loop {
-            match (x.peek(), y.peek()) {
-                (Some(p), Some(q)) if p.0 == q.0 => {
-                    each(p.0, Some(&p.1), Some(&q.1));
-                    x.next();
-                    y.next();
-                }
-                (Some(p), q) if q.is_none_or(|q| p.0 < q.0) => {
-                    each(p.0, Some(&p.1), below(p.0));
-                    x.next();
-                }
-                (_, Some(q)) => {
-                    each(q.0, below(q.0), Some(&q.1));
-                    y.next();
-                }
-                _ => return,
-            }
-        }
-    }
-    let (mut x, mut y) = (Some(a), Some(b));
-    loop {
-        match (x, y) {
-            (None, None) => return,
-            (Some(v), Some(w)) if Rc::ptr_eq(v, w) => return,
-            (Some(v), w) if w.is_none_or(|w| v.height >= w.height) => {
-                for (page, _) in &v.pages {
-                    each(*page, a.page(*page), b.page(*page));
-                }
-                x = v.below.as_ref();
-            }
-            (_, Some(w)) => {
-                for (page, _) in &w.pages {
-                    each(*page, a.page(*page), b.page(*page));
-                }
-                y = w.below.as_ref();
-            }
-            (Some(_), None) => return,
-        }
-    }
 }
 
 impl GuestMem {
     /// Remembers all bytes as they are now, at the cost of the pages written since the last
     /// snapshot or restore.
     pub fn snapshot(&mut self) -> Snapshot {
-        if !self.dirty_list.is_empty() {
-            let mut written = std::mem::take(&mut self.dirty_list);
-            written.sort_unstable();
-            let pages = written
-                .drain(..)
-                .map(|page| {
-                    self.dirty()[page as usize] = 0;
-                    (page, self.copy_of(page))
-                })
-                .collect();
-            self.dirty_list = written;
-            self.version = Rc::new(self.version.with(pages));
-        }
+        self.keep_bytes();
         Snapshot {
             next: self.next,
             limit: self.limit,
             version: Rc::clone(&self.version),
             shadow: self.shadow.as_mut().map(|s| Box::new(s.keep())),
         }
+    }
+
+    /// [`GuestMem::snapshot`] in the place, and the memory, of an older one.
+    pub fn snapshot_into(&mut self, old: &mut Snapshot) {
+        self.keep_bytes();
+        (old.next, old.limit) = (self.next, self.limit);
+        old.version.clone_from(&self.version);
+        match (&mut self.shadow, &mut old.shadow) {
+            (Some(now), Some(old)) => now.keep_in(old),
+            (now, old) => *old = now.as_mut().map(|s| Box::new(s.keep())),
+        }
+    }
+
+    /// Memory becomes a version.
+    fn keep_bytes(&mut self) {
+        if self.dirty_list.is_empty() {
+            return;
+        }
+        self.version.absorb();
+        let mut written = std::mem::take(&mut self.dirty_list);
+        written.sort_unstable();
+        let changes = written.drain(..).map(|page| {
+            self.dirty()[page as usize] = 0;
+            let after = self.copy_of(page);
+            Change {
+                page,
+                before: self.pages.insert(page, Rc::clone(&after)),
+                after: Some(after),
+            }
+        });
+        let changes = changes.collect();
+        self.dirty_list = written;
+        self.version = Rc::new(Version {
+            height: self.version.height + 1,
+            spare: Rc::clone(&self.version.spare),
+            step: RefCell::new(Step {
+                below: Some(Rc::clone(&self.version)),
+                changes,
+            }),
+        });
     }
 
     fn copy_of(&self, page: u32) -> Rc<Page> {
@@ -211,6 +182,16 @@ impl GuestMem {
         Rc::new(*bytes)
     }
 
+    /// Snapshots were dropped between others that are still there: what was kept for those alone is
+    /// given up.
+    pub fn forget_between(&self) {
+        let mut version = Some(Rc::clone(&self.version));
+        while let Some(v) = version {
+            v.absorb();
+            version = v.below();
+        }
+    }
+
     /// Goes back, or on, to the bytes of `snapshot`; what differs is copied. False, and nothing
     /// happens, when it was taken of memory of another
     /// size, or one is checked and the other is not.
@@ -223,33 +204,63 @@ impl GuestMem {
         if let (Some(now), Some(then)) = (&mut self.shadow, &snapshot.shadow) {
             now.bring_back(then);
         }
-        let target = &snapshot.version;
+        self.go_to(&snapshot.version);
         let mut written = std::mem::take(&mut self.dirty_list);
         for page in written.drain(..) {
             self.dirty()[page as usize] = 0;
-            self.put_page(page, target.page(page));
+            self.put_page(page);
         }
         self.dirty_list = written;
-        if !Rc::ptr_eq(&self.version, target) {
-            let now = std::mem::replace(&mut self.version, Rc::clone(target));
-            differences(&now, target, |page, is, shall_be| {
-                let same = match (is, shall_be) {
-                    (Some(a), Some(b)) => Rc::ptr_eq(a, b),
-                    (None, None) => true,
-                    _ => false,
-                };
-                if !same {
-                    self.put_page(page, shall_be);
-                }
-            });
-        }
         true
     }
 
-    fn put_page(&mut self, page: u32, bytes: Option<&Rc<Page>>) {
+    /// Has another version below the dirty pages, to which those in which it differs are added.
+    fn go_to(&mut self, target: &Rc<Version>) {
+        let mut up: Vec<Rc<Version>> = Vec::new();
+        // Below the lowest versions all is zero.
+        let (mut from, mut to) = (Some(Rc::clone(&self.version)), Some(Rc::clone(target)));
+        loop {
+            match (from.take(), to.take()) {
+                (Some(a), Some(b)) if Rc::ptr_eq(&a, &b) => break,
+                (Some(a), b) if b.as_ref().is_none_or(|b| a.height >= b.height) => {
+                    let step = a.step.borrow();
+                    step.changes
+                        .iter()
+                        .for_each(|c| self.set(c.page, &c.before));
+                    (from, to) = (step.below.clone(), b);
+                }
+                (a, Some(b)) => {
+                    (from, to) = (a, b.below());
+                    up.push(b);
+                }
+                (_, None) => break,
+            }
+        }
+        for version in up.iter().rev() {
+            let step = version.step.borrow();
+            step.changes.iter().for_each(|c| self.set(c.page, &c.after));
+        }
+        self.version.clone_from(target);
+    }
+
+    /// A page is this in the version that memory goes to.
+    fn set(&mut self, page: u32, bytes: &Option<Rc<Page>>) {
+        match bytes {
+            Some(bytes) => self.pages.insert(page, Rc::clone(bytes)),
+            None => self.pages.remove(&page),
+        };
+        if self.dirty()[page as usize] == 0 {
+            self.dirty()[page as usize] = 1;
+            self.dirty_list.push(page);
+        }
+    }
+
+    /// Makes a page what it is in the version.
+    fn put_page(&mut self, page: u32) {
+        let bytes = self.pages.get(&page).cloned();
         let to = self.page_mut(page);
         match bytes {
-            Some(bytes) => *to = **bytes,
+            Some(bytes) => *to = *bytes,
             None => to.fill(0),
         }
     }

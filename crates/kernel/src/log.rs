@@ -1,0 +1,177 @@
+//! What is written down one after another, and gone back in by leaving out what came last.
+
+use smallvec::SmallVec;
+use std::ops::Deref;
+use std::rc::Rc;
+
+/// A list that grows, marks of which share what they have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Log<T> {
+    items: Vec<T>,
+    /// The items up to the last mark.
+    marked: LogMark<T>,
+}
+
+/// A log as it was at one moment, for [`Log::restore`].
+#[derive(Debug)]
+pub(crate) struct LogMark<T>(Option<Rc<Chunk<T>>>);
+
+/// Items that marks share: those after the ones below, as far as the `len`th.
+#[derive(Debug)]
+struct Chunk<T> {
+    below: LogMark<T>,
+    len: usize,
+    items: Vec<T>,
+}
+
+impl<T> Default for LogMark<T> {
+    fn default() -> Self {
+        LogMark(None)
+    }
+}
+
+impl<T> Clone for LogMark<T> {
+    fn clone(&self) -> Self {
+        LogMark(self.0.clone())
+    }
+
+    fn clone_from(&mut self, from: &Self) {
+        if !self.is(from) {
+            self.0.clone_from(&from.0);
+        }
+    }
+}
+
+impl<T> LogMark<T> {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunk| chunk.len)
+    }
+
+    fn is(&self, other: &LogMark<T>) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Long chains must not be dropped by recursion.
+impl<T> Drop for Chunk<T> {
+    fn drop(&mut self) {
+        let mut below = self.below.0.take();
+        while let Some(mut chunk) = below.and_then(Rc::into_inner) {
+            below = chunk.below.0.take();
+        }
+    }
+}
+
+impl<T> Default for Log<T> {
+    fn default() -> Self {
+        Log {
+            items: Vec::new(),
+            marked: LogMark::default(),
+        }
+    }
+}
+
+impl<T> Log<T> {
+    #[inline]
+    pub fn push(&mut self, item: T) {
+        self.items.push(item);
+    }
+
+    /// Other items take the place of all.
+    pub fn replace(&mut self, items: Vec<T>) {
+        *self = Log {
+            items,
+            marked: LogMark::default(),
+        };
+    }
+}
+
+impl<T: Clone> Log<T> {
+    /// As it is now.
+    pub fn mark(&mut self) -> LogMark<T> {
+        let (from, len) = (self.marked.len(), self.items.len());
+        if from < len {
+            self.marked = LogMark(Some(Rc::new(Chunk {
+                below: std::mem::take(&mut self.marked),
+                len,
+                items: self.items[from..].to_vec(),
+            })));
+        }
+        self.marked.clone()
+    }
+
+    /// Goes back, or on, to what it was when it was marked.
+    pub fn restore(&mut self, mark: &LogMark<T>) {
+        if self.marked.is(mark) {
+            return self.items.truncate(mark.len());
+        }
+        let (mut now, mut target) = (&self.marked, mark);
+        let mut missing: SmallVec<[&Chunk<T>; 4]> = SmallVec::new();
+        // Down to what both have in common: the later one of two cannot be below the other.
+        loop {
+            match (&now.0, &target.0) {
+                (Some(a), Some(b)) if Rc::ptr_eq(a, b) => break,
+                (Some(a), b) if a.len > b.as_ref().map_or(0, |b| b.len) => now = &a.below,
+                (_, Some(b)) => {
+                    missing.push(b);
+                    target = &b.below;
+                }
+                (_, None) => break,
+            }
+        }
+        self.items.truncate(target.len());
+        for chunk in missing.into_iter().rev() {
+            self.items.extend_from_slice(&chunk.items);
+        }
+        self.marked.clone_from(mark);
+    }
+}
+
+impl<T> Deref for Log<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against copies: items, marks, other lists, going back and on to any mark.
+    #[test]
+    fn goes_to_any_mark() {
+        let (mut log, mut model) = (Log::default(), Vec::new());
+        let mut kept = vec![(log.mark(), model.clone())];
+        let mut random = 1;
+        let mut next = |n: u64| {
+            random = crate::ids::mix(random, n);
+            random % n
+        };
+        for step in 0..5_000 {
+            match next(20) {
+                0..4 => kept.push((log.mark(), model.clone())),
+                4..8 => {
+                    let (mark, was) = &kept[next(kept.len() as u64) as usize];
+                    log.restore(mark);
+                    model.clone_from(was);
+                }
+                8 if kept.len() > 30 => drop(kept.drain(..15)),
+                9 if next(10) == 0 => {
+                    model = vec![step, step + 1];
+                    log.replace(model.clone());
+                }
+                _ => {
+                    log.push(step);
+                    model.push(step);
+                }
+            }
+            assert_eq!(*log, *model);
+        }
+    }
+}
