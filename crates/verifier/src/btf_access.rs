@@ -410,6 +410,26 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// `bpf_scx_btf_struct_access`
+    fn write_scheduled(&mut self, name: &str, off: i32, size: i32) -> R {
+        const WRITABLE: [&str; 3] = ["slice", "dsq_vtime", "disallow"];
+        let scx = self.member_at("task_struct", "scx");
+        let within = |member: &str| {
+            let (at, _) = scx?;
+            let (from, len) = self.member_at("sched_ext_entity", member)?;
+            Some(off >= at + from && off + size <= at + from + len)
+        };
+        let writable = WRITABLE.iter().any(|m| within(m) == Some(true));
+        match name == "task_struct" && writable {
+            true => Ok(()),
+            false => Err(quiet!(
+                self,
+                EACCES,
+                "a write to what sched_ext programs only read"
+            )),
+        }
+    }
+
     /// A write that the program type's own rule decides: `ops->btf_struct_access`.
     fn write_struct(&mut self, name: &str, off: i32, size: i32) -> R {
         let ops = self.attach.name.unwrap_or("");
@@ -435,6 +455,9 @@ impl Verifier<'_> {
         }
         if ops == "bpf_dummy_ops" {
             return self.write_dummy(name, off, size);
+        }
+        if ops == "sched_ext_ops" {
+            return self.write_scheduled(name, off, size);
         }
         let fields: &[&str] = match (ops, name) {
             ("tcp_congestion_ops", "tcp_sock") => &[

@@ -142,6 +142,15 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Whether the kernel's types say that a function is one that programs may call
+    /// (`__bpf_kfunc`).
+    fn is_tagged_kfunc(&self, func: TypeId) -> bool {
+        self.env
+            .kernel
+            .iter()
+            .any(|(_, t)| matches!(t, Type::DeclTag { name: "bpf_kfunc", ty, .. } if ty == func))
+    }
+
     fn struct_ops_name(&self) -> Option<&str> {
         match self.prog.attach_to {
             crate::AttachTo::StructOps { name, .. } => Some(name),
@@ -164,6 +173,10 @@ impl Verifier<'_> {
                 EINVAL,
                 "metadata kfuncs require device-bound program\n"
             );
+        }
+        if get(name).is_none() && self.is_tagged_kfunc(TypeId(insn.imm as u32)) {
+            // The types are of a kernel that has more than the one whose rules these are.
+            return self.unsupported(format!("kfunc {name}"));
         }
         if !kfunc.allowed {
             reject!(

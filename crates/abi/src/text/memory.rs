@@ -151,6 +151,7 @@ super::rules! {
         EACCES "write access at off {off} with size {size} beyond the member of tcp_sock ended at {end}";
         EACCES "no write support to tcp_sock at off {off}";
         EACCES "only access to bpf_dummy_ops_state is supported";
+        quiet EACCES "a write to what sched_ext programs only read";
         EACCES "write access at off {off} with size {size}";
     }
     "only programs with a licence that is compatible with the GPL look into the kernel's structures",
