@@ -233,6 +233,17 @@ pub static HELPERS: &[(Func, Status)] = &[
     (Func::GetFuncArgCnt, Done),
     (Func::SkRedirectMap, Done),
     (Func::MsgRedirectMap, Done),
+    (Func::MsgPullData, Done),
+    (Func::MsgPushData, Partial("what comes in is zero")),
+    (Func::MsgPopData, Done),
+    (
+        Func::MsgApplyBytes,
+        Partial("shown in the output; each message is asked about"),
+    ),
+    (
+        Func::MsgCorkBytes,
+        Partial("shown in the output; no message waits for more"),
+    ),
     (Func::SkRedirectHash, Done),
     (Func::MsgRedirectHash, Done),
     (Func::SkSelectReuseport, Done),

@@ -8,6 +8,7 @@ mod hook;
 mod iterate;
 pub(crate) mod memory;
 mod misc;
+mod msg;
 mod packet;
 mod retval;
 mod room;
@@ -24,6 +25,7 @@ pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
 pub(crate) use file::kfuncs as file_kfuncs;
 pub(crate) use hook::KFUNCS as HOOK_KFUNCS;
 pub(crate) use iterate::{Iteration, begin_rb_add, resume};
+pub(crate) use msg::Message;
 pub(crate) use retval::{hook_retval, retval};
 
 use crate::asynch::{Callback, Slot};
@@ -222,6 +224,7 @@ const GROUPS: &[&[Helper]] = &[
     stack::HELPERS,
     packet::HELPERS,
     xdp::HELPERS,
+    msg::HELPERS,
     sock::HELPERS,
     cgroup::HELPERS,
     retval::HELPERS,

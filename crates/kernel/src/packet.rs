@@ -1,6 +1,7 @@
 //! Packets, and the contexts that programs see fields of.
 
 use crate::frags::Frags;
+use crate::helper::Message;
 use crate::ids::{MapId, SockId};
 use crate::prog::Sysctl;
 use bpfsim_abi::ctx::{CtxRule, CtxSlot};
@@ -50,6 +51,8 @@ pub(crate) struct FieldsCtx {
     /// Fields that are pointers, whatever their width in C.
     pub pointers: Vec<(CtxSlot, u64)>,
     pub packet: Option<Packet>,
+    /// Of a message what it is made of; the packet is what a program sees of it.
+    pub message: Option<Message>,
     /// What of an XDP packet is not in its head.
     pub frags: Frags,
     /// Memory beside it, address and length: a flow dissector's keys.
@@ -149,6 +152,7 @@ impl FieldsCtx {
             raw,
             pointers: Vec::new(),
             packet: None,
+            message: None,
             frags: Frags::default(),
             beside: None,
             skb: SkbState::default(),

@@ -301,6 +301,11 @@ pub struct ProgramOutput {
     /// What the hook of a cgroup's program gives: what `bpf_set_retval` left there, else `-EPERM`
     /// if the program returned that it refuses. 0 of other programs.
     pub retval: i32,
+    /// Of a message how many bytes the verdict is for (`bpf_msg_apply_bytes`); 0 is all.
+    pub apply_bytes: u32,
+    /// Of a message how many bytes are to have come before the program is asked again
+    /// (`bpf_msg_cork_bytes`).
+    pub cork_bytes: u32,
     /// Instructions executed, callbacks not counted.
     pub insns: u64,
 }

@@ -4,6 +4,7 @@
 //! that programs see, a packet, a socket, arguments.
 
 use crate::frags::{Frag, MAX_FRAGS, gather};
+use crate::helper::Message;
 use crate::hook::netfilter;
 use crate::ids::{Cpu, ProgId, SockId};
 use crate::kernel::Kernel;
@@ -361,6 +362,9 @@ impl Kernel {
         };
         self.mem.expose(data, packet.len());
         ctx.show(packet);
+        if prog_type == ProgType::SkMsg {
+            ctx.message = Some(Message::new(&packet));
+        }
         if kind == PacketKind::Bare {
             return Ok(());
         }
@@ -523,7 +527,11 @@ impl Kernel {
         };
         let target = fields.target.take().filter(|_| return_value == action);
         if let Some(mut target) = target.filter(|_| fields.packet.is_some()) {
-            target.data = gather(&self.mem, &fields.spans(0, u64::MAX));
+            let message = fields.message.as_ref().map(|m| m.span());
+            target.data = match message {
+                Some(span) => gather(&self.mem, &[span]),
+                None => gather(&self.mem, &fields.spans(0, u64::MAX)),
+            };
             fields.redirects.push(target);
         }
     }
@@ -588,8 +596,16 @@ impl Kernel {
                             all.extend(gather(&self.mem, &ctx.spans(0, u64::MAX)));
                             all
                         }
-                        _ => bytes(&self.mem, p.data, p.len()),
+                        _ => {
+                            let whole = ctx.message.as_ref().map(|m| m.span());
+                            let (at, len) = whole.unwrap_or((p.data, p.len()));
+                            bytes(&self.mem, at, len)
+                        }
                     };
+                    if let Some(message) = &ctx.message {
+                        out.apply_bytes = message.apply_bytes;
+                        out.cork_bytes = message.cork_bytes;
+                    }
                 }
                 if let Some((at, len)) = ctx.beside {
                     out.data_out = flow_keys_out(bytes(&self.mem, at, len), input.data.len());
