@@ -162,6 +162,14 @@ pub static HELPERS: &[(Func, Status)] = &[
     (Func::GetNsCurrentPidTgid, Done),
     (Func::SeqWrite, Done),
     (Func::SeqPrintf, Done),
+    (
+        Func::SnprintfBtf,
+        Partial("pointers are addresses, not hashes of them"),
+    ),
+    (
+        Func::SeqPrintfBtf,
+        Partial("pointers are addresses, not hashes of them"),
+    ),
     (Func::SkLookupTcp, Done),
     (Func::SkLookupUdp, Done),
     (Func::SkcLookupTcp, Done),
@@ -498,6 +506,7 @@ pub static PROG_TYPES: &[(ProgType, Status)] = &[
     (ProgType::SkMsg, Done),
     (ProgType::SkReuseport, Done),
     (ProgType::LircMode2, Partial(GIVEN)),
+    (ProgType::Netfilter, Partial("its state shows no devices")),
 ];
 
 fn find<T: Copy + PartialEq>(rows: &[(T, Status)], what: T) -> Status {

@@ -159,3 +159,8 @@ fn arenas() {
 fn packets() {
     compare("packets");
 }
+
+#[test]
+fn btf_texts() {
+    compare("btf_texts");
+}

@@ -148,6 +148,7 @@ const HELPERS: &[Helper] = &[
     row(Func::TracePrintk, false, text::trace_printk),
     row(Func::TraceVprintk, false, text::trace_vprintk),
     row(Func::Snprintf, false, text::snprintf),
+    row(Func::SnprintfBtf, false, text::snprintf_btf),
     row(Func::Strncmp, false, text::strncmp),
     row(Func::Strtol, false, text::strtol),
     row(Func::Strtoul, false, text::strtoul),

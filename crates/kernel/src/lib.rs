@@ -25,6 +25,7 @@
 //! checked, since programs may have written it.
 
 mod asynch;
+mod btf_text;
 mod chance;
 mod checked;
 mod choose;

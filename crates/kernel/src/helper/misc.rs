@@ -33,6 +33,15 @@ pub(super) const HELPERS: &[Helper] = &[
     row(Func::GetNsCurrentPidTgid, false, ns_current_pid_tgid),
     row(Func::SeqWrite, true, seq_write),
     row(Func::SeqPrintf, true, seq_printf),
+    row(Func::SeqPrintfBtf, true, |st, mem, a| {
+        let text = super::text::btf_text(st, mem, a, 2)?;
+        done(text.map(|text| {
+            // That there is no more room is no error of this one.
+            let bytes: Vec<u8> = text.chars().map(|c| c as u8).collect();
+            let _ = put(st, &bytes);
+            0
+        }))
+    }),
 ];
 
 /// `CONFIG_HZ` of the emulated kernel, and its first value of `jiffies`: five minutes before they

@@ -1,9 +1,11 @@
 //! Helpers on strings: formatting, comparing, parsing.
 
 use super::{Arg, Args, ret};
+use crate::btf_text;
 use crate::state::State;
 use crate::trace::What;
 use bpfsim_abi::Errno;
+use bpfsim_btf::TypeId;
 use bpfsim_vm::{Flow, GuestMem};
 
 /// Arguments that `bpf_snprintf` and its like take at most (`MAX_BPRINTF_VARARGS`).
@@ -83,6 +85,51 @@ pub(super) fn snprintf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
         to[n] = 0;
     }
     Ok(Flow::Done(text.len() as u64 + 1))
+}
+
+/// The text of the value that `struct btf_ptr` of argument `n` names, its size and flags behind it.
+pub(crate) fn btf_text(st: &State, mem: &GuestMem, a: &Args, n: u8) -> Arg<Result<String, Errno>> {
+    /// `sizeof(struct btf_ptr)`
+    const SIZE: u64 = 16;
+    let [size, flags] = [a.r[n as usize], a.r[n as usize + 1]];
+    if flags & !btf_text::ALL != 0 || size as u32 as u64 != SIZE {
+        return Ok(Err(Errno::EINVAL));
+    }
+    let named = a.r[n as usize - 1];
+    let (Some(at), Some(id)) = (mem.read_u64(named), mem.read_u32(named.wrapping_add(8))) else {
+        return a.bad(n);
+    };
+    let Some(btf) = st.kernel_btf.as_deref() else {
+        return Ok(Err(Errno::EINVAL));
+    };
+    if id == 0 {
+        return Ok(Err(Errno::EINVAL));
+    }
+    let id = TypeId(id);
+    if btf.ty(id).is_none() {
+        return Ok(Err(Errno::ENOENT));
+    }
+    Ok(btf_text::show(btf, mem, id, at, flags))
+}
+
+/// `bpf_snprintf_btf(str, str_size, ptr, btf_ptr_size, flags)`: the length that the whole text has,
+/// without its NUL.
+pub(super) fn snprintf_btf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    let text = match btf_text(st, mem, a, 3)? {
+        Ok(text) => text,
+        Err(errno) => return Ok(Flow::Done(ret(Err(errno)))),
+    };
+    let bytes: Vec<u8> = text.chars().map(|c| c as u8).collect();
+    let size = a.r[1] as u32 as usize;
+    let Some(to) = mem.slice_mut(a.r[0], size as u64) else {
+        return a.bad(1);
+    };
+    if size > 0 {
+        let n = bytes.len().min(size - 1);
+        to[..n].copy_from_slice(&bytes[..n]);
+        to[n] = 0;
+    }
+    Ok(Flow::Done(bytes.len() as u64))
 }
 
 /// `bpf_strncmp`
