@@ -77,6 +77,12 @@ pub enum Error {
         /// Why.
         error: bpfsim_kernel::AttachError,
     },
+    /// An iterator could not be opened or read.
+    #[error("the iterator cannot be read: {errno:?}")]
+    Iter {
+        /// What the system call answers.
+        errno: Errno,
+    },
     /// A hook could not be made to happen.
     #[error("{hook}: {errno:?}")]
     Fire {

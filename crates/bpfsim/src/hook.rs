@@ -4,7 +4,8 @@ use crate::user::{Answer, User};
 use crate::{Cgroup, Error, Map, Netdev, ProgramMut, Result, Sim, Sock};
 use bpfsim_abi::{AttachType, Errno};
 pub use bpfsim_kernel::{
-    AttachError, AttachOpts, Fired, FiredRun, Hook, LinkId, ProgId, Relative, attach_flags,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, LinkId, ProgId, Relative,
+    attach_flags,
 };
 use bpfsim_kernel::{Cpu, Job, ProgramInput, SysOp, SysResult};
 use std::time::Duration;
@@ -18,6 +19,10 @@ pub struct Link {
 }
 
 impl Link {
+    pub(crate) fn sim(&self) -> &Sim {
+        &self.sim
+    }
+
     /// Its identity.
     pub fn id(&self) -> LinkId {
         self.id

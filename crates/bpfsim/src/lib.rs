@@ -29,6 +29,7 @@ mod ebpf;
 mod error;
 pub mod fuzz;
 mod hook;
+mod iter;
 mod machine;
 mod map;
 mod panics;
@@ -72,9 +73,10 @@ pub use check::{
 pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use hook::{
-    AttachError, AttachOpts, Fired, FiredRun, Hook, Link, LinkId, ProgId, Relative, StructOps,
-    attach_flags,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, Link, LinkId, ProgId,
+    Relative, StructOps, attach_flags,
 };
+pub use iter::IterFile;
 pub use machine::Machine;
 pub use map::Map;
 pub use readers::{PerfBuffer, PerfEvent, RingBuf, UserRingBuf};

@@ -145,6 +145,17 @@ impl Task {
         sim.kernel().pid_in(self.0, namespace.0)
     }
 
+    /// It opens a file, with the lowest free descriptor; threads share them. `ESRCH` for a task that
+    /// exits.
+    pub fn open(self, sim: &Sim, file: File) -> Result<u32, Errno> {
+        sim.kernel_mut().task_open(self.0, file.0)
+    }
+
+    /// It closes a descriptor. `EBADF` for one that is not open.
+    pub fn close(self, sim: &Sim, fd: u32) -> Result<(), Errno> {
+        sim.kernel_mut().task_close(self.0, fd)
+    }
+
     /// It goes into a namespace (`setns(2)`); into one of pids its children go. `ESRCH` for a task
     /// that exits.
     pub fn enter(self, sim: &Sim, namespace: Namespace) -> Result<(), Errno> {

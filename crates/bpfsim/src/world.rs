@@ -280,6 +280,11 @@ impl Cgroup {
         sim.kernel().cgroup_fd(self.0)
     }
 
+    /// Its identity, for [`IterInfo::cgroup`](crate::IterInfo::cgroup).
+    pub fn key(self) -> CgroupId {
+        self.0
+    }
+
     /// Its `struct cgroup`, for a program's arguments.
     pub fn arg(self) -> Arg {
         Arg::Cgroup(self.0)

@@ -562,6 +562,9 @@ impl Kernel {
             let (hook, input) = (hook.clone(), std::mem::take(input));
             return self.fire_in_syscall(cpu, id, hook, input);
         }
+        if let SysOp::IterRead { file, len } = *s.op {
+            return self.begin_iter_read(cpu, id, file, len);
+        }
         let SysOp::TestRun { prog, input } = &mut *s.op else {
             let id = s.id;
             let cur = Cur {
@@ -676,7 +679,7 @@ impl Kernel {
         let return_value = r0 as u32;
         let meta = &self.st.progs[self.st.cur.prog.at()];
         match &run.what {
-            Running::Program(_) | Running::Hook(_) => {
+            Running::Program(_) | Running::Hook(_) | Running::Iter(_) => {
                 let name = meta.name.clone();
                 self.st.event(What::ProgramEnd { name, return_value });
             }
@@ -710,6 +713,7 @@ impl Kernel {
                 self.program_ended(cpu, &mut run, r1, return_value)
             }
             Running::Hook(_) => self.hooked_ended(cpu, &mut run, return_value),
+            Running::Iter(_) => self.iter_ended(cpu, &mut run, return_value),
             Running::Syscall => Ok(()),
         };
         self.spare(run);
@@ -800,7 +804,9 @@ fn async_kind(what: &Running) -> (AsyncKind, Element) {
         Running::Timer(_, e) => (AsyncKind::Timer, e.clone()),
         Running::Work(_, e) => (AsyncKind::Wq, e.clone()),
         Running::TaskWork(_, e) => (AsyncKind::TaskWork, e.clone()),
-        Running::Program(_) | Running::Hook(_) | Running::Syscall => unreachable!("no callback"),
+        Running::Program(_) | Running::Hook(_) | Running::Iter(_) | Running::Syscall => {
+            unreachable!("no callback")
+        }
     }
 }
 

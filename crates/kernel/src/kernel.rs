@@ -176,6 +176,8 @@ impl Kernel {
             ksyms: Default::default(),
             kernel_btf: Default::default(),
             streams: Default::default(),
+            iters: Shared::default(),
+            iter_sessions: 0,
             seq_out: Vec::new(),
             objects: Default::default(),
             seq: 0,
@@ -278,6 +280,7 @@ impl Kernel {
             signals: Vec::new(),
             refs: 0,
             user: UserMem::default(),
+            fds: Default::default(),
             exe: None,
             regs: addr + self.layouts.regs_at(),
             id: CtxId::USER.child(1 << 20 | id.0),
@@ -421,6 +424,12 @@ impl Kernel {
     pub(crate) fn new_task(&mut self, cpu: Cpu) -> Result<TaskId, MemError> {
         let n = self.st.tasks.len() as u32;
         self.add_task(1000 + n, &format!("task-{n}"), self.clamp(cpu), false)
+    }
+
+    /// Has the main task make a system call, when the simulation goes on.
+    pub fn start_syscall(&mut self, op: SysOp) -> Job {
+        self.callbacks = 0;
+        self.enqueue(self.main_task(), op)
     }
 
     /// Has a task make a system call in its user mode. `ESRCH` for one that is not there: that

@@ -407,6 +407,8 @@ impl Kernel {
             sleepable: program.spec.sleepable(),
             xdp_frags: program.spec.xdp_frags(),
             max_ctx_offset: verified.map_or(0, |v| v.max_ctx_offset()),
+            len: insns.len() as u32,
+            buffers: verified.map(|v| v.buffers()).unwrap_or_default(),
             enforces_attach_type: verified.is_some_and(|v| v.enforces_attach_type()),
             overrides: calls(&insns, verified, Func::OverrideReturn),
             btf: object.btf.clone(),

@@ -23,6 +23,10 @@ pub(crate) struct ProgMeta {
     pub xdp_frags: bool,
     /// How much of its context it accesses, as far as the verifier was asked.
     pub max_ctx_offset: u32,
+    /// Its instructions.
+    pub len: u32,
+    /// How much it accesses of an iterator's buffers, as far as the verifier was asked.
+    pub buffers: bpfsim_verifier::Buffers,
     /// It attaches to what it was loaded for only.
     pub enforces_attach_type: bool,
     /// It calls `bpf_override_return` (`prog->kprobe_override`).

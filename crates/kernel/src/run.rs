@@ -2,7 +2,7 @@
 
 use crate::asynch::Handle;
 use crate::choose::Next;
-use crate::hook::{Fire, Interrupt};
+use crate::hook::{Fire, Interrupt, Reading};
 use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::prog::ProgCtx;
 use crate::shared::Shared;
@@ -35,6 +35,8 @@ pub(crate) enum Running {
     Syscall,
     /// A program of a hook that happens.
     Hook(Box<Fire>),
+    /// A program of an iterator that is read.
+    Iter(Box<Reading>),
     /// A callback, of the object in the element.
     Timer(Handle, Element),
     Work(Handle, Element),

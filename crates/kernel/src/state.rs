@@ -5,7 +5,7 @@ use crate::chance::{Chance, Taken};
 use crate::checked::{Held, Watch};
 use crate::choose::Wait;
 use crate::helper::Iteration;
-use crate::hook::Links;
+use crate::hook::{IterFile, Links};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 use crate::inject::Injected;
 use crate::ksym::Ksym;
@@ -73,6 +73,9 @@ pub(crate) struct State {
     pub ksyms: Shared<Vec<Ksym>>,
     /// What programs wrote to their streams since user space read them, by program and stream.
     pub streams: Shared<BTreeMap<(ProgId, u32), Vec<u8>>>,
+    /// Iterators that were opened, and how often some were.
+    pub iters: Shared<Vec<IterFile>>,
+    pub iter_sessions: u64,
     /// What iterators wrote to their sequence files since user space read them.
     pub seq_out: Vec<u8>,
     /// What programs allocated.
@@ -212,6 +215,8 @@ pub(crate) struct AtHook {
     pub session: Option<Session>,
     /// What `bpf_override_return` said last.
     pub overrides: Option<u64>,
+    /// It wrote more than its sequence file takes (`seq_has_overflowed`).
+    pub seq_overflowed: bool,
     /// The function that is the hook, as `bpf_get_func_ip` gives it.
     pub func_ip: u64,
 }

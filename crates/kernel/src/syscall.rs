@@ -2,7 +2,7 @@
 //! others can come between and that block where Linux's do.
 
 use crate::failure::Failure;
-use crate::hook::{Fired, Hook, LinkId};
+use crate::hook::{Fired, Hook, IterFd, LinkId};
 use crate::ids::{Cpu, MapId, ProgId, TaskId};
 use crate::kernel::Kernel;
 use crate::map::update;
@@ -34,6 +34,13 @@ pub enum SysOp {
         hook: Hook,
         /// What its programs are run with.
         input: ProgramInput,
+    },
+    /// `read(2)` of an iterator.
+    IterRead {
+        /// Which.
+        file: IterFd,
+        /// At most so many bytes.
+        len: u64,
     },
     /// `BPF_LINK_DETACH`
     LinkDetach(LinkId),
@@ -160,7 +167,9 @@ impl State {
 
     fn sys_op(&mut self, mem: &mut GuestMem, op: &SysOp) -> Step<SysResult> {
         Some(match op {
-            SysOp::TestRun { .. } | SysOp::Fire { .. } => SysResult::Failed(Errno::EINVAL),
+            SysOp::TestRun { .. } | SysOp::Fire { .. } | SysOp::IterRead { .. } => {
+                SysResult::Failed(Errno::EINVAL)
+            }
             SysOp::LinkDetach(link) => SysResult::of(self.detach(*link)),
             SysOp::MapLookup { map, key } => match self.sys_lookup(mem, *map, key, 0) {
                 Ok(value) => SysResult::Value(value),
@@ -436,6 +445,7 @@ impl Kernel {
         match op {
             SysOp::TestRun { prog, input } => self.check_test_run(*prog, input),
             SysOp::Fire { hook, input } => self.check_fire(hook, input),
+            SysOp::IterRead { file, .. } => Ok(self.check_iter_read(*file)?),
             _ => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use crate::user_mem::{Protection, UserMem};
 use crate::world::{NsKind, NsSet};
 use bpfsim_abi::Errno;
 use bpfsim_abi::ctx::PT_REGS_NAMES;
+use std::collections::BTreeMap;
 
 /// A task as `bpf_get_current_task_btf` shows it.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub(crate) struct Task {
     /// References that programs hold.
     pub refs: u32,
     pub user: UserMem,
+    /// Its open files, by their descriptors; of a thread they are its leader's.
+    pub fds: BTreeMap<u32, FileId>,
     /// What it executes.
     pub exe: Option<FileId>,
     /// Guest address of its `struct pt_regs`: the registers that it entered the kernel with.
@@ -148,6 +151,13 @@ impl State {
             t.refs += 1;
             t.addr
         })
+    }
+
+    /// The leader of a task's thread group.
+    pub fn leader(&self, task: TaskId) -> TaskId {
+        let tgid = self.tasks[task.at()].tgid;
+        let at = self.tasks.iter().position(|l| l.pid == tgid);
+        at.map_or(task, |at| TaskId(at as u32))
     }
 
     pub fn task_acquire(&mut self, task: TaskId) -> u64 {
@@ -312,6 +322,29 @@ impl Kernel {
         }
     }
 
+    /// A task opens a file, with the lowest free descriptor. Threads share them. `ESRCH` for a task
+    /// that exits.
+    pub fn task_open(&mut self, task: TaskId, file: FileId) -> Result<u32, Errno> {
+        let leader = self.st.leader(task);
+        let t = &mut self.st.tasks[leader.at()];
+        if matches!(
+            t.state,
+            TaskState::Exiting | TaskState::Dead | TaskState::Reaped
+        ) {
+            return Err(Errno::ESRCH);
+        }
+        let free = (0..).find(|fd| !t.fds.contains_key(fd)).unwrap_or(0);
+        t.fds.insert(free, file);
+        Ok(free)
+    }
+
+    /// A task closes a descriptor. `EBADF` for one that is not open.
+    pub fn task_close(&mut self, task: TaskId, fd: u32) -> Result<(), Errno> {
+        let leader = self.st.leader(task);
+        let closed = self.st.tasks[leader.at()].fds.remove(&fd);
+        closed.map(|_| ()).ok_or(Errno::EBADF)
+    }
+
     /// The task is stopped by `SIGSTOP`. `ESRCH` once it exits.
     pub fn task_stop(&mut self, task: TaskId) -> Result<(), Errno> {
         self.set_state(task, TaskState::Stopped)
@@ -334,6 +367,7 @@ impl Kernel {
         self.drop_sleeper(task);
         let t = &mut self.st.tasks[task.at()];
         t.user = UserMem::default();
+        t.fds.clear();
         if t.work.is_empty() {
             t.state = TaskState::Dead;
         }

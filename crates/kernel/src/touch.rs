@@ -164,9 +164,14 @@ impl Kernel {
     /// Notes what a system call touches: its map, and if it has none, whatever it likes.
     pub(crate) fn touch_syscall(&mut self, op: &SysOp) {
         let touch = match (op, op.map()) {
-            (SysOp::Sleep(_) | SysOp::Pause | SysOp::TestRun { .. } | SysOp::Fire { .. }, _) => {
-                return;
-            }
+            (
+                SysOp::Sleep(_)
+                | SysOp::Pause
+                | SysOp::TestRun { .. }
+                | SysOp::Fire { .. }
+                | SysOp::IterRead { .. },
+                _,
+            ) => return,
             (_, Some(map)) => Touch::Map {
                 map: self.st.maps[map.at()].addr,
                 write: true,

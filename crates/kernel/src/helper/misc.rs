@@ -193,8 +193,11 @@ fn seq_printf(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
 
 /// What does not fit is left out whole.
 fn put(st: &mut State, bytes: &[u8]) -> Result<u64, Errno> {
-    let seq = &mut st.cur.seq;
-    if seq.len() + bytes.len() >= SEQ_SIZE {
+    let cur = &mut *st.cur;
+    let seq = &mut cur.seq;
+    let overflowed = cur.hook.as_mut().map(|h| &mut h.seq_overflowed);
+    if matches!(overflowed, Some(true)) || seq.len() + bytes.len() >= SEQ_SIZE {
+        overflowed.into_iter().for_each(|o| *o = true);
         return Err(Errno::EOVERFLOW);
     }
     seq.extend_from_slice(bytes);

@@ -58,6 +58,8 @@ pub struct AttachOpts {
     pub legacy: bool,
     /// A filter of the `clsact` qdisc (`bpf_tc_attach`) instead of tcx.
     pub filter: bool,
+    /// Of iterators, what they go over.
+    pub iter: super::IterInfo,
 }
 
 /// Why a program is not attached.
@@ -145,7 +147,11 @@ impl Kernel {
             };
             cgroup = of;
             self.exists(&hook, cgroup).map_err(refused)?;
-            for stage in self.stages(meta, &hook, opts)? {
+            let stages = self.stages(meta, &hook, opts)?;
+            if let Hook::Iter(name) = &hook {
+                self.check_iter(prog, name, &opts.iter)?;
+            }
+            for stage in stages {
                 let (hook, cookie) = (hook.clone(), opts.cookie);
                 places.push(Place {
                     hook,
@@ -190,6 +196,7 @@ impl Kernel {
             flags: opts.flags & (OVERRIDE | MULTI | PREORDER),
             priority: opts.priority,
             cgroup,
+            iter: Some(opts.iter),
             is_link: !opts.legacy,
         };
         if !opts.legacy && link.at_cgroup().is_some() {

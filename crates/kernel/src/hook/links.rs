@@ -103,6 +103,8 @@ pub(crate) struct Link {
     pub priority: i32,
     /// The cgroup of an `lsm_cgroup` program.
     pub cgroup: Option<CgroupId>,
+    /// What an iterator goes over.
+    pub iter: Option<super::IterInfo>,
     /// User space has it as a link, not as an attached program.
     pub is_link: bool,
 }
@@ -173,6 +175,11 @@ impl Link {
 impl Links {
     pub fn get(&self, id: LinkId) -> Option<&Link> {
         self.all.iter().find(|l| l.id == id)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Link] {
+        &self.all
     }
 
     /// The identity of the next link.

@@ -7,18 +7,24 @@
 //! - `attach`: which programs attach where, and what is refused;
 //! - `links`: the links of a simulation and their order at each hook;
 //! - `netfilter`: the context of netfilter's programs;
-//! - `fire`: one hook that happens: its programs one after another, and what comes of it.
+//! - `fire`: one hook that happens: its programs one after another, and what comes of it;
+//! - `iter`: an iterator that is read as a file; `target`: what iterators go over.
 
 mod attach;
 mod fire;
+mod iter;
 mod links;
 pub(crate) mod netfilter;
 mod redirect;
+mod target;
 
 pub use attach::{AttachError, AttachOpts, Relative, flags};
 pub(crate) use fire::{Fire, Interrupt};
 pub use fire::{Fired, FiredRun};
+pub use iter::IterFd;
+pub(crate) use iter::{IterFile, Reading};
 pub use links::LinkId;
+pub use target::{CgroupOrder, IterInfo};
 pub(crate) use links::Links;
 
 use crate::ids::{CgroupId, MapId, SockId};
