@@ -4,8 +4,8 @@ use crate::user::{Answer, User};
 use crate::{Cgroup, Error, Map, Netdev, ProgramMut, Result, Sim, Sock};
 use bpfsim_abi::{AttachType, Errno};
 pub use bpfsim_kernel::{
-    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, LinkId, ProgId, Relative,
-    attach_flags,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, LinkId, ProgId,
+    Relative, attach_flags,
 };
 use bpfsim_kernel::{Cpu, Job, ProgramInput, SysOp, SysResult};
 use std::time::Duration;
@@ -181,6 +181,11 @@ impl Netdev {
         self.tc(true)
     }
 
+    /// How often what is attached to one of its sides was changed, for [`AttachOpts::revision`].
+    pub fn revision(self, sim: &Sim, egress: bool) -> u64 {
+        sim.kernel().revision(&self.tc(egress))
+    }
+
     fn tc(self, egress: bool) -> Hook {
         let ifindex = self.ifindex();
         Hook::Tc { ifindex, egress }
@@ -190,7 +195,7 @@ impl Netdev {
 impl Cgroup {
     /// How often what is attached to one of its hooks was changed, for [`AttachOpts::revision`].
     pub fn revision(self, sim: &Sim, what: AttachType) -> u64 {
-        sim.kernel().cgroup_revision(self.0, what)
+        sim.kernel().revision(&self.hook(what))
     }
 
     /// Something that its tasks or sockets do.

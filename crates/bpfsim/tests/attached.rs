@@ -4,8 +4,8 @@
 //! what its sources say.
 
 use bpfsim::{
-    Arg, AttachError, AttachOpts, AttachType, Cgroup, Cpu, Ebpf, Errno, Error, Fired, Hook, Link,
-    ProgramInput, Result, Runner, Sim, attach_flags, check_exhaustive, ensure, ensure_eq,
+    Arg, AttachError, AttachOpts, AttachType, Cgroup, Cpu, Ebpf, Errno, Error, Fired, Hook, Level,
+    Link, ProgramInput, Result, Runner, Sim, attach_flags, check_exhaustive, ensure, ensure_eq,
 };
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/attached.bpf.o");
@@ -444,6 +444,22 @@ fn programs_take_each_others_places() -> Result<()> {
     at(what)?;
     ensure_eq!(errno(at(what)), Some(Errno::ESTALE));
     ensure_eq!(web.revision(&b.sim, EGRESS), what + 1);
+    // The same at a device; one without programs begins anew.
+    let eth0 = b.sim.netdev("eth0", [2, 0, 0, 0, 0, 1])?;
+    let mut at = |revision| {
+        let opts = AttachOpts {
+            revision,
+            ..AttachOpts::default()
+        };
+        b.bpf.program_mut("next")?.attach_tcx(eth0, &opts)
+    };
+    ensure_eq!(errno(at(2)), Some(Errno::ESTALE));
+    let link = at(1)?;
+    ensure_eq!(errno(at(1)), Some(Errno::ESTALE));
+    ensure_eq!(errno(at(2)), Some(Errno::EEXIST));
+    ensure_eq!(eth0.revision(&b.sim, false), 2);
+    link.detach().unwrap();
+    ensure_eq!(eth0.revision(&b.sim, false), 1);
     Ok(())
 }
 

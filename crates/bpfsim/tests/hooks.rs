@@ -462,3 +462,43 @@ fn helpers_answer_by_level() -> Result<()> {
     }
     Ok(())
 }
+
+/// While an update waits for the callback of the timer that it frees it holds its bucket's lock. What
+/// comes over it on its own CPU - an NMI, since interrupts are off - is told so; on the CPU of the
+/// callback an NMI gives up after a quarter of a second.
+#[test]
+fn an_nmi_does_not_wait_for_the_lock_that_it_came_over() {
+    const EEXIST: i64 = -17;
+    const EDEADLK: i64 = -35;
+    const ETIMEDOUT: i64 = -110;
+    let answers = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let test = |cpu: Cpu| {
+        let answers = &answers;
+        move |sim: &Sim| {
+            let mut bpf = Ebpf::load(sim, OBJECT)?;
+            bpf.program_mut("put_above")?.attach()?;
+            sim.spawn_on(Cpu(1), bpf.program("arm_later")?, ProgramInput::empty())?;
+            sim.run_until_idle()?;
+            sim.spawn_on(Cpu(0), bpf.program("put_below")?, ProgramInput::empty())?;
+            let above = ProgramInput::args([Arg::Value(0)]).at_level(Level::Nmi);
+            let job = sim.fire_on(cpu, &Hook::function("security_bprm_check"), above)?;
+            sim.run_for(bpfsim::millis(2))?;
+            sim.run_until_idle()?;
+            ensure!(sim.fired(job).is_some());
+            let answer = bpf.global::<[u64; 32]>("saw")?[31] as i64;
+            answers.lock().unwrap().insert((cpu, answer));
+            sim.finish()
+        }
+    };
+    for cpu in [Cpu(0), Cpu(1)] {
+        let runner = Runner::new().executions(600).regressions(None);
+        runner.check(test(cpu)).unwrap();
+    }
+    let expected = [
+        (Cpu(0), EDEADLK),
+        (Cpu(0), EEXIST),
+        (Cpu(1), ETIMEDOUT),
+        (Cpu(1), EEXIST),
+    ];
+    assert_eq!(answers.into_inner().unwrap(), expected.into());
+}

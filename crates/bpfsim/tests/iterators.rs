@@ -75,14 +75,23 @@ fn tasks_come_by_number_and_an_end() -> Result<()> {
         pid,
         ..IterInfo::default()
     };
-    ensure_eq!(b.read("tasks", only(1500, 0))?, "0: 1500/2000 thread\nend 0\n");
+    ensure_eq!(
+        b.read("tasks", only(1500, 0))?,
+        "0: 1500/2000 thread\nend 0\n"
+    );
     let both = "0: 1500/2000 thread\n1: 2000/2000 nginx\nend 1\n";
     ensure_eq!(b.read("tasks", only(0, 2000))?, both);
-    ensure_eq!(refused(b.attach("tasks", only(1500, 2000))), Some(Errno::EINVAL));
+    ensure_eq!(
+        refused(b.attach("tasks", only(1500, 2000))),
+        Some(Errno::EINVAL)
+    );
     ensure_eq!(b.read("tasks", only(7, 0))?, "end 0\n");
     // A zombie is still there, what is reaped is not.
     web.exit(&b.sim).unwrap();
-    ensure_eq!(b.read("tasks", only(2000, 0))?, "0: 2000/2000 nginx\nend 0\n");
+    ensure_eq!(
+        b.read("tasks", only(2000, 0))?,
+        "0: 2000/2000 nginx\nend 0\n"
+    );
     web.reap(&b.sim).unwrap();
     ensure_eq!(b.read("tasks", only(2000, 0))?, "end 0\n");
     b.sim.finish()
@@ -98,9 +107,15 @@ fn a_read_gives_what_there_is_and_goes_on_from_there() -> Result<()> {
     ensure_eq!(b.bpf.global::<u32>("calls")?, 1);
     ensure_eq!(file.read(100)?, b"worker/0:1\n");
     ensure_eq!(b.bpf.global::<u32>("calls")?, 1);
-    ensure_eq!(file.read(4096)?, b"1: 11/11 kworker/1:1\n2: 1000/1000 test\nend 2\n");
+    ensure_eq!(
+        file.read(4096)?,
+        b"1: 11/11 kworker/1:1\n2: 1000/1000 test\nend 2\n"
+    );
     // The end is told once.
-    ensure_eq!((file.read(4096)?, b.bpf.global::<u32>("calls")?), (vec![], 4));
+    ensure_eq!(
+        (file.read(4096)?, b.bpf.global::<u32>("calls")?),
+        (vec![], 4)
+    );
     file.close()?;
     ensure_eq!(refused(file.read(1)), Some(Errno::EBADF));
     ensure_eq!(refused(file.close()), Some(Errno::EBADF));
@@ -109,7 +124,10 @@ fn a_read_gives_what_there_is_and_goes_on_from_there() -> Result<()> {
     b.bpf.set_global("retries", &1u32)?;
     let file = link.open_iter()?;
     ensure_eq!(file.read(4096)?, b"0: 10/10 kworker/0:1\n");
-    ensure_eq!(file.read(4096)?, b"1: 11/11 kworker/1:1\n2: 1000/1000 test\nend 2\n");
+    ensure_eq!(
+        file.read(4096)?,
+        b"1: 11/11 kworker/1:1\n2: 1000/1000 test\nend 2\n"
+    );
     b.bpf.set_global("retries", &1000u32)?;
     let file = link.open_iter()?;
     file.read(4096)?;
@@ -170,7 +188,10 @@ fn files_and_memory_of_tasks() -> Result<()> {
         tid: 2001,
         ..IterInfo::default()
     };
-    ensure_eq!(b.read("files", alone)?, "0: 2001 has 0\n1: 2001 has 2\nend 1\n");
+    ensure_eq!(
+        b.read("files", alone)?,
+        "0: 2001 has 0\n1: 2001 has 2\nend 1\n"
+    );
     b.sim.write_user(web, 0x5000, &[1; 0x1800]);
     b.sim.write_user(web, 0x9000, &[1]);
     let areas = "0: 2000 5000-7000\n1: 2000 9000-a000\n";
@@ -184,11 +205,18 @@ fn files_and_memory_of_tasks() -> Result<()> {
 #[test]
 fn elements_of_maps() -> Result<()> {
     let mut b = Bench::new()?;
-    let (hash, array, percpu) = (b.bpf.map("hash")?, b.bpf.map("array")?, b.bpf.map("percpu")?);
+    let (hash, array, percpu) = (
+        b.bpf.map("hash")?,
+        b.bpf.map("array")?,
+        b.bpf.map("percpu")?,
+    );
     hash.set(&7u32, &70u64)?;
     array.set(&1u32, &10u64)?;
     let over = b.over_map("array")?;
-    ensure_eq!(b.read("elements", over)?, "0: 0=0\n1: 1=10\n2: 2=0\nend of array\n");
+    ensure_eq!(
+        b.read("elements", over)?,
+        "0: 0=0\n1: 1=10\n2: 2=0\nend of array\n"
+    );
     // The elements themselves were given.
     ensure_eq!(array.get::<u32, u64>(&1)?, Some(110));
     let over = b.over_map("hash")?;
@@ -203,7 +231,10 @@ fn elements_of_maps() -> Result<()> {
     ensure_eq!(b.read("elements", over)?, "0: 5=3\nend of percpu\n");
     ensure_eq!(percpu.lookup(&5u32.to_le_bytes())?, Some(both));
     // What the verifier saw must be there.
-    ensure_eq!(refused(b.attach("elements", IterInfo::default())), Some(Errno::EBADF));
+    ensure_eq!(
+        refused(b.attach("elements", IterInfo::default())),
+        Some(Errno::EBADF)
+    );
     let narrow = b.over_map("narrow")?;
     ensure_eq!(refused(b.attach("elements", narrow)), Some(Errno::EACCES));
     let over = b.over_map("hash")?;
@@ -217,13 +248,21 @@ fn elements_of_maps() -> Result<()> {
 fn maps_programs_and_links() -> Result<()> {
     let mut b = Bench::new()?;
     let maps = b.read("maps", IterInfo::default())?;
-    let named: Vec<&str> = maps.lines().filter_map(|l| l.split(' ').next_back()).collect();
+    let named: Vec<&str> = maps
+        .lines()
+        .filter_map(|l| l.split(' ').next_back())
+        .collect();
     for name in ["hash", "array", "percpu", "ring"] {
         ensure!(named.contains(&name), "{maps}");
     }
     ensure!(maps.starts_with("0: 1 "), "{maps}");
     let programs = b.read("programs", IterInfo::default())?;
-    ensure!(programs.lines().any(|l| l.ends_with(" tasks bpf_iter_task")), "{programs}");
+    ensure!(
+        programs
+            .lines()
+            .any(|l| l.ends_with(" tasks bpf_iter_task")),
+        "{programs}"
+    );
     // Two links of one program, one gone: the link of the iterator itself is among them.
     let one = b.attach("tasks", IterInfo::default())?;
     let two = b.attach("tasks", IterInfo::default())?;
@@ -235,7 +274,10 @@ fn maps_programs_and_links() -> Result<()> {
         let line = format!("{id} {name} ");
         programs.lines().any(|l| l.starts_with(&line))
     };
-    ensure!(is(ids[0], "tasks") && is(ids[1], "links"), "{links}{programs}");
+    ensure!(
+        is(ids[0], "tasks") && is(ids[1], "links"),
+        "{links}{programs}"
+    );
     two.detach().unwrap();
     b.sim.finish()
 }
@@ -266,7 +308,10 @@ fn cgroups_in_each_order() -> Result<()> {
     for (cgroup, order, ids) in &cases {
         ensure_eq!(b.read("cgroups", from(*cgroup, Some(*order)))?, listed(ids));
     }
-    ensure_eq!(refused(b.attach("cgroups", from(web, None))), Some(Errno::EINVAL));
+    ensure_eq!(
+        refused(b.attach("cgroups", from(web, None))),
+        Some(Errno::EINVAL)
+    );
     // A program ends it by returning 1; it is told of the end.
     b.bpf.set_global("last_cgroup", &w)?;
     let post = from(system, Some(CgroupOrder::DescendantsPost));
@@ -281,7 +326,10 @@ fn cgroups_in_each_order() -> Result<()> {
 #[test]
 fn sockets_of_the_namespace() -> Result<()> {
     let mut b = Bench::new()?;
-    let (here, there) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:90".parse().unwrap());
+    let (here, there) = (
+        "10.0.0.1:80".parse().unwrap(),
+        "10.0.0.2:90".parse().unwrap(),
+    );
     let stream = b.sim.tcp_stream(here, there)?;
     b.sim.tcp_listener("0.0.0.0:443".parse().unwrap())?;
     b.sim.udp_socket("10.0.0.1:53".parse().unwrap())?;
@@ -289,13 +337,49 @@ fn sockets_of_the_namespace() -> Result<()> {
     let mut other = SockSpec::new(6, here, SockState::Listen);
     (other.netns, other.uid) = (Some(away.id()), 33);
     b.sim.sock(other)?;
-    ensure_eq!(b.read("tcp", IterInfo::default())?, "0: 443 10 0\n1: 80 1 0\n");
+    ensure_eq!(
+        b.read("tcp", IterInfo::default())?,
+        "0: 443 10 0\n1: 80 1 0\n"
+    );
     ensure_eq!(b.read("udp", IterInfo::default())?, "0: 53\n");
     stream.close(&b.sim);
     ensure_eq!(b.read("tcp", IterInfo::default())?, "0: 443 10 0\n");
     // Who opens it elsewhere sees what is there.
     b.sim.main_task().enter(&b.sim, away).unwrap();
     ensure_eq!(b.read("tcp", IterInfo::default())?, "0: 80 10 33\n");
+    b.sim.finish()
+}
+
+#[test]
+fn sockets_of_maps() -> Result<()> {
+    let mut b = Bench::new()?;
+    let [one, two] = ["10.0.0.1:80", "10.0.0.1:81"].map(|a| a.parse().unwrap());
+    let there = "10.0.0.2:90".parse().unwrap();
+    let socks = [b.sim.tcp_stream(one, there)?, b.sim.tcp_stream(two, there)?];
+    let (storage, hash) = (b.bpf.map("storage")?, b.bpf.map("socks")?);
+    for (i, sock) in socks.iter().enumerate() {
+        let fd = sock.fd(&b.sim);
+        storage.update(&fd.to_le_bytes(), &(7 + i as u64).to_le_bytes(), 0)?;
+        let value = u64::from(fd).to_le_bytes();
+        hash.update(&(i as u32).to_le_bytes(), &value, 0)?;
+    }
+    let over = b.over_map("storage")?;
+    ensure_eq!(b.read("storages", over)?, "0: 80 has 7\n1: 81 has 8\n");
+    ensure_eq!(refused(b.attach("members", over)), Some(Errno::EINVAL));
+    let over = b.over_map("socks")?;
+    let mut text: Vec<String> = b
+        .read("members", over)?
+        .lines()
+        .map(str::to_string)
+        .collect();
+    text.sort_by_key(|line| line.split(": ").nth(1).map(str::to_string));
+    let said: Vec<&str> = text.iter().filter_map(|l| l.split(": ").nth(1)).collect();
+    ensure_eq!(said, ["0 is 80", "1 is 81"]);
+    // A socket that is closed leaves both.
+    socks[0].close(&b.sim);
+    ensure_eq!(b.read("members", over)?, "0: 1 is 81\n");
+    let over = b.over_map("storage")?;
+    ensure_eq!(b.read("storages", over)?, "0: 81 has 8\n");
     b.sim.finish()
 }
 
@@ -334,7 +418,11 @@ fn others_come_between_objects() {
         sim.finish()
     };
     check_exhaustive(test).unwrap();
-    assert_eq!(seen.lock().unwrap().len(), 2, "in some orders two, in others three");
+    assert_eq!(
+        seen.lock().unwrap().len(),
+        2,
+        "in some orders two, in others three"
+    );
 }
 
 #[test]

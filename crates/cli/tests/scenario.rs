@@ -217,3 +217,148 @@ fn hooks_and_what_is_around_them() {
         );
     }
 }
+
+/// Each case: some text of a fixture's scenario, what is written instead, and what is said then.
+fn says(fixture: &str, cases: &[(&str, &str, i32, &str)]) {
+    let (status, last) = run_of(fixture, None);
+    assert_eq!(status, 0, "{last}");
+    for (from, to, status, message) in cases {
+        assert_eq!(
+            run_of(fixture, Some((from, to))),
+            (*status, message.to_string()),
+            "{from} -> {to}"
+        );
+    }
+}
+
+#[test]
+fn probes_of_user_programs_and_programs_of_sockets() {
+    says(
+        "attached",
+        &[
+            (
+                "[\"started\"]",
+                "[]",
+                1,
+                "FAILED: FILE:21: ran started, expected nothing",
+            ),
+            (
+                "usdt = \"/bin/sh:shell:start\"",
+                "usdt = \"/bin/sh:shell\"",
+                2,
+                "bpfsim: FILE:20: `/bin/sh:shell` is not like BINARY:PROVIDER:NAME",
+            ),
+            (
+                "\"/bin/sh:main\"",
+                "\"main\"",
+                2,
+                "bpfsim: FILE:10: `main` is not like BINARY:FUNCTION",
+            ),
+            (
+                "{ map = \"socks\", what = \"sk_skb_verdict\" } }\n\n",
+                "{ map = \"sock\", what = \"sk_skb_verdict\" } }\n\n",
+                2,
+                "bpfsim: FILE:25: no map `sock`; there is socks, own, .bss, percpu, shared",
+            ),
+            (
+                "replace = \"own_egress\"",
+                "replace = \"any_egress\"",
+                1,
+                "FAILED: FILE:42: program `shared_egress`: cannot be attached to cgroup_inet_egress of cgroup2: ENOENT",
+            ),
+            (
+                "revision = 2",
+                "revision = 7",
+                1,
+                "FAILED: FILE:42: program `shared_egress`: cannot be attached to cgroup_inet_egress of cgroup2: ESTALE",
+            ),
+            (
+                "remove_cgroup = \"system/web\"",
+                "remove_cgroup = \"system/wep\"",
+                2,
+                "bpfsim: FILE:53: no cgroup `system/wep`; did you mean `system/web`?",
+            ),
+            (
+                "remove_cgroup = \"system/web\"",
+                "remove_cgroup = \"system\"",
+                1,
+                "FAILED: FILE:53: cgroup `system`: EBUSY",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn iterators_tasks_and_namespaces() {
+    says(
+        "iterators",
+        &[
+            (
+                "\"0: 7=70\"",
+                "\"0: 7=71\"",
+                1,
+                "FAILED: FILE:68: line 1 is `0: 7=70`, expected `0: 7=71`",
+            ),
+            (
+                "\"1: 2000 has 0\", \"end 1\"",
+                "\"1: 2000 has 0\"",
+                1,
+                "FAILED: FILE:26: line 3 is `end 1`, expected nothing",
+            ),
+            (
+                "kind = \"net\"",
+                "kind = \"nett\"",
+                2,
+                "bpfsim: FILE:93: no kind of namespaces `nett`; did you mean `net`?",
+            ),
+            (
+                "namespaces = [\"inner\"]",
+                "namespaces = [\"iner\"]",
+                2,
+                "bpfsim: FILE:13: no namespace `iner`; did you mean `inner`?",
+            ),
+            (
+                "order = \"ancestors_up\"",
+                "order = \"up\"",
+                2,
+                "bpfsim: FILE:76: an order is self_only, descendants_pre, descendants_post or ancestors_up",
+            ),
+            (
+                "with = { over = \"hash\" }",
+                "",
+                1,
+                "FAILED: FILE:63: program `elements`: cannot be attached to iter bpf_map_elem: EBADF (it goes over the elements of a map: which one?)",
+            ),
+            (
+                "read = \"cgroups\"",
+                "read = \"cgroup\"",
+                2,
+                "bpfsim: FILE:79: `cgroup` is not attached",
+            ),
+            (
+                "to = \"reap\"",
+                "to = \"vanish\"",
+                2,
+                "bpfsim: FILE:53: unknown key `vanish`; there are exit, reap, stop, resume, sleep",
+            ),
+            (
+                "to = \"exit\"",
+                "to = \"reap\"",
+                1,
+                "FAILED: FILE:46: task `nginx`: EBUSY",
+            ),
+            (
+                "by = \"worker\"",
+                "by = \"nginx\"",
+                1,
+                "FAILED: FILE:87: task `2000`: ESRCH",
+            ),
+            (
+                "run = \"put_more\"\nby",
+                "spawn = \"put_more\"\nby",
+                2,
+                "bpfsim: FILE:87: by goes with run, or with a fire without a cpu",
+            ),
+        ],
+    );
+}

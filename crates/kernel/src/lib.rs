@@ -87,8 +87,8 @@ pub use failure::{
 };
 pub use helper::runs as runs_helper;
 pub use hook::{
-    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterFd, IterInfo, LinkId, Relative,
-    flags as attach_flags,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterFd, IterInfo, LinkId,
+    Relative, flags as attach_flags,
 };
 pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, NsId, ProgId, SockId, TaskId, mix};
 /// Refusals of the verifier, told to people.

@@ -2,7 +2,7 @@
 
 use crate::checked::Held;
 use crate::choose::Wait;
-use crate::ids::{CtxId, MapId};
+use crate::ids::{Cpu, CtxId, MapId};
 use crate::state::{CpuState, Pending, State};
 use crate::trace::Level;
 use bpfsim_abi::Errno;
@@ -18,6 +18,8 @@ pub(crate) struct MapLock {
     pub map: MapId,
     pub kind: LockKind,
     pub by: CtxId,
+    /// Where its holder is.
+    pub cpu: Cpu,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,10 +52,19 @@ impl State {
         })
     }
 
+    /// Whether what the current execution came over holds a bucket's lock
+    /// (`check_deadlock_AA`): to wait for it would be for ever.
+    pub fn is_over_bucket_lock(&self, map: MapId, bucket: Option<u32>) -> bool {
+        self.map_locks.iter().any(|l| {
+            let wanted = bucket.is_some_and(|b| l.kind == LockKind::Bucket(b));
+            l.map == map && wanted && l.cpu == self.cur.cpu && l.by != self.cur.id
+        })
+    }
+
     /// Takes a map's lock for as long as the current execution waits.
     pub fn map_lock(&mut self, map: MapId, kind: LockKind) {
-        let by = self.cur.id;
-        self.map_locks.push(MapLock { map, kind, by });
+        let (by, cpu) = (self.cur.id, self.cur.cpu);
+        self.map_locks.push(MapLock { map, kind, by, cpu });
         self.cur.irq_off += 1;
     }
 
@@ -62,6 +73,7 @@ impl State {
             map,
             kind,
             by: self.cur.id,
+            cpu: self.cur.cpu,
         };
         if let Some(at) = self.map_locks.iter().position(|l| *l == lock) {
             self.map_locks.swap_remove(at);

@@ -63,8 +63,10 @@ impl State {
             }
             _ => {}
         }
-        if !self.map_locks.is_empty() && self.wait_for_lock(map, key) {
-            return None;
+        if !self.map_locks.is_empty()
+            && let Some(held) = self.wait_for_lock(map, key)
+        {
+            return held;
         }
         if self.explores || flags & F_LOCK != 0 {
             let checked = match user {
@@ -122,8 +124,10 @@ impl State {
             }
             _ => {}
         }
-        if !self.map_locks.is_empty() && self.wait_for_lock(map, key) {
-            return None;
+        if !self.map_locks.is_empty()
+            && let Some(held) = self.wait_for_lock(map, key)
+        {
+            return held;
         }
         let (result, timers) = match user {
             true => self.sys_delete(mem, map, key),
@@ -150,14 +154,16 @@ impl State {
         Some(done.map(|()| std::mem::take(&mut self.cur.value)))
     }
 
-    fn wait_for_lock(&mut self, map: MapId, key: &[u8]) -> bool {
+    /// `Some` where a lock is held that the operation needs: it waits, or fails.
+    fn wait_for_lock(&mut self, map: MapId, key: &[u8]) -> Option<Step<Result<(), Errno>>> {
         let bucket = self.bucket(map, key);
-        let wait = self.map_lock_wait(map, bucket);
-        if let Some(wait) = wait {
-            self.cur.wait = Some(wait);
-            self.cur.op = Some(Pending::Lock(wait));
+        let wait = self.map_lock_wait(map, bucket)?;
+        if self.is_over_bucket_lock(map, bucket) {
+            return Some(Some(Err(Errno::EDEADLK)));
         }
-        wait.is_some()
+        self.cur.wait = Some(wait);
+        self.cur.op = Some(Pending::Lock(wait));
+        Some(None)
     }
 
     /// A lock was waited for. `Some` when it still is, or the operation failed over it.

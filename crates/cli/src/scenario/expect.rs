@@ -44,6 +44,8 @@ pub struct Expect {
     /// What hooks that happened side by side gave, by name.
     #[serde(default)]
     fired: BTreeMap<String, Spanned<i64>>,
+    /// What the iterator of this step said, line by line.
+    lines: Option<Spanned<Vec<String>>>,
     /// Where packets of this step were sent.
     redirects: Option<Spanned<Vec<Sent>>>,
     /// The packet, as this step left it.
@@ -192,6 +194,27 @@ impl Expect {
                 return unmet(
                     want.span(),
                     format!("the hook gave {got}, expected {want_n}"),
+                );
+            }
+        }
+        if let Some(want) = &self.lines {
+            let Some(text) = &done.text else {
+                return wrong(want.span(), "no iterator was read in this step");
+            };
+            let got: Vec<&str> = text.lines().collect();
+            let differs = |(got, want): (&&str, &String)| got != want;
+            let all = want.get_ref();
+            let at = got.iter().zip(all).position(differs);
+            let at = at.or((got.len() != all.len()).then_some(got.len().min(all.len())));
+            if let Some(at) = at {
+                let said = |line: Option<&str>| line.map_or("nothing".into(), |l| format!("`{l}`"));
+                let (got, want_line) = (
+                    said(got.get(at).copied()),
+                    said(all.get(at).map(String::as_str)),
+                );
+                return unmet(
+                    want.span(),
+                    format!("line {} is {got}, expected {want_line}", at + 1),
                 );
             }
         }

@@ -3,7 +3,10 @@
 use super::text::unhex;
 use super::world::{Attached, Scene};
 use super::{Problem, failed, wrong};
-use bpfsim::{Arg, AttachOpts, AttachType, Ebpf, Hook, Level, ProgramInput, Sim, attach_flags};
+use bpfsim::{
+    Arg, AttachOpts, AttachType, CgroupOrder, Ebpf, Hook, IterInfo, Level, ProgramInput, Sim,
+    attach_flags,
+};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
@@ -99,6 +102,15 @@ pub struct With {
     filter: bool,
     /// When a function returns.
     returns: Option<bool>,
+    /// The program whose place it takes.
+    replace: Option<Spanned<String>>,
+    /// How often the hook of a cgroup was changed so far.
+    revision: Option<u64>,
+    /// Of an iterator: the map whose elements, the order over cgroups, the thread or process.
+    over: Option<Spanned<String>>,
+    order: Option<Spanned<String>>,
+    tid: Option<u32>,
+    pid: Option<u32>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -249,7 +261,7 @@ pub fn attach(
         let to = to.map(|to| to.hook(sim, bpf, scene)).transpose()?;
         let mut hooks: Vec<Hook> = to.into_iter().collect();
         let opts = match with {
-            Some(with) => with.resolved(sim, scene, &mut hooks)?,
+            Some(with) => with.resolved(sim, bpf, scene, &mut hooks)?,
             None => AttachOpts::default(),
         };
         let mut program = bpf
@@ -267,13 +279,16 @@ impl With {
     fn resolved(
         &self,
         sim: &Sim,
+        bpf: &mut Ebpf,
         scene: &Scene,
         hooks: &mut Vec<Hook>,
     ) -> Result<AttachOpts, Problem> {
-        if let Some(path) = &self.cgroup {
+        if let (Some(path), None) = (&self.cgroup, &self.order) {
             hooks.push(scene.cgroup(sim, path)?.hook(AttachType::LsmCgroup));
         }
         let mut opts = AttachOpts {
+            iter: self.iter(sim, bpf, scene)?,
+            revision: self.revision.unwrap_or(0),
             cookie: self.cookie.unwrap_or(0),
             priority: self.priority.unwrap_or(0),
             filter: self.filter,
@@ -293,6 +308,13 @@ impl With {
                 }
             };
         }
+        if let Some(name) = &self.replace {
+            let program = bpf
+                .program_mut(name.get_ref())
+                .map_err(failed(name.span()))?;
+            opts.flags |= attach_flags::REPLACE;
+            opts.replace = Some(program.prog_id());
+        }
         if let Some(name) = &self.beside {
             let links = scene.links.get(name.get_ref());
             match links.and_then(|l| l.last()) {
@@ -303,6 +325,42 @@ impl With {
             }
         }
         Ok(opts)
+    }
+}
+
+impl With {
+    /// What an iterator goes over.
+    fn iter(&self, sim: &Sim, bpf: &Ebpf, scene: &Scene) -> Result<IterInfo, Problem> {
+        let mut iter = IterInfo {
+            tid: self.tid.unwrap_or(0),
+            pid: self.pid.unwrap_or(0),
+            ..IterInfo::default()
+        };
+        if let Some(name) = &self.over {
+            let map = bpf.map(name.get_ref()).map_err(failed(name.span()))?;
+            iter.map = Some(map.id());
+        }
+        if let Some(order) = &self.order {
+            iter.order = CgroupOrder::from_name(order.get_ref());
+            if iter.order.is_none() {
+                return wrong(
+                    order.span(),
+                    "an order is self_only, descendants_pre, descendants_post or ancestors_up",
+                );
+            }
+            if let Some(path) = &self.cgroup {
+                iter.cgroup = Some(scene.cgroup(sim, path)?.key());
+            }
+        }
+        Ok(iter)
+    }
+}
+
+/// The text of an iterator: the last that was attached under a name.
+pub fn read(name: &Spanned<String>, sim: &Sim, scene: &Scene) -> Result<String, Problem> {
+    match scene.links.get(name.get_ref()).and_then(|l| l.last()) {
+        Some(Attached::Link(link)) => sim.read_iter(link).map_err(failed(name.span())),
+        _ => wrong(name.span(), format!("`{}` is not attached", name.get_ref())),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::hook::{self, HookKey, LevelKey, With};
 use super::text::{time, unhex};
-use super::world::{self, Fails, Happens, Move, NewNetdev, NewTask, Scene};
+use super::world::{
+    self, Enter, Fails, Happens, Move, NewNamespace, NewNetdev, NewTask, Open, Scene,
+};
 use super::{Problem, expect, failed, value, wrong};
 use bpfsim::{
     Cpu, Ebpf, Error, Fired, Map, ProgramInput, ProgramOutput, Redirect, Sim, User as UserTask,
@@ -43,13 +45,20 @@ pub struct Step {
     cgroup: Option<Spanned<String>>,
     remove_cgroup: Option<Spanned<String>>,
     netdev: Option<NewNetdev>,
+    namespace: Option<NewNamespace>,
+    enter: Option<Enter>,
+    open: Option<Open>,
     fail: Option<Fails>,
     attach: Option<Spanned<String>>,
     /// With `attach`: to what, and how.
     to: Option<HookKey>,
     with: Option<With>,
     detach: Option<Spanned<String>>,
+    /// An iterator that is attached.
+    read: Option<Spanned<String>>,
     fire: Option<HookKey>,
+    /// With `run` or `fire`: the task that does it.
+    by: Option<Spanned<String>>,
     /// With `fire`: arguments, what the function returns, where it happens, and with `cpu` under
     /// which name.
     args: Option<Vec<Spanned<Value>>>,
@@ -63,6 +72,8 @@ pub struct Step {
 pub struct Done {
     pub output: Option<ProgramOutput>,
     pub fired: Option<Fired>,
+    /// What an iterator said.
+    pub text: Option<String>,
 }
 
 impl Done {
@@ -138,7 +149,8 @@ impl Call {
 impl Step {
     /// True when programs run: constants cannot be set any more.
     pub fn runs(&self) -> bool {
-        self.run.is_some() || self.spawn.is_some() || self.fire.is_some()
+        let reads = self.read.is_some();
+        self.run.is_some() || self.spawn.is_some() || self.fire.is_some() || reads
     }
 
     /// Does it.
@@ -156,7 +168,11 @@ impl Step {
             let mut program = bpf
                 .program_mut(name.get_ref())
                 .map_err(failed(name.span()))?;
-            let out = program.test_run(input).map_err(failed(span))?;
+            let out = match &self.by {
+                Some(task) => scene.task(sim, task)?.test_run(sim, &program, input),
+                None => program.test_run(input),
+            };
+            let out = out.map_err(failed(span))?;
             return Ok(Done {
                 output: Some(out),
                 ..Done::default()
@@ -169,6 +185,12 @@ impl Step {
             let job = sim.spawn_on(cpu, program, input).map_err(failed(span))?;
             scene.jobs.push((name.get_ref().clone(), job));
             return Ok(Done::default());
+        }
+        if let Some(name) = &self.read {
+            return Ok(Done {
+                text: Some(hook::read(name, sim, scene)?),
+                ..Done::default()
+            });
         }
         if let Some(hook) = &self.fire {
             return self.perform_fire(span, hook, sim, bpf, scene);
@@ -194,7 +216,11 @@ impl Step {
         input.retval = self.returns.unwrap_or(0) as i32;
         input.level = self.level.map(Into::into);
         let Some(cpu) = self.cpu else {
-            let fired = sim.fire(&hook, input).map_err(failed(span))?;
+            let fired = match &self.by {
+                Some(task) => scene.task(sim, task)?.fire(sim, &hook, input),
+                None => sim.fire(&hook, input),
+            };
+            let fired = fired.map_err(failed(span))?;
             return Ok(Done {
                 fired: Some(fired),
                 ..Done::default()
@@ -229,6 +255,15 @@ impl Step {
         }
         if let Some(new) = &self.netdev {
             scene.make_netdev(sim, new)?;
+        }
+        if let Some(new) = &self.namespace {
+            scene.make_namespace(sim, new)?;
+        }
+        if let Some(to) = &self.enter {
+            scene.enter(sim, to)?;
+        }
+        if let Some(what) = &self.open {
+            scene.open(sim, what)?;
         }
         if let Some(fails) = &self.fail {
             world::fail(sim, fails)?;
@@ -290,10 +325,7 @@ impl Step {
                 (None, Some(hex)) => unhex(hex)?,
                 _ => return wrong(span, "user takes either text or hex"),
             };
-            let task = match &user.task {
-                Some(name) => scene.task(sim, name)?,
-                None => sim.main_task(),
-            };
+            let task = scene.task_or_own(sim, user.task.as_ref())?;
             sim.write_user(task, user.addr, &bytes);
             if let Some(text) = &user.page_out {
                 task.page_out(sim, user.addr, time(text)?);
@@ -357,6 +389,10 @@ impl Step {
             self.attach.is_some(),
             self.detach.is_some(),
             self.fire.is_some(),
+            self.read.is_some(),
+            self.namespace.is_some(),
+            self.enter.is_some(),
+            self.open.is_some(),
         ];
         let calls = self.update.is_some() || self.delete.is_some() || self.close.is_some();
         let fires = self.fire.is_some();
@@ -394,6 +430,11 @@ impl Step {
                 self.name.is_some(),
                 fires && side_by_side,
                 "name goes with a fire that has a cpu",
+            ),
+            (
+                self.by.is_some(),
+                (self.run.is_some() || fires) && !side_by_side,
+                "by goes with run, or with a fire without a cpu",
             ),
             (
                 self.to.is_some() || self.with.is_some(),

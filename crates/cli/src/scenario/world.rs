@@ -1,7 +1,9 @@
 //! What a scenario makes around its programs: tasks, cgroups, devices, calls that fail.
 
 use super::{Problem, failed, wrong};
-use bpfsim::{Cgroup, Cpu, Errno, Error, Job, Link, Netdev, Sim, StructOps, Task};
+use bpfsim::{
+    Cgroup, Cpu, Errno, Error, File, Job, Link, Namespace, Netdev, NsKind, Sim, StructOps, Task,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -19,6 +21,8 @@ pub struct Scene {
     tasks: BTreeMap<String, Task>,
     netdevs: BTreeMap<String, Netdev>,
     cgroups: BTreeMap<String, Cgroup>,
+    namespaces: BTreeMap<String, Namespace>,
+    files: BTreeMap<String, File>,
 }
 
 /// Something that is attached.
@@ -52,6 +56,33 @@ pub struct NewTask {
     gid: Option<u32>,
     parent: Option<Spanned<String>>,
     cgroup: Option<Spanned<String>>,
+    #[serde(default)]
+    namespaces: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewNamespace {
+    name: Spanned<String>,
+    kind: Spanned<String>,
+    /// The one that it is below.
+    below: Option<Spanned<String>>,
+}
+
+/// A task goes into a namespace.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enter {
+    task: Option<Spanned<String>>,
+    namespace: Spanned<String>,
+}
+
+/// A task opens a file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    task: Option<Spanned<String>>,
+    path: Spanned<String>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -193,6 +224,9 @@ impl Scene {
         if let Some(path) = &new.cgroup {
             task = task.cgroup(self.cgroup(sim, path)?);
         }
+        for name in &new.namespaces {
+            task = task.namespace(self.namespace(name)?);
+        }
         let made = match new.kind.unwrap_or(Kind::User) {
             Kind::User => task.user(),
             Kind::Sleeping => task.sleeping(),
@@ -202,6 +236,54 @@ impl Scene {
         let made = made.map_err(failed(new.name.span()))?;
         self.tasks.insert(new.name.get_ref().clone(), made);
         Ok(())
+    }
+
+    fn namespace(&self, name: &Spanned<String>) -> Result<Namespace, Problem> {
+        match self.namespaces.get(name.get_ref()) {
+            Some(namespace) => Ok(*namespace),
+            None => missing("namespace", name, self.namespaces.keys().cloned()),
+        }
+    }
+
+    pub fn make_namespace(&mut self, sim: &Sim, new: &NewNamespace) -> Result<(), Problem> {
+        let Some(kind) = NsKind::from_name(new.kind.get_ref()) else {
+            let kinds = NsKind::ALL.map(|k| k.name().to_string());
+            return missing("kind of namespaces", &new.kind, kinds.into_iter());
+        };
+        let made = match &new.below {
+            Some(above) => self.namespace(above)?.below(sim),
+            None => sim.namespace(kind),
+        };
+        let made = made.map_err(failed(new.name.span()))?;
+        if made.kind(sim) != kind {
+            return wrong(new.kind.span(), "what it is below is of another kind");
+        }
+        self.namespaces.insert(new.name.get_ref().clone(), made);
+        Ok(())
+    }
+
+    pub fn enter(&self, sim: &Sim, to: &Enter) -> Result<(), Problem> {
+        let task = self.task_or_own(sim, to.task.as_ref())?;
+        let done = task.enter(sim, self.namespace(&to.namespace)?);
+        done.map_err(|errno| refused("namespace", &to.namespace, errno))
+    }
+
+    pub fn open(&mut self, sim: &Sim, what: &Open) -> Result<(), Problem> {
+        let task = self.task_or_own(sim, what.task.as_ref())?;
+        let path = what.path.get_ref();
+        let file = match self.files.get(path) {
+            Some(file) => *file,
+            None => sim.file(path).map_err(failed(what.path.span()))?,
+        };
+        self.files.insert(path.clone(), file);
+        let done = task.open(sim, file);
+        done.map(drop)
+            .map_err(|errno| refused("file", &what.path, errno))
+    }
+
+    /// A task by its name, or without one the test's own.
+    pub fn task_or_own(&self, sim: &Sim, name: Option<&Spanned<String>>) -> Result<Task, Problem> {
+        name.map_or_else(|| Ok(sim.main_task()), |name| self.task(sim, name))
     }
 
     pub fn happens(&self, sim: &Sim, what: &Happens) -> Result<(), Problem> {
@@ -217,10 +299,7 @@ impl Scene {
     }
 
     pub fn move_task(&self, sim: &Sim, to: &Move) -> Result<(), Problem> {
-        let task = match &to.task {
-            Some(name) => self.task(sim, name)?,
-            None => sim.main_task(),
-        };
+        let task = self.task_or_own(sim, to.task.as_ref())?;
         let done = task.move_to(sim, self.cgroup(sim, &to.cgroup)?);
         done.map_err(|errno| refused("cgroup", &to.cgroup, errno))
     }

@@ -338,12 +338,7 @@ impl Kernel {
     }
 
     /// The read is over, with an errno.
-    fn iter_fail(
-        &mut self,
-        cpu: Cpu,
-        reading: Box<Reading>,
-        errno: Errno,
-    ) -> Result<(), Failure> {
+    fn iter_fail(&mut self, cpu: Cpu, reading: Box<Reading>, errno: Errno) -> Result<(), Failure> {
         let f = self.iter(reading.file);
         f.busy = false;
         f.text.clear();

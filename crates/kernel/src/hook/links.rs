@@ -127,8 +127,17 @@ pub(crate) struct Links {
     made: u32,
     /// In the order that each hook's own follow from.
     all: Vec<Link>,
-    /// How often what is attached to hooks of cgroups changed.
-    revisions: std::collections::BTreeMap<(CgroupId, CgroupHook), u64>,
+    /// How often what is attached there changed.
+    revisions: std::collections::BTreeMap<Counted, u64>,
+}
+
+/// A place where changes are counted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Counted {
+    /// A cgroup's hook.
+    Cgroup(CgroupId, CgroupHook),
+    /// A side of a device.
+    Tcx(Hook),
 }
 
 /// A hook of a cgroup, whichever the cgroup.
@@ -190,12 +199,13 @@ impl Links {
 
     /// Adds a link behind all others, or before or behind another.
     pub fn insert(&mut self, link: Link, beside: Option<(LinkId, bool)>) {
-        self.revise(&link);
+        let made = link.clone();
         let anchor = |id| self.all.iter().position(|l| l.id == id);
         match beside.and_then(|(id, before)| Some((anchor(id)?, before))) {
             Some((at, before)) => self.all.insert(at + !before as usize, link),
             None => self.all.push(link),
         }
+        self.revise(&made);
     }
 
     pub fn remove(&mut self, id: LinkId) -> Option<Link> {
@@ -215,15 +225,24 @@ impl Links {
     }
 
     fn revise(&mut self, link: &Link) {
-        if let Some(at) = link.at_cgroup() {
-            *self.revisions.entry(at).or_insert(1) += 1;
+        let place = link.places.first();
+        let tcx = place.filter(|p| p.stage == Stage::Tcx).map(|p| &p.hook);
+        let at = match (link.at_cgroup(), tcx) {
+            (Some((cgroup, hook)), _) => Counted::Cgroup(cgroup, hook),
+            (None, Some(side)) => Counted::Tcx(side.clone()),
+            (None, None) => return,
+        };
+        // A side of a device without programs begins anew.
+        let empty = tcx.is_some_and(|side| self.at(side, Stage::Tcx).next().is_none());
+        match empty {
+            true => drop(self.revisions.remove(&at)),
+            false => *self.revisions.entry(at).or_insert(1) += 1,
         }
     }
 
     /// How often what is attached there changed, from 1.
-    pub fn revision(&self, cgroup: CgroupId, hook: &CgroupHook) -> u64 {
-        let known = self.revisions.get(&(cgroup, hook.clone()));
-        known.copied().unwrap_or(1)
+    pub fn revision(&self, at: &Counted) -> u64 {
+        self.revisions.get(at).copied().unwrap_or(1)
     }
 
     /// The links at a stage of a hook, oldest first.

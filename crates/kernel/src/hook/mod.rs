@@ -5,6 +5,7 @@
 //! makes it happen, and what is attached runs.
 //!
 //! - `attach`: which programs attach where, and what is refused;
+//! - `place`: where a link goes among others;
 //! - `links`: the links of a simulation and their order at each hook;
 //! - `netfilter`: the context of netfilter's programs;
 //! - `fire`: one hook that happens: its programs one after another, and what comes of it;
@@ -15,6 +16,7 @@ mod fire;
 mod iter;
 mod links;
 pub(crate) mod netfilter;
+mod place;
 mod redirect;
 mod target;
 
@@ -24,8 +26,8 @@ pub use fire::{Fired, FiredRun};
 pub use iter::IterFd;
 pub(crate) use iter::{IterFile, Reading};
 pub use links::LinkId;
-pub use target::{CgroupOrder, IterInfo};
 pub(crate) use links::Links;
+pub use target::{CgroupOrder, IterInfo};
 
 use crate::ids::{CgroupId, MapId, SockId};
 use crate::trace::Level;

@@ -147,7 +147,10 @@ impl Target {
         let spec = spec.map(|m| &*m.spec);
         let einval = |why| Err((Errno::EINVAL, Some(why)));
         let (key, value) = (meta.buffers.rdonly, meta.buffers.rdwr);
-        let no_map = Err((Errno::EBADF, Some("it goes over the elements of a map: which one?")));
+        let no_map = Err((
+            Errno::EBADF,
+            Some("it goes over the elements of a map: which one?"),
+        ));
         match self {
             Target::MapElem => {
                 use MapType as T;
@@ -170,9 +173,7 @@ impl Target {
                 let Some(spec) = spec else { return no_map };
                 let fits = match (self, spec.map_type) {
                     (Target::SkStorage, MapType::SkStorage) => value <= spec.value_size,
-                    (Target::SockMap, MapType::Sockmap | MapType::Sockhash) => {
-                        key <= spec.key_size
-                    }
+                    (Target::SockMap, MapType::Sockmap | MapType::Sockhash) => key <= spec.key_size,
                     _ => return einval("maps of this type have another iterator"),
                 };
                 match fits {
@@ -430,9 +431,8 @@ impl Kernel {
             false => u32::from(s.spec.local.port()) % BUCKETS,
         };
         let socks = self.st.world.socks.iter().enumerate();
-        let there = socks.filter(|(_, s)| {
-            s.open && s.spec.protocol == protocol && s.netns() == over.net
-        });
+        let there =
+            socks.filter(|(_, s)| s.open && s.spec.protocol == protocol && s.netns() == over.net);
         let ordered = there.map(|(i, s)| (u64::from(bucket(s)) << 32 | i as u64, s));
         let (key, s) = ordered.filter(|(k, _)| *k >= at).min_by_key(|(k, _)| *k)?;
         let mut words = vec![s.addr, s.spec.uid.into()];
@@ -459,7 +459,10 @@ impl Kernel {
             return None;
         }
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        while let Ok(next) = self.st.sys_next_key(&mut self.mem, map, keys.last().map(|k| &k[..])) {
+        while let Ok(next) = self
+            .st
+            .sys_next_key(&mut self.mem, map, keys.last().map(|k| &k[..]))
+        {
             let more = keys.len() < at as usize + 1 && !keys.contains(&next);
             if !more {
                 break;
