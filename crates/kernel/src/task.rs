@@ -3,6 +3,7 @@
 use crate::asynch::Handle;
 use crate::ids::{CgroupId, Cpu, CtxId, FileId, NsId, TaskId};
 use crate::kernel::Kernel;
+use crate::run::Running;
 use crate::state::State;
 use crate::types::Shown;
 use crate::user_mem::{Protection, UserMem};
@@ -382,6 +383,9 @@ impl Kernel {
             let parked = self.cpus[cpu.at()].parked.remove(i);
             if let Some(run) = parked.run.and_then(|r| self.runs[r].take()) {
                 self.free_stacks.push(run.stack);
+                if let Running::Iter(reading) = &run.what {
+                    self.iter_dropped(reading);
+                }
             }
             self.free_runs.extend(parked.run);
         }

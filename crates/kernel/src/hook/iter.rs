@@ -128,6 +128,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// A read does not go on: its task is gone.
+    pub(crate) fn iter_dropped(&mut self, reading: &Reading) {
+        self.iter(reading.file).busy = false;
+    }
+
     fn iter(&mut self, file: IterFd) -> &mut IterFile {
         &mut self.st.iters[file.0 as usize]
     }
@@ -220,7 +225,7 @@ impl Kernel {
         reading.before = f.text.len();
         reading.next = None;
         if f.done {
-            return self.iter_give(cpu, reading);
+            return self.iter_give(cpu, &reading);
         }
         let over = f.over;
         let words = self.iter_last(&over);
@@ -297,12 +302,12 @@ impl Kernel {
             // `stop`: what it returns does not count.
             f.done = !overflowed;
             return match overflowed {
-                true if before == 0 => self.iter_fail(cpu, reading, Errno::E2BIG),
+                true if before == 0 => self.iter_fail(cpu, &reading, Errno::E2BIG),
                 true => {
                     self.iter(reading.file).text.truncate(before);
-                    self.iter_give(cpu, reading)
+                    self.iter_give(cpu, &reading)
                 }
-                false => self.iter_give(cpu, reading),
+                false => self.iter_give(cpu, &reading),
             };
         };
         // Of cgroups it ends the iteration, of all others the object comes again.
@@ -313,8 +318,8 @@ impl Kernel {
             f.text.truncate(before);
             let errno = if again { Errno::EAGAIN } else { Errno::E2BIG };
             return match before {
-                0 => self.iter_fail(cpu, reading, errno),
-                _ => self.iter_give(cpu, reading),
+                0 => self.iter_fail(cpu, &reading, errno),
+                _ => self.iter_give(cpu, &reading),
             };
         }
         f.from = next;
@@ -330,15 +335,15 @@ impl Kernel {
                 self.st.obj_drop(&mut self.mem, at);
             }
             return match written {
-                0 => self.iter_fail(cpu, reading, Errno::EAGAIN),
-                _ => self.iter_give(cpu, reading),
+                0 => self.iter_fail(cpu, &reading, Errno::EAGAIN),
+                _ => self.iter_give(cpu, &reading),
             };
         }
         self.iter_show(cpu, reading, found)
     }
 
     /// The read is over, with an errno.
-    fn iter_fail(&mut self, cpu: Cpu, reading: Box<Reading>, errno: Errno) -> Result<(), Failure> {
+    fn iter_fail(&mut self, cpu: Cpu, reading: &Reading, errno: Errno) -> Result<(), Failure> {
         let f = self.iter(reading.file);
         f.busy = false;
         f.text.clear();
@@ -346,7 +351,7 @@ impl Kernel {
     }
 
     /// The read is over, with what there is.
-    fn iter_give(&mut self, cpu: Cpu, reading: Box<Reading>) -> Result<(), Failure> {
+    fn iter_give(&mut self, cpu: Cpu, reading: &Reading) -> Result<(), Failure> {
         let f = self.iter(reading.file);
         f.busy = false;
         let n = f.text.len().min(reading.len);

@@ -461,7 +461,7 @@ impl Kernel {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         while let Ok(next) = self
             .st
-            .sys_next_key(&mut self.mem, map, keys.last().map(|k| &k[..]))
+            .sys_next_key(&self.mem, map, keys.last().map(|k| &k[..]))
         {
             let more = keys.len() < at as usize + 1 && !keys.contains(&next);
             if !more {
