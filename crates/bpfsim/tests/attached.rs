@@ -4,8 +4,8 @@
 //! what its sources say.
 
 use bpfsim::{
-    Arg, AttachError, AttachOpts, AttachType, Cgroup, Cpu, Ebpf, Errno, Error, Fired, Hook, Level,
-    Link, ProgramInput, Result, Runner, Sim, attach_flags, check_exhaustive, ensure, ensure_eq,
+    Arg, AttachError, AttachOpts, AttachType, Cgroup, Cpu, Ebpf, Errno, Error, Fired, Hook, Link,
+    ProgramInput, Result, Runner, Sim, attach_flags, check_exhaustive, ensure, ensure_eq,
 };
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/attached.bpf.o");
