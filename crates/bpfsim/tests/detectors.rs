@@ -312,3 +312,44 @@ fn stores_of_user_space_race_too() {
         "{found:?}"
     );
 }
+
+const GONE: &[u8] = include_bytes!("../../../fixtures/gone.bpf.o");
+
+/// What Linux lets happen to what is gone is warned of, with who freed it, and does not fail.
+#[test]
+fn accesses_to_what_is_gone_are_warned_of_where_linux_permits_them() {
+    let told = |program: &'static str| {
+        let sim = Sim::with(Config::default(), Seed::USUAL).unwrap();
+        let mut bpf = Ebpf::load(&sim, GONE).unwrap();
+        let mut program = bpf.program_mut(program).unwrap();
+        let input = match program.takes_packet() {
+            true => ProgramInput::packet(&[0; 64]),
+            false => ProgramInput::empty(),
+        };
+        program.test_run(input).unwrap();
+        sim.finish().unwrap();
+        sim.warnings().iter().map(told).collect::<Vec<_>>()
+    };
+    let (read, drop) = ("say(seen->read & 0);", "obj_drop(old);");
+    for program in ["object_under_rcu", "object_at_any_time"] {
+        assert_eq!(told(program), [format!("stale-access: `{read}`, `{drop}`")]);
+    }
+    let free = "bpf_arena_free_pages(&arena, (void __arena *)a, 1);";
+    let expected = [
+        ("say(*(volatile __u64 __arena *)none);", "nowhere"),
+        ("*(volatile __u64 __arena *)none = 4;", "nowhere"),
+        ("say(*(volatile __u64 __arena *)none);", "nowhere"),
+        ("say(__sync_fetch_and_add(none, 5));", "nowhere"),
+        ("say(__sync_val_compare_and_swap(none, 6, 7));", "nowhere"),
+        ("say(__sync_lock_test_and_set(none, 8));", "nowhere"),
+        ("say(__sync_fetch_and_add(half, 9));", "nowhere"),
+        ("__sync_fetch_and_add(none, 10);", "nowhere"),
+        ("*edge = 0x11223344;", "nowhere"),
+        ("say(*edge);", "nowhere"),
+        ("say(a[8]);", free),
+        ("a[8] = 2;", free),
+        ("say(a[8]);", free),
+    ];
+    let expected = expected.map(|(at, freed)| format!("no-page: `{at}`, `{freed}`"));
+    assert_eq!(told("pages"), expected);
+}

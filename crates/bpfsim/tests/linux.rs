@@ -153,6 +153,7 @@ fn texts() {
 #[test]
 fn arenas() {
     compare("arenas");
+    compare("gone");
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! | [`LeftOver`](FailureKind::LeftOver) | a program returned with a lock held, interrupts or preemption off, a reference not given back | fails |
 //! | [`NeverRan`](FailureKind::NeverRan) | arming a callback returned 0, its time has come, and at the end it has not run; or its element was evicted or replaced meanwhile, and nobody cancelled it | fails; evicted: warns |
 //! | [`Stale`](FailureKind::Stale) | an access by a pointer to an element that is gone: a read, or a write before the memory is another's. Linux permits it under RCU; what is read may be another element's | warns |
+//! | [`NoPage`](FailureKind::NoPage) | an access to a page of an arena that was freed, or never allocated. Linux lets it happen: what is read is 0, and what is written is lost | warns |
 //! | [`UnwrittenArgument`](FailureKind::UnwrittenArgument) | a helper reads stack some bytes of which were never written, such as the padding of a key | warns |
 //! | [`LostUpdate`](FailureKind::LostUpdate) | an execution loaded a value and later stored to it, another stored in between, and that store is lost. Counters of statistics may want no better | warns |
 //! | [`DataRace`](FailureKind::DataRace) | two accesses, one a plain store, that no lock, no arming and no waiting puts in an order | warns |
@@ -92,6 +93,15 @@ pub enum FailureKind {
         /// The memory is another element's by now.
         recycled: bool,
     },
+    /// An access to a page of an arena that is not there.
+    NoPage {
+        /// The address, as the program had it.
+        addr: u64,
+        /// Bytes.
+        size: u32,
+        /// A store or an atomic.
+        write: bool,
+    },
     /// A helper or kfunc read stack of which some bytes were never written.
     UnwrittenArgument {
         /// Number of the argument, from 1.
@@ -133,6 +143,7 @@ impl FailureKind {
             FailureKind::LeftOver(_) => "left-over",
             FailureKind::NeverRan { .. } => "never-ran",
             FailureKind::Stale { .. } => "stale-access",
+            FailureKind::NoPage { .. } => "no-page",
             FailureKind::UnwrittenArgument { .. } => "unwritten-argument",
             FailureKind::LostUpdate(_) => "lost-update",
             FailureKind::DataRace { .. } => "data-race",
@@ -176,7 +187,7 @@ pub enum Report {
 /// Which detectors look; all but the first two only when orders are explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detectors {
-    /// [`FailureKind::Stale`]; in checked mode.
+    /// [`FailureKind::Stale`] and [`FailureKind::NoPage`]; in checked mode.
     pub stale: Report,
     /// [`FailureKind::UnwrittenArgument`]; in checked mode.
     pub unwritten_argument: Report,
@@ -213,7 +224,7 @@ impl Detectors {
     /// What to do with a finding of this kind.
     pub(crate) fn of(&self, kind: &FailureKind) -> Report {
         match kind {
-            FailureKind::Stale { .. } => self.stale,
+            FailureKind::Stale { .. } | FailureKind::NoPage { .. } => self.stale,
             FailureKind::UnwrittenArgument { .. } => self.unwritten_argument,
             FailureKind::LostUpdate(_) => self.lost_update,
             FailureKind::DataRace { .. } => self.data_race,
@@ -354,6 +365,12 @@ impl fmt::Display for FailureKind {
                 } else {
                     "the element is gone"
                 }
+            ),
+            FailureKind::NoPage { size, write, .. } => write!(
+                f,
+                "{} of {size} bytes where the arena has no page: {}",
+                if *write { "write" } else { "read" },
+                if *write { "it is lost" } else { "it gives 0" }
             ),
             FailureKind::UnwrittenArgument { arg } => {
                 write!(f, "argument {arg} has bytes that were never written")

@@ -3,6 +3,7 @@
 use crate::chance::{self, Chance};
 use crate::checked;
 use crate::exec::is_quiet;
+use crate::failure::FailureKind;
 use crate::helper::{self, Args};
 use crate::inject::{self, Override};
 use crate::kfunc;
@@ -34,6 +35,18 @@ impl View<'_> {
         }
         let map = self.st.progs[self.st.cur.prog.at()].arena?;
         self.st.maps[map.at()].arena()
+    }
+
+    /// Whether bytes of an arena lie in a page that is not there; then that is noted.
+    fn misses(&mut self, addr: u64, size: u32, write: bool, mem: &GuestMem) -> bool {
+        let Some(gone) = self.arena(addr).and_then(|a| a.missing(addr, size as u64)) else {
+            return false;
+        };
+        if mem.is_checked() {
+            let kind = FailureKind::NoPage { addr, size, write };
+            self.st.found(kind, mem.site(), gone);
+        }
+        true
     }
 }
 
@@ -85,8 +98,12 @@ impl Host for View<'_> {
     }
 
     fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64> {
+        // A page that is not there reads as 0.
+        if self.misses(addr, size, false, mem) {
+            return Some(0);
+        }
         if let Some(arena) = self.arena(addr) {
-            // Across two pages, or not there, which reads as 0.
+            // Across two pages.
             let byte = |i: u64| {
                 let at = arena.translate(addr.wrapping_add(i), 1)?;
                 Some((mem.slice(at, 1)?[0] as u64) << (8 * i))
@@ -98,6 +115,9 @@ impl Host for View<'_> {
     }
 
     fn store(&mut self, addr: u64, size: u32, value: u64, mem: &mut GuestMem) -> Option<()> {
+        if self.misses(addr, size, true, mem) {
+            return Some(());
+        }
         if let Some(arena) = self.arena(addr) {
             for i in 0..size as u64 {
                 let at = arena.translate(addr.wrapping_add(i), 1);
@@ -112,6 +132,14 @@ impl Host for View<'_> {
 
     fn translate(&mut self, addr: u64, size: u32, _: bool, _: &mut GuestMem) -> Option<u64> {
         self.arena(addr)?.translate(addr, size as u64)
+    }
+
+    fn load_atomic(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<Option<u64>> {
+        self.arena(addr)?;
+        match self.misses(addr, size, true, mem) {
+            true => Some(None),
+            false => Some(self.load(addr, size, mem)),
+        }
     }
 
     fn arena_user_start(&self) -> u64 {

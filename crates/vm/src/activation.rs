@@ -9,24 +9,25 @@ pub const STACK_SIZE: u64 = FRAME_SIZE * MAX_FRAMES as u64;
 
 /// What is saved by a call and put back by the return.
 ///
-/// Registers do not lie side by side: they would be copied two at a time, and a load of what two
-/// stores have just written waits for both to reach the cache.
+/// Registers with numbers side by side do not lie so here, nor the other way round: they would be
+/// copied two at a time, and a load of what two stores have just written waits for both to reach
+/// the cache.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 pub(crate) struct Frame {
-    pub r6: u64,
+    pub r7: u64,
+    pub fp: u64,
     /// Instruction to go on at.
     pub ret: u32,
     /// What was left of the caller's `may_goto` budget.
     pub may_goto: u32,
-    pub r7: u64,
+    pub r9: u64,
     /// The frame was entered by the host and returns to it ([`Flow::CallBpf`](crate::Flow)).
     pub to_host: bool,
     /// The caller's program.
     pub prog: u32,
+    pub r6: u64,
     pub r8: u64,
-    pub fp: u64,
-    pub r9: u64,
 }
 
 /// Registers, frames and pc of one run of one program.

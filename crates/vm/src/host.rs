@@ -78,6 +78,15 @@ pub trait Host {
         None
     }
 
+    /// What an atomic access finds at an address outside of guest memory that
+    /// [`Host::translate`] knows nothing behind: a value, to be stored anew by [`Host::store`], or
+    /// that the access is skipped and registers stay as they are; `None` where no such access can
+    /// be made.
+    fn load_atomic(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<Option<u64>> {
+        let _ = (addr, size, mem);
+        None
+    }
+
     /// Upper half of the addresses that user space knows the program's arena by
     /// (`bpf_arena_get_user_vm_start`); what `addr_space_cast` to address space 1 puts there.
     fn arena_user_start(&self) -> u64 {

@@ -7,7 +7,7 @@
 //! source goes on and counts every instruction.
 
 use crate::activation::{Frame, MAX_FRAMES};
-use crate::alu::{w32, w64};
+use crate::alu::{divided, w32, w64};
 use crate::code::{FETCH, SIGNED, atomic_op, operand_ops};
 use crate::cursor::Cursor;
 use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
@@ -253,6 +253,10 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 true => Some(addr),
                 false => translated!(addr, size as usize, Read),
             };
+            if CHECKED && mem.has(addr) {
+                let at = (act.prog, pc.index());
+                ck.probed($o.s as usize, addr, size as u64, at);
+            }
             R!($o.d) = lend!(|m| probe(host, m, addr, $o.imm as u8, to));
             given!($o.d);
         }};
@@ -281,14 +285,20 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     }
     macro_rules! atomic {
         ($o:expr, $size:expr) => {{
-            let mut addr = R!($o.d).wrapping_add($o.off as u64);
+            let addr = R!($o.d).wrapping_add($o.off as u64);
             gate!(addr, $size, Rmw);
             check!(load, $size, $o.d, addr);
             check!(store, $size, $o.d, addr);
-            if !mem.has(addr) {
-                addr = translated!(addr, $size, Rmw).unwrap_or(addr);
-            }
-            if let Err(kind) = mem.lend(|m| atomic(m, &mut act.regs, $o, addr, $size as u32)) {
+            let to = match mem.has(addr) {
+                true => Some(addr),
+                false => translated!(addr, $size, Rmw),
+            };
+            let r = &mut act.regs;
+            let done = match to {
+                Some(to) => mem.lend(|m| atomic(m, r, $o, to, $size as u32)),
+                None => lend!(|m| atomic_window(host, m, r, $o, addr, $size as u32)),
+            };
+            if let Err(kind) = done {
                 fault!(kind)
             }
             given!($o.s);
@@ -386,6 +396,15 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             R!($o.s)
         };
     }
+    // Of a division by an immediate the quotient (0) or the rest (1).
+    macro_rules! quotient {
+        ($w:ident $t:ty, $a:expr, $o:expr, $f:ident $nth:tt) => {
+            match $o.off as u32 {
+                0 => $w::$f($a as $t, $o.imm as $t) as u64,
+                d => divided($a as $t as u64, d, $o.imm as u64).$nth,
+            }
+        };
+    }
     // Shapes of ops: `a`lu and `j`umps of 64 bits, `w` of 32, with `i`mmediate or `r`egister; the
     // others by name. `$v` becomes what they write.
     macro_rules! elem {
@@ -402,6 +421,22 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 ck.moved($o.d as usize, $o.s as usize);
             }
             $v = w64::add(dst!($rel, $o, $v), src!($rel, $o, $v));
+            R!($o.d) = $v;
+        };
+        (ai div $rel:ident, $o:expr, $v:ident) => {
+            $v = quotient!(w64 u64, dst!($rel, $o, $v), $o, div 0);
+            R!($o.d) = $v;
+        };
+        (ai rem $rel:ident, $o:expr, $v:ident) => {
+            $v = quotient!(w64 u64, dst!($rel, $o, $v), $o, rem 1);
+            R!($o.d) = $v;
+        };
+        (wi div $rel:ident, $o:expr, $v:ident) => {
+            $v = quotient!(w32 u32, dst!($rel, $o, $v), $o, div 0);
+            R!($o.d) = $v;
+        };
+        (wi rem $rel:ident, $o:expr, $v:ident) => {
+            $v = quotient!(w32 u32, dst!($rel, $o, $v), $o, rem 1);
             R!($o.d) = $v;
         };
         (ai $f:ident $rel:ident, $o:expr, $v:ident) => {
@@ -736,17 +771,7 @@ fn atomic(
         4 => u32::from_le_bytes(mem.get(off)) as u64,
         _ => u64::from_le_bytes(mem.get(off)),
     };
-    let cut = |v: u64| if size == 4 { v as u32 as u64 } else { v };
-    let (op, src) = (atomic_op(o.imm as u8), r[o.s as usize]);
-    let new = match op {
-        AtomicOp::Add => old.wrapping_add(src),
-        AtomicOp::Or => old | src,
-        AtomicOp::And => old & src,
-        AtomicOp::Xor => old ^ src,
-        AtomicOp::Xchg => src,
-        AtomicOp::CmpXchg if old == cut(r[0]) => src,
-        AtomicOp::CmpXchg => old,
-    };
+    let new = atomic_result(r, o, size, old);
     let done = match size {
         4 => mem.put(off, (new as u32).to_le_bytes()),
         _ => mem.put(off, new.to_le_bytes()),
@@ -754,12 +779,56 @@ fn atomic(
     if !done {
         return Err(FaultKind::MemoryLimit);
     }
-    match op {
+    atomic_fetches(r, o, old);
+    Ok(())
+}
+
+/// As [`load_window`], for an atomic.
+#[cold]
+#[inline(never)]
+fn atomic_window(
+    host: &mut dyn Host,
+    mem: &mut GuestMem,
+    r: &mut [u64; 16],
+    o: &Op,
+    addr: u64,
+    size: u32,
+) -> Result<(), FaultKind> {
+    let bad = FaultKind::Address {
+        addr,
+        size,
+        write: true,
+    };
+    if let Some(old) = host.load_atomic(addr, size, mem).ok_or(bad)? {
+        let new = atomic_result(r, o, size, old);
+        host.store(addr, size, new, mem).ok_or(bad)?;
+        atomic_fetches(r, o, old);
+    }
+    Ok(())
+}
+
+/// What an atomic stores where it finds `old`.
+fn atomic_result(r: &[u64; 16], o: &Op, size: u32, old: u64) -> u64 {
+    let cut = |v: u64| if size == 4 { v as u32 as u64 } else { v };
+    let src = r[o.s as usize];
+    match atomic_op(o.imm as u8) {
+        AtomicOp::Add => old.wrapping_add(src),
+        AtomicOp::Or => old | src,
+        AtomicOp::And => old & src,
+        AtomicOp::Xor => old ^ src,
+        AtomicOp::Xchg => src,
+        AtomicOp::CmpXchg if old == cut(r[0]) => src,
+        AtomicOp::CmpXchg => old,
+    }
+}
+
+/// Gives what an atomic found to the register that wants it.
+fn atomic_fetches(r: &mut [u64; 16], o: &Op, old: u64) {
+    match atomic_op(o.imm as u8) {
         AtomicOp::CmpXchg => r[0] = old,
         _ if o.imm as u8 & FETCH != 0 => r[o.s as usize] = old,
         _ => {}
     }
-    Ok(())
 }
 
 /// What a call out answered, but for [`Flow::Done`]; `ret` is where the program goes on.

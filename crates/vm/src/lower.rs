@@ -403,3 +403,81 @@ fn packet(at: usize, op: Op, size: Size, index: Option<Reg>, imm: i32) -> Result
         imm: imm as i64,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Activation, Area, Call, Flow, GuestMem, Host, Mode, STACK_SIZE, Stop, run};
+    use bpfsim_isa::assemble;
+
+    /// A kernel whose only call frees what its first argument points to.
+    struct Frees;
+
+    impl Host for Frees {
+        fn call(&mut self, _: Call, args: &[u64; 5], _: u64, mem: &mut GuestMem) -> Flow {
+            mem.retire(args[0]);
+            Flow::Done(0)
+        }
+        fn resume(&mut self, r0: u64, _: &mut GuestMem) -> Flow {
+            Flow::Done(r0)
+        }
+        fn is_visible(&self, _: Call, _: &[u64; 5]) -> bool {
+            false
+        }
+        fn load(&mut self, _: u64, _: u32, _: &GuestMem) -> Option<u64> {
+            None
+        }
+        fn store(&mut self, _: u64, _: u32, _: u64, _: &mut GuestMem) -> Option<()> {
+            None
+        }
+        fn load_packet(&mut self, _: i32, _: u32, _: &GuestMem) -> Option<u64> {
+            None
+        }
+    }
+
+    /// Runs a program whose loads all are `probe`s, with an object of 64 bytes, all 1, in r1: r0, and
+    /// the loads of what is gone, by instruction.
+    fn probing(text: &str, checked: bool) -> (u64, Vec<(u32, u64)>) {
+        let insns = assemble(text).unwrap();
+        let image = Image::lower(&insns, |_| Rewrite::ProbeMem).unwrap();
+        let mut mem = GuestMem::new().unwrap();
+        if checked {
+            mem.check();
+        }
+        let stack = mem.alloc(Area::Stack, STACK_SIZE, 64).unwrap();
+        let object = mem.alloc(Area::Shared, 64, 8).unwrap();
+        mem.slice_mut(object, 64).unwrap().fill(1);
+        let mut act = Activation::new(0, [object, 0, 0, 0, 0], stack);
+        let stop = run(&image, &mut act, &mut mem, &mut Frees, 100, Mode::Plain);
+        let Stop::Exit(r0) = stop else {
+            panic!("{text}: {stop:?}");
+        };
+        let stale = mem.take_stale();
+        (
+            r0,
+            stale.iter().map(|s| (s.by.pc, s.addr - object)).collect(),
+        )
+    }
+
+    #[test]
+    fn loads_that_give_0_never_fail() {
+        type Row<'a> = (&'a str, u64, &'a [(u32, u64)]);
+        let rows: [Row<'_>; 5] = [
+            ("r0 = *(u16 *)(r1 + 8); exit", 0x101, &[]),
+            // Nowhere, and beside the object.
+            ("r2 = 4096; r0 = *(u64 *)(r2 + 8); exit", 0, &[]),
+            ("r0 = *(u64 *)(r1 + 4096); exit", 0, &[]),
+            // Linux's memory still holds what it held.
+            ("r6 = r1; call 1; r0 = *(u8 *)(r6 + 5); exit", 1, &[(2, 5)]),
+            (
+                "r6 = r1; r6 += 8; call 1; r0 = *(s8 *)(r6 + 0); r0 += 1; r0 = *(u8 *)(r6 + 1); exit",
+                1,
+                &[(3, 8), (5, 9)],
+            ),
+        ];
+        for (text, r0, stale) in rows {
+            assert_eq!(probing(text, false), (r0, vec![]), "{text}");
+            assert_eq!(probing(text, true), (r0, stale.to_vec()), "{text}");
+        }
+    }
+}

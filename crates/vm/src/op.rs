@@ -6,6 +6,7 @@
 //! So a jump may land anywhere, a run may stop and go on in the middle of a sequence, and every
 //! instruction is counted, without a second set of operands to keep right.
 
+use crate::alu::reciprocal;
 use crate::code::{Code, K, operand_ops};
 
 /// A register number; sixteen, so that an index is in range by its type.
@@ -32,9 +33,10 @@ pub(crate) struct Op {
     pub d: R,
     /// Source register.
     pub s: R,
-    /// As in [`Code`].
+    /// As in [`Code`]; of a jump in bytes, of a division by a number above 0 that number, else 0.
     pub off: i32,
-    /// As in [`Code`]; of an atomic and of a probing load, its [`Code::t`].
+    /// As in [`Code`]; of an atomic and of a probing load, its [`Code::t`]; of a division by a
+    /// number above 0 that number's [`reciprocal`].
     pub imm: i64,
 }
 
@@ -101,6 +103,8 @@ macro_rules! sequences {
             AddJlt = [Add64I ai add x] [Jlt64I ji lt d];
             AddJltR = [Add64I ai add x] [Jlt64R jr lt d];
             AddJgtR = [Add64I ai add x] [Jgt64R jr gt d];
+            AddJgtS = [Add64I ai add x] [Jgt64R jr gt s];
+            AddJsgtS = [Add64I ai add x] [Jsgt64R jr sgt s];
             AddJslt = [Add64I ai add x] [Jslt64I ji slt d];
             AddJsgt = [Add64I ai add x] [Jsgt64I ji sgt d];
             Add32Jne = [Add32I wi add x] [Jne32I wji ne d];
@@ -305,14 +309,15 @@ impl Ops {
 
 impl Op {
     fn new(c: &Code) -> Op {
-        let imm = match c.k {
-            K::Atomic32 | K::Atomic64 | K::Probe => c.t as i64,
-            _ => c.imm,
-        };
         let reg = |n: u8| R::ALL[n as usize & 15];
-        let off = match c.jump() {
-            Some(off) => off * size_of::<Op>() as i32,
-            None => c.off,
+        let (off, imm) = match (c.k, c.jump()) {
+            (_, Some(off)) => (off * size_of::<Op>() as i32, c.imm),
+            (K::Atomic32 | K::Atomic64 | K::Probe, _) => (c.off, c.t as i64),
+            (K::Div64I | K::Mod64I | K::Div32I | K::Mod32I, _) => match i32::try_from(c.imm) {
+                Ok(d) if d > 0 => (d, reciprocal(d as u32) as i64),
+                _ => (0, c.imm),
+            },
+            _ => (c.off, c.imm),
         };
         Op {
             f: c.k.into(),

@@ -82,7 +82,7 @@ struct Alloc {
 #[derive(Clone, Copy, Default, Debug)]
 struct Fate {
     dead: bool,
-    /// An element of a map, which Linux recycles while others may look at it.
+    /// An element of a map, or an object, which Linux frees or recycles while others may look at it.
     element: bool,
     freed: Site,
 }
@@ -590,6 +590,25 @@ impl Shadow {
                 start: base,
             });
         }
+        self.stale(tag.index, (prog, pc), (addr, size32, write));
+        Ok(())
+    }
+
+    /// A load by a pointer from `tag` that may be to anything: that it is stale is worth knowing.
+    fn probed(&mut self, tag: &mut Tag, place: (u32, u32), (addr, size): (u64, u32)) {
+        if tag.index == 0 {
+            *tag = self.find(addr).unwrap_or_default();
+        }
+        let index = tag.index as usize;
+        let (alloc, fate) = (self.allocs[index], self.fates[index]);
+        if tag.generation != alloc.generation || fate.dead {
+            self.stale(tag.index, place, (addr, size, false));
+        }
+    }
+
+    /// An access by a stale pointer that Linux lets happen.
+    fn stale(&mut self, index: u32, (prog, pc): (u32, u32), (addr, size, write): (u64, u32, bool)) {
+        let fate = self.fates[index as usize];
         let by = Site {
             prog,
             pc,
@@ -598,13 +617,12 @@ impl Shadow {
         self.report(Stale {
             by,
             addr,
-            size: size32,
+            size,
             write,
             recycled: !fate.dead,
-            start: base,
+            start: self.allocs[index as usize].base,
             freed: fate.freed,
         });
-        Ok(())
     }
 }
 
@@ -831,6 +849,16 @@ impl Checker {
         Ok(())
     }
 
+    /// A load through register `r` that gives 0 where there is nothing: no fault, whatever it reads.
+    #[cold]
+    #[inline(never)]
+    pub fn probed(&mut self, r: usize, addr: u64, size: u64, (prog, pc): (u32, usize)) {
+        if let Some((shadow, own)) = self.both() {
+            let place = (prog, pc.saturating_sub(1) as u32);
+            shadow.probed(&mut own.tags[r], place, (addr, size as u32));
+        }
+    }
+
     /// As [`Checker::load`], for a store; then these bytes are written.
     #[inline(always)]
     pub fn store<const N: usize>(
@@ -1031,6 +1059,16 @@ impl GuestMem {
     pub fn renew(&mut self, addr: u64) {
         if let Some(s) = &mut self.shadow {
             s.each_part(addr, Shadow::revive);
+        }
+    }
+
+    /// What was allocated at `addr` is freed once nobody looks at it any more, as elements of maps
+    /// are: others may still do when it is [retired](GuestMem::retire).
+    pub fn linger(&mut self, addr: u64) {
+        if let Some(s) = &mut self.shadow {
+            s.each_part(addr, |s, index| {
+                s.fates.change(index as usize).element = true
+            });
         }
     }
 

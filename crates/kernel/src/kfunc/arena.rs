@@ -28,10 +28,10 @@ fn alloc(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
 }
 
 /// `bpf_arena_free_pages(map, ptr, page_cnt)`
-fn free(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> {
+fn free(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     let (addr, count) = (a.r[1], a.r[2] as u32 as u64);
     if let Some(arena) = arena(st, a)?.filter(|_| addr != 0 && count != 0) {
-        arena.free(addr, count);
+        arena.free(mem, addr, count);
     }
     Ok(Flow::Done(0))
 }

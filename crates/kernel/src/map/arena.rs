@@ -5,7 +5,7 @@
 
 use super::{Cx, MapOps, MapSpec};
 use bpfsim_abi::Errno;
-use bpfsim_vm::{Area, GuestMem};
+use bpfsim_vm::{Area, GuestMem, Site};
 use std::collections::BTreeMap;
 
 const PAGE: u64 = 4096;
@@ -22,6 +22,8 @@ pub(crate) struct Arena {
     free: Vec<Range>,
     /// Guest memory of freed pages.
     spare: Vec<u64>,
+    /// Who freed pages that are gone, in checked mode.
+    freed: BTreeMap<u64, Site>,
     seq: u64,
 }
 
@@ -52,6 +54,7 @@ impl Arena {
             pages: BTreeMap::new(),
             free: vec![whole],
             spare: Vec::new(),
+            freed: BTreeMap::new(),
             seq: 0,
         }
     }
@@ -72,6 +75,13 @@ impl Arena {
         let (page, off) = self.page_of(addr);
         let at = self.pages.get(&page)?;
         (off + len <= PAGE).then_some(at + off)
+    }
+
+    /// The first of these bytes that lies in a page which is not there; with who freed it.
+    pub fn missing(&self, addr: u64, len: u64) -> Option<Option<Site>> {
+        let pages = [addr, addr.wrapping_add(len - 1)].map(|addr| self.page_of(addr).0);
+        let gone = pages.iter().find(|page| !self.pages.contains_key(page));
+        gone.map(|page| self.freed.get(page).copied())
     }
 
     /// Ranges that are not free any more, or not yet: `[start, start + len)`.
@@ -131,6 +141,7 @@ impl Arena {
         };
         mem.slice_mut(at, PAGE)?.fill(0);
         self.pages.insert(page, at);
+        self.freed.remove(&page);
         Some(at)
     }
 
@@ -154,7 +165,7 @@ impl Arena {
         self.take(start, count);
         for page in start..start + count {
             if self.populate(mem, page).is_none() {
-                self.free_pages(start, count);
+                self.free_pages(mem, start, count);
                 return 0;
             }
         }
@@ -162,12 +173,15 @@ impl Arena {
         self.user_start & !(u32::MAX as u64) | low as u64
     }
 
-    fn free_pages(&mut self, start: u64, count: u64) {
+    fn free_pages(&mut self, mem: &GuestMem, start: u64, count: u64) {
         self.give(start, count);
         let kept = self.pages.split_off(&start);
         for (page, at) in kept {
             if page < start + count {
                 self.spare.push(at);
+                if mem.is_checked() {
+                    self.freed.insert(page, mem.site());
+                }
             } else {
                 self.pages.insert(page, at);
             }
@@ -175,10 +189,10 @@ impl Arena {
     }
 
     /// `arena_free_pages`
-    pub fn free(&mut self, addr: u64, count: u64) {
+    pub fn free(&mut self, mem: &GuestMem, addr: u64, count: u64) {
         let (page, _) = self.page_of(addr & !(PAGE - 1));
         if page < self.n_pages {
-            self.free_pages(page, count.min(self.n_pages - page));
+            self.free_pages(mem, page, count.min(self.n_pages - page));
         }
     }
 

@@ -121,7 +121,11 @@ impl Objects {
                 mem.renew(addr);
                 addr
             }
-            None => mem.alloc(Area::Shared, total as u64, 8).ok()?,
+            None => {
+                let addr = mem.alloc(Area::Shared, total as u64, 8).ok()?;
+                mem.linger(addr);
+                addr
+            }
         };
         mem.expose(addr, if copies > 1 { total } else { size } as u64);
         let object = Object {
