@@ -95,7 +95,7 @@ pub fn check_seed(test: impl Fn(&Sim) -> Result<()>, seed: u64) -> TestResult {
     let (run, record) = one(&test, &config, &|| Seed(seed).chooser());
     let strategy = match Seed(seed) {
         Seed::USUAL => Strategy::Usual,
-        _ => Strategy::Replay(record.schedule.clone()),
+        _ => Strategy::Replay(record.schedule()),
     };
     judge(run, record, config, strategy)
 }
@@ -393,9 +393,9 @@ fn judge(run: Run, record: Record, config: Config, strategy: Strategy) -> TestRe
     let found = Found {
         failed: failed.clone(),
         execution: 1,
-        schedule: (strategy != Strategy::Usual).then_some(record.schedule),
+        schedule: (strategy != Strategy::Usual).then(|| record.schedule()),
         seed: config.seed,
-        preemptions: record.preemptions,
+        preemptions: record.preemptions(),
         steps: record.steps,
         objects: run.objects,
         trace: run.trace,
@@ -465,7 +465,7 @@ pub(crate) fn one_order(
     chooser: &dyn Fn() -> Box<dyn Chooser>,
 ) -> TestResult {
     let (run, record) = one(test, config, chooser);
-    let strategy = Strategy::Replay(record.schedule.clone());
+    let strategy = Strategy::Replay(record.schedule());
     judge(run, record, config.clone(), strategy)
 }
 

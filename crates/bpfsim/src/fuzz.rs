@@ -304,13 +304,13 @@ impl Runner {
             let mut seen = cases.seen.take();
             seen.append(&mut met.borrow_mut());
             if run.result.is_err() {
-                let order = record.schedule;
+                let order = record.schedule();
                 done.failure =
                     smallest(&runner, &config, &test, order, case.inputs, done.executions);
                 break;
             }
             let case = Case {
-                order: record.schedule,
+                order: record.schedule(),
                 ..case
             };
             corpus.judge(case, record.choices, &seen);

@@ -6,7 +6,7 @@
 //! from one of two to one of 32.
 
 use crate::rng::Rng;
-use bpfsim_kernel::{Chance, Choice, Chooser, CtxId, Offer, Step};
+use bpfsim_kernel::{Chance, Choice, Chooser, CtxId, Last, Offer, Step};
 use smallvec::SmallVec;
 
 /// What came out by chance, named so that it is the same in another order: by the execution and the
@@ -78,6 +78,10 @@ impl<C: Chooser> Chooser for WithLots<C> {
         self.inner.explores()
     }
 
+    fn follows(&self) -> bool {
+        self.inner.follows()
+    }
+
     fn stepped(&mut self, step: &Step<'_>) {
         self.inner.stepped(step);
     }
@@ -125,12 +129,12 @@ impl<C: Chooser> Chooser for Luck<C> {
             0 | 1 => 0,
             n => {
                 let choices = &choices[..];
-                let (waiting, window) = (offer.waiting, offer.window);
+                let goes_on = |last: Last| choices.iter().position(|c| last.goes_on(c));
                 let offer = Offer {
                     choices,
-                    waiting,
-                    window,
                     chances: false,
+                    goes_on: offer.last.and_then(goes_on),
+                    ..*offer
                 };
                 self.inner.choose(&offer).min(n - 1)
             }
@@ -141,6 +145,10 @@ impl<C: Chooser> Chooser for Luck<C> {
 
     fn explores(&self) -> bool {
         self.inner.explores()
+    }
+
+    fn follows(&self) -> bool {
+        self.inner.follows()
     }
 
     fn stepped(&mut self, step: &Step<'_>) {

@@ -9,8 +9,8 @@
 //! list of departures, [`features`] says what ran.
 
 use crate::rng::Rng;
-use crate::schedule::{Departure, Last, Schedule, default_pick};
-use bpfsim_kernel::{Chooser, Kernel, Next, Offer, ProgId, Step, mix};
+use crate::schedule::{Departure, Schedule};
+use bpfsim_kernel::{Chooser, Kernel, Last, Next, Offer, ProgId, Step, mix};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -29,20 +29,18 @@ pub struct Case {
 pub struct Loose {
     order: Schedule,
     at: u32,
-    last: Option<Last>,
 }
 
 impl Loose {
     /// Takes about this order.
     pub fn new(order: Schedule) -> Loose {
-        let (at, last) = (0, None);
-        Loose { order, at, last }
+        Loose { order, at: 0 }
     }
 }
 
 impl Chooser for Loose {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
-        let usual = default_pick(offer.choices, self.last);
+        let usual = offer.default_pick();
         let pick = self.order.pick(self.at);
         self.at += 1;
         pick.map_or(usual, |pick| pick as usize % offer.choices.len().max(1))
@@ -52,8 +50,8 @@ impl Chooser for Loose {
         true
     }
 
-    fn stepped(&mut self, step: &Step<'_>) {
-        self.last = Some(Last::of(step));
+    fn follows(&self) -> bool {
+        false
     }
 }
 

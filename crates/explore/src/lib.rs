@@ -40,6 +40,7 @@ pub mod timeline;
 mod walk;
 
 pub use again::unlike;
+pub use bpfsim_kernel::Last;
 pub use chance::Lot;
 pub use coverage::{Coverage, Share};
 pub use error::{Failed, ReplayError};
@@ -49,9 +50,7 @@ pub use pct::Pct;
 pub use pool::WORKER;
 pub use random::Random;
 pub use runner::{Begin, Model, Progress, Run, Runner, Worker};
-pub use schedule::{
-    Departure, Last, Record, Recorder, Replay, ReplayString, Schedule, default_pick,
-};
+pub use schedule::{Departure, Record, Recorder, Replay, ReplayString, Schedule, default_pick};
 pub use strategy::Strategy;
 pub use walk::{Walk, Work};
 

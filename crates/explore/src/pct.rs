@@ -8,7 +8,6 @@
 
 use crate::rng::Rng;
 use bpfsim_kernel::{Choice, Chooser, CtxId, Next, Offer, Step};
-use std::collections::HashMap;
 
 /// Random priorities with a few random changes.
 #[derive(Debug, Clone)]
@@ -16,10 +15,8 @@ pub struct Pct {
     rng: Rng,
     /// Steps at which a priority changes, ascending.
     changes: Vec<u64>,
-    /// Steps so far.
-    steps: u64,
     /// Highest first to go; those changed are below all drawn ones.
-    priorities: HashMap<CtxId, u64>,
+    priorities: Vec<(CtxId, u64)>,
     /// The next priority of one that is put behind.
     behind: u64,
 }
@@ -36,22 +33,26 @@ impl Pct {
             rng,
             behind: 1 << 32,
             changes,
-            steps: 0,
-            priorities: HashMap::new(),
+            priorities: Vec::new(),
         }
     }
 
-    fn priority(&mut self, choice: &Choice) -> u64 {
-        let rng = &mut self.rng;
-        // Drawn ones are above all that are put behind.
-        let draw = || 1 << 33 | rng.word() >> 31;
-        *self.priorities.entry(choice.id).or_insert_with(draw)
+    /// The place of a priority.
+    fn priority(&mut self, choice: &Choice) -> usize {
+        let known = self.priorities.iter().position(|p| p.0 == choice.id);
+        known.unwrap_or_else(|| {
+            // Drawn ones are above all that are put behind.
+            let drawn = 1 << 33 | self.rng.word() >> 31;
+            self.priorities.push((choice.id, drawn));
+            self.priorities.len() - 1
+        })
     }
 
     fn first(&mut self, choices: &[Choice]) -> usize {
         let mut best = (0, 0);
         for (i, choice) in choices.iter().enumerate() {
-            let priority = self.priority(choice);
+            let at = self.priority(choice);
+            let priority = self.priorities[at].1;
             if i == 0 || priority > best.1 {
                 best = (i, priority);
             }
@@ -63,12 +64,14 @@ impl Pct {
 impl Chooser for Pct {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let first = self.first(offer.choices);
-        if self.changes.first().is_none_or(|&at| at > self.steps) {
+        let steps = offer.steps as u64;
+        if self.changes.first().is_none_or(|&at| at > steps) {
             return first;
         }
         self.changes.remove(0);
         self.behind -= 1;
-        self.priorities.insert(offer.choices[first].id, self.behind);
+        let at = self.priority(&offer.choices[first]);
+        self.priorities[at].1 = self.behind;
         self.first(offer.choices)
     }
 
@@ -76,12 +79,15 @@ impl Chooser for Pct {
         true
     }
 
+    fn follows(&self) -> bool {
+        false
+    }
+
     fn stepped(&mut self, step: &Step<'_>) {
-        self.steps += 1;
         let choice = &step.choices[step.picked];
         // A CPU's timers and works have one identity; each expiry and each work its own priority.
         if matches!(choice.next, Next::Start(_)) {
-            self.priorities.remove(&choice.id);
+            self.priorities.retain(|p| p.0 != choice.id);
         }
     }
 }

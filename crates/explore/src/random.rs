@@ -69,6 +69,10 @@ impl Chooser for Random {
         true
     }
 
+    fn follows(&self) -> bool {
+        false
+    }
+
     fn stepped(&mut self, step: &Step<'_>) {
         if !self.early.is_empty() {
             let picked = step.choices[step.picked].id;

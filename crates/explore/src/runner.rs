@@ -430,9 +430,9 @@ impl Unit {
             self.failure = Some(Found {
                 failed: failed.clone(),
                 execution: self.counts.executions,
-                schedule: explores.then(|| record.schedule.clone()),
+                schedule: explores.then(|| record.schedule()),
                 seed: 0,
-                preemptions: record.preemptions,
+                preemptions: record.preemptions(),
                 steps: record.steps,
                 objects: run.objects,
                 trace: run.trace,
@@ -453,13 +453,13 @@ impl Unit {
         if self.failure.is_some() || runner.recheck == 0 || !self.is_turn(runner, record) {
             return;
         }
-        let order = explores.then_some(&record.schedule);
-        if let Some(failed) = again::differs(config, worker, run, order) {
+        let order = explores.then(|| record.schedule());
+        if let Some(failed) = again::differs(config, worker, run, order.as_ref()) {
             self.stray();
             if let Some(found) = &mut self.failure {
                 (found.failed, found.trace) = (failed, run.trace);
-                found.schedule = order.cloned();
-                (found.preemptions, found.steps) = (record.preemptions, record.steps);
+                found.schedule = order;
+                (found.preemptions, found.steps) = (record.preemptions(), record.steps);
                 found.objects = run.objects;
             }
         }

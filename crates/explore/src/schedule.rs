@@ -6,10 +6,8 @@
 
 use crate::ReplayError;
 use crate::chance::{Draws, Lot};
-use crate::taken::Taken;
 use bpfsim_kernel::{
-    Chance, Choice, Chooser, Config, Cpu, CtxId, Detectors, Next, Offer, Preemption, Report,
-    Starts, Step, Usual,
+    Chance, Choice, Chooser, Config, Detectors, Last, Offer, Preemption, Report, Step, Usual,
 };
 use data_encoding::BASE64URL_NOPAD;
 use std::cell::RefCell;
@@ -22,43 +20,6 @@ use std::str::FromStr;
 pub fn default_pick(choices: &[Choice], last: Option<Last>) -> usize {
     let goes_on = last.and_then(|last| choices.iter().position(|c| last.goes_on(c)));
     goes_on.unwrap_or_else(|| Usual::pick(choices))
-}
-
-/// Who took the last step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Last {
-    cpu: Cpu,
-    id: CtxId,
-    /// The step began something, whose identity is its own.
-    began: bool,
-}
-
-impl Last {
-    /// Of this step.
-    pub fn of(step: &Step<'_>) -> Last {
-        let choice = &step.choices[step.picked];
-        Last {
-            cpu: choice.cpu,
-            id: choice.id,
-            began: matches!(choice.next, Next::Start(_) | Next::Syscall { .. }),
-        }
-    }
-
-    /// True when this choice is what took the last step, going on.
-    pub fn goes_on(&self, choice: &Choice) -> bool {
-        let begins = matches!(
-            choice.next,
-            Next::Start(Starts::Timers | Starts::Interrupt | Starts::Work | Starts::TaskWork)
-        );
-        let began = self.began && choice.cpu == self.cpu;
-        !begins && (began || choice.id == self.id)
-    }
-
-    /// True when this step is another's, although the last one could have gone on.
-    pub fn is_preempted(&self, step: &Step<'_>) -> bool {
-        let could = step.choices.iter().any(|c| self.goes_on(c));
-        could && !self.goes_on(&step.choices[step.picked])
-    }
 }
 
 /// An order: its departures from the default.
@@ -100,17 +61,12 @@ impl Schedule {
 pub struct Replay {
     schedule: Schedule,
     at: u32,
-    last: Option<Last>,
 }
 
 impl Replay {
     /// Takes this order.
     pub fn new(schedule: Schedule) -> Replay {
-        Replay {
-            schedule,
-            at: 0,
-            last: None,
-        }
+        Replay { schedule, at: 0 }
     }
 }
 
@@ -118,53 +74,85 @@ impl Chooser for Replay {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let pick = self.schedule.pick(self.at);
         self.at += 1;
-        pick.map_or_else(
-            || default_pick(offer.choices, self.last),
-            |pick| pick as usize,
-        )
+        pick.map_or_else(|| offer.default_pick(), |pick| pick as usize)
     }
 
     fn explores(&self) -> bool {
         true
     }
 
-    fn stepped(&mut self, step: &Step<'_>) {
-        self.last = Some(Last::of(step));
+    fn follows(&self) -> bool {
+        false
     }
 }
 
 /// What a [`Recorder`] has seen.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    /// Departures from the default order.
-    pub schedule: Schedule,
     /// Choices between two or more.
     pub choices: u64,
     /// Steps.
     pub steps: u64,
-    /// Steps of another execution while the one before could have gone on.
-    pub preemptions: u64,
     /// Of the steps, those that were not taken: an execution before had taken them.
     pub passed: u64,
     /// A choice was asked for that was not offered.
     pub strayed: bool,
-    /// Of the departures, those that are of chance, by their numbers.
+    /// Of the choices, those that are of chance, by their numbers.
     pub lots: Vec<(u32, Lot)>,
     draws: Draws,
-    taken: Taken,
+    /// What was picked in each; an execution that begins with the choices of the one before finds
+    /// them here.
+    picks: Vec<Pick>,
+}
+
+/// What was picked in a choice.
+#[derive(Debug, Clone, Copy)]
+struct Pick {
+    pick: u32,
+    /// It is not the default.
+    departs: bool,
+    /// What executed before could have gone on.
+    preempts: bool,
 }
 
 impl Record {
-    /// Something is about to be noted: what an execution before did from here on is no part of it.
-    fn cut(&mut self) {
-        let ahead = |at: u32| u64::from(at) >= self.choices;
-        while self.schedule.departures.last().is_some_and(|d| ahead(d.at)) {
-            self.schedule.departures.pop();
+    fn picks(&self) -> &[Pick] {
+        &self.picks[..self.choices as usize]
+    }
+
+    /// Departures from the default order.
+    pub fn schedule(&self) -> Schedule {
+        let all = (0..).zip(self.picks());
+        let departures = all.filter(|(_, p)| p.departs);
+        let departure = |(at, p): (u32, &Pick)| Departure { at, pick: p.pick };
+        Schedule {
+            departures: departures.map(departure).collect(),
         }
+    }
+
+    /// Steps of another execution while the one before could have gone on.
+    pub fn preemptions(&self) -> u64 {
+        let preempts = self.picks().iter().filter(|p| p.preempts);
+        preempts.count() as u64
+    }
+
+    /// Something is about to be noted: what an execution before did from here on is no part of it.
+    #[cold]
+    fn cut(&mut self) {
+        self.picks.truncate(self.choices as usize);
+        let ahead = |at: u32| u64::from(at) >= self.choices;
         while self.lots.last().is_some_and(|l| ahead(l.0)) {
             self.lots.pop();
         }
         self.draws.cut(self.choices);
+    }
+
+    #[cold]
+    fn note_lot(&mut self, offer: &Offer<'_>, pick: usize) {
+        let lot = self.draws.lot(self.choices, offer.choices, pick);
+        if let Some(lot) = lot.filter(|lot| lot.chance != Chance::Usual) {
+            self.lots.push((self.choices as u32, lot));
+        }
     }
 }
 
@@ -179,16 +167,14 @@ impl<C: Chooser + ?Sized> Recorder<C> {
     pub fn new(inner: Box<C>) -> (Recorder<C>, Rc<RefCell<Record>>) {
         let record: Rc<RefCell<Record>> = Rc::default();
         // What most executions need, at once.
-        record.borrow_mut().schedule.departures.reserve(64);
-        record.borrow_mut().taken.reserve(128);
+        record.borrow_mut().picks.reserve(64);
         (Recorder::again(inner, &record), record)
     }
 
     /// Records `inner` where another execution was recorded, whose first choices may be passed over.
     pub(crate) fn again(inner: Box<C>, record: &Rc<RefCell<Record>>) -> Recorder<C> {
         let old = &mut *record.borrow_mut();
-        (old.choices, old.steps, old.preemptions, old.passed) = (0, 0, 0, 0);
-        old.taken.begin();
+        (old.choices, old.steps, old.passed) = (0, 0, 0);
         Recorder {
             record: Rc::clone(record),
             inner,
@@ -198,25 +184,23 @@ impl<C: Chooser + ?Sized> Recorder<C> {
 
 impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
-        let pick = self.inner.choose(offer);
-        let mut record = self.record.borrow_mut();
-        let record = &mut *record;
-        record.cut();
-        record.strayed |= pick >= offer.choices.len();
-        let pick = pick.min(offer.choices.len() - 1);
-        if offer.chances
-            && let Some(lot) = record.draws.lot(record.choices, offer.choices, pick)
-            && lot.chance != Chance::Usual
-        {
-            record.lots.push((record.choices as u32, lot));
+        let asked = self.inner.choose(offer);
+        let record = &mut *self.record.borrow_mut();
+        if record.picks.len() as u64 != record.choices {
+            record.cut();
         }
-        if pick != default_pick(offer.choices, record.taken.last()) {
-            record.schedule.departures.push(Departure {
-                at: record.choices as u32,
-                pick: pick as u32,
-            });
+        let pick = asked.min(offer.choices.len() - 1);
+        record.strayed |= pick != asked;
+        if offer.chances {
+            record.note_lot(offer, pick);
         }
+        record.picks.push(Pick {
+            pick: pick as u32,
+            departs: pick != offer.default_pick(),
+            preempts: offer.preempts(pick),
+        });
         record.choices += 1;
+        record.steps = offer.steps as u64 + 1;
         pick
     }
 
@@ -224,11 +208,12 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
         self.inner.explores()
     }
 
+    fn follows(&self) -> bool {
+        self.inner.follows()
+    }
+
     fn stepped(&mut self, step: &Step<'_>) {
-        let record = &mut *self.record.borrow_mut();
-        record.taken.stepped(step);
-        record.steps += 1;
-        record.preemptions = record.taken.preemptions();
+        self.record.borrow_mut().steps = step.steps as u64;
         self.inner.stepped(step);
     }
 
@@ -236,8 +221,6 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
         let record = &mut *self.record.borrow_mut();
         record.passed += (steps as u64).saturating_sub(record.steps);
         (record.choices, record.steps) = (choices as u64, steps as u64);
-        record.taken.passed(steps);
-        record.preemptions = record.taken.preemptions();
         self.inner.passed(choices, steps);
     }
 

@@ -46,8 +46,8 @@ pub(crate) fn shrink(runner: &Runner, worker: &mut Worker<'_>, found: &Found) ->
 fn smaller(best: &Found, run: Run, record: &Record) -> Option<Found> {
     let failed = run.result.err()?;
     let found = Found {
-        schedule: Some(record.schedule.clone()),
-        preemptions: record.preemptions,
+        schedule: Some(record.schedule()),
+        preemptions: record.preemptions(),
         steps: record.steps,
         trace: run.trace,
         failed,

@@ -1,8 +1,7 @@
 //! Who took which step of an execution: kept from one execution of a search to the next, which
 //! begins with the same steps.
 
-use crate::schedule::Last;
-use bpfsim_kernel::Step;
+use bpfsim_kernel::{Last, Step};
 
 /// The steps of an execution so far, and those of the execution before that it may have in common
 /// with it.
@@ -15,11 +14,6 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Makes room, so that it need not grow step by step.
-    pub fn reserve(&mut self, steps: usize) {
-        self.each.reserve(steps);
-    }
-
     /// Another execution begins.
     pub fn begin(&mut self) {
         self.at = 0;

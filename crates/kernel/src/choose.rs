@@ -28,6 +28,14 @@ pub enum Next {
     },
 }
 
+impl Next {
+    /// What does it has no execution yet, or had none that could be told from others.
+    #[inline]
+    pub fn begins(&self) -> bool {
+        matches!(self, Next::Start(_) | Next::Syscall { .. })
+    }
+}
+
 /// What can begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Starts {
@@ -143,6 +151,71 @@ pub struct Offer<'a> {
     pub window: u64,
     /// Some of the choices are not [`Chance::Usual`].
     pub chances: bool,
+    /// Who took the last step.
+    pub last: Option<Last>,
+    /// The first of the choices with which that [goes on](Last::goes_on).
+    pub goes_on: Option<usize>,
+    /// As in [`Step::steps`]: steps so far.
+    pub steps: usize,
+}
+
+impl Offer<'_> {
+    /// What is chosen where nothing else is said: what executed last goes on if it can, otherwise
+    /// what would usually come first.
+    #[inline]
+    pub fn default_pick(&self) -> usize {
+        self.goes_on.unwrap_or_else(|| Usual::pick(self.choices))
+    }
+
+    /// True when this choice is another's, although what executed last could go on.
+    #[inline]
+    pub fn preempts(&self, pick: usize) -> bool {
+        let goes_on = |last: Last| last.goes_on(&self.choices[pick]);
+        self.goes_on.is_some_and(|i| i != pick) && !self.last.is_some_and(goes_on)
+    }
+}
+
+/// Who took the last step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Last {
+    cpu: Cpu,
+    id: CtxId,
+    /// The step began something, whose identity is its own.
+    began: bool,
+}
+
+impl Last {
+    /// Of this step.
+    pub fn of(step: &Step<'_>) -> Last {
+        Last::by(&step.choices[step.picked])
+    }
+
+    /// Of the step that this choice was.
+    #[inline]
+    pub(crate) fn by(choice: &Choice) -> Last {
+        Last {
+            cpu: choice.cpu,
+            id: choice.id,
+            began: choice.next.begins(),
+        }
+    }
+
+    /// True when this choice is what took the last step, going on.
+    #[inline]
+    pub fn goes_on(&self, choice: &Choice) -> bool {
+        let begins = matches!(
+            choice.next,
+            Next::Start(Starts::Timers | Starts::Interrupt | Starts::Work | Starts::TaskWork)
+        );
+        let began = self.began && choice.cpu == self.cpu;
+        !begins && (began || choice.id == self.id)
+    }
+
+    /// True when this step is another's, although the last one could have gone on.
+    pub fn is_preempted(&self, step: &Step<'_>) -> bool {
+        let could = step.choices.iter().any(|c| self.goes_on(c));
+        could && !self.goes_on(&step.choices[step.picked])
+    }
 }
 
 /// A step that was taken.
@@ -157,6 +230,8 @@ pub struct Step<'a> {
     pub window: u64,
     /// What it touched, if the chooser [records](Chooser::records).
     pub touched: &'a [Touch],
+    /// Steps so far, this one too.
+    pub steps: usize,
 }
 
 /// Decides orders. Given the same answers, a simulation does the same.
@@ -169,9 +244,15 @@ pub trait Chooser {
     fn explores(&self) -> bool;
 
     /// Told of each step once it is taken, of those too that were the only ones. Only when
-    /// exploring.
+    /// exploring; see [`Chooser::follows`].
     fn stepped(&mut self, step: &Step<'_>) {
         let _ = step;
+    }
+
+    /// True when [`Chooser::stepped`] wants to be told of every step. Otherwise it is told of those
+    /// that begin something, and of those that nobody was asked for.
+    fn follows(&self) -> bool {
+        true
     }
 
     /// The first `choices` choices and `steps` steps of this execution are those of the execution

@@ -15,6 +15,7 @@ use crate::syscall::{SysOp, SysResult};
 use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Level, What};
+use crate::turn::Turns;
 use crate::view::View;
 use bpfsim_abi::Func;
 use bpfsim_vm::{
@@ -179,7 +180,7 @@ impl Kernel {
             self.st.take_chance(coming, run.next);
         }
         if self.st.records {
-            self.touch_next(run.next, run.act.args());
+            self.st.touch_next(&self.mem, run.next, run.act.args());
         }
         self.mem.set_site(self.st.cur.id.0, cpu.0);
         if matches!(run.what, Running::Syscall) {
@@ -200,11 +201,21 @@ impl Kernel {
             let orders = image.orders(run.act.pc, &access);
             self.st.watch_access(&by, access, orders);
         }
+        let here = self.inside.is_none() && self.recorder.is_none();
+        let here = here && self.prefix.as_ref().is_none_or(|p| p.is_alone());
+        let turns = (goes_on && here && self.offer.steady).then(|| Turns {
+            chooser: &mut *self.chooser,
+            offer: &mut self.offer,
+            window: &mut self.window,
+            image,
+            next: run.next,
+        });
         let mut view = View {
             st: &mut self.st,
             overrides: &self.overrides,
             base,
             loud: false,
+            turns,
         };
         let next = run.next;
         let (act, budget) = (&mut run.act, budget.min(fuel));
@@ -214,13 +225,19 @@ impl Kernel {
             (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
-        let quiet = goes_on && !view.loud && is_quiet_step(&run.next);
+        let loud = view.loud;
+        if let Some(turns) = view.turns {
+            run.next = turns.next;
+        }
+        if self.offer.chosen {
+            std::mem::swap(&mut self.st.cur, &mut run.cur);
+            self.runs[index] = Some(run);
+            return Ok(());
+        }
+        let quiet = goes_on && !loud && is_quiet_step(&run.next);
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
-        if mode == Mode::Explore
-            && let Next::Access(access) = run.next
-        {
-            let value = self.mem.read_u64(access.addr).unwrap_or(0);
-            self.st.trace.access(self.st.cur.id, access, value);
+        if mode == Mode::Explore {
+            self.st.trace_done(&run.next, &self.mem);
         }
         if !matches!(stop, Stop::Fault(_)) {
             self.settle()?;
@@ -857,7 +874,7 @@ pub(crate) fn is_quiet(call: Call) -> bool {
 }
 
 /// A run that went on with this has done nothing that is not quiet.
-fn is_quiet_step(next: &Next) -> bool {
+pub(crate) fn is_quiet_step(next: &Next) -> bool {
     match *next {
         Next::Access(_) | Next::Start(Starts::Program) => true,
         Next::Call { call, .. } => is_quiet(call),

@@ -2,7 +2,7 @@
 
 use crate::chance::Chances;
 use crate::checked::Watch;
-use crate::choose::{Chooser, Usual};
+use crate::choose::{Chooser, Last, Usual};
 use crate::failure::{Detectors, Failure, Place};
 use crate::hook::Fired;
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
@@ -134,6 +134,8 @@ pub(crate) struct Window {
     pub began: u64,
     /// The CPU that took the last step.
     pub last: Cpu,
+    /// Who took that, if orders are explored.
+    pub taken: Option<Last>,
     /// Steps so far, of all windows, that choosers were told of.
     pub steps: usize,
     /// The system call that ends it.

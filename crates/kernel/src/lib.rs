@@ -72,6 +72,7 @@ mod task;
 mod testrun;
 mod touch;
 mod trace;
+mod turn;
 mod types;
 mod user_mem;
 mod verify;
@@ -80,7 +81,7 @@ mod wait;
 mod world;
 
 pub use chance::{Chance, Chances, NoChances};
-pub use choose::{Choice, Chooser, Next, Offer, Starts, Step, Usual, Wait, Waiting};
+pub use choose::{Choice, Chooser, Last, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 pub use detectors::NoDetectors;
 pub use failure::{
     Blocked, Detectors, Failure, FailureKind, LeftOver, Party, Place, Report, Warning,

@@ -95,6 +95,11 @@ impl Hasher for Mixed {
 }
 
 impl Prefix {
+    /// An execution runs that is not remembered.
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
     fn drop_points(&mut self, from: usize) {
         let keep = self.points.partition_point(|p| p.choice < from);
         self.spare

@@ -48,31 +48,50 @@ struct Lane {
     clock: Clock,
 }
 
-/// An access to a word of memory.
-#[derive(Clone, Copy, Debug)]
+/// An access to a word of memory; none if its clock is 0.
+#[derive(Clone, Copy, Default, Debug)]
 struct Rec {
     by: Site,
-    lane: u16,
     /// Of its lane, when it was made.
     clock: u32,
-    /// Bytes of the word.
-    mask: u8,
-    kind: AccessKind,
     /// Stores to the word so far.
     seq: u32,
 }
+
+/// Lanes whose accesses to a word have places of their own.
+const LANES: usize = 4;
+/// Places of a lane: of its last read, write and atomic operation.
+const READ: usize = 0;
+const WRITE: usize = 1;
+const RMW: usize = 2;
 
 /// The last accesses to a word, of each lane and kind.
 #[derive(Clone, Default, Debug)]
 struct Cell {
     seq: u32,
-    recs: SmallVec<[Rec; 4]>,
+    /// Bytes of the word: those of all accesses.
+    mask: u8,
+    /// Lanes with places that were used.
+    lanes: u8,
+    recs: [[Rec; 3]; LANES],
+    /// All of them, where accesses are to different bytes or there are more lanes.
+    mixed: Vec<Mixed>,
+}
+
+/// An access of a lane to some bytes.
+#[derive(Clone, Copy, Debug)]
+struct Mixed {
+    rec: Rec,
+    lane: u16,
+    mask: u8,
+    kind: AccessKind,
 }
 
 impl Anew for Cell {
     fn anew(&mut self) {
-        self.seq = 0;
-        self.recs.clear();
+        self.recs[..self.lanes as usize].fill_with(Default::default);
+        (self.seq, self.mask, self.lanes) = (0, 0, 0);
+        self.mixed.clear();
     }
 }
 
@@ -191,74 +210,155 @@ impl Races {
         if lane as usize >= self.lanes.len() {
             return;
         }
-        let first = access.addr & !7;
-        let (from, to) = (
-            access.addr - first,
-            access.addr - first + access.size as u64,
-        );
+        let within = access.addr & 7;
+        let (first, to) = (access.addr - within, within + access.size as u64);
         if orders {
             self.acquire(lane, access.addr);
         }
+        let mut new = Rec {
+            by: *by,
+            clock: self.lanes[lane as usize].clock.at(lane),
+            seq: 0,
+        };
         for word in 0..to.div_ceil(8) {
             let bits = |n: u64| n.saturating_sub(word * 8).min(8);
-            let mask = ((1_u16 << bits(to)) - (1 << bits(from))) as u8;
-            self.word(lane, by, (first + word * 8, mask), access.kind, &mut met);
+            let mask = ((1_u16 << bits(to)) - (1 << bits(within))) as u8;
+            let (cell, lanes) = (self.cells.entry(first + word * 8), &self.lanes);
+            let clock = &lanes[lane as usize].clock;
+            match cell.is_plain(lane, mask) {
+                true => cell.access(lane, clock, &mut new, access.kind, &mut met),
+                false => cell.mix((lane, mask), clock, new, access.kind, &mut met),
+            }
         }
         if orders {
             self.release(lane, access.addr);
         }
     }
+}
 
-    fn word(
+impl Cell {
+    /// True when a place tells all of an access, as of those before it.
+    #[inline]
+    fn is_plain(&mut self, lane: u16, mask: u8) -> bool {
+        if self.lanes == 0 && self.mixed.is_empty() {
+            self.mask = mask;
+        }
+        self.mask == mask && (lane as usize) < LANES && self.mixed.is_empty()
+    }
+
+    #[inline]
+    fn access(
         &mut self,
         lane: u16,
-        by: &Site,
-        (word, mask): (u64, u8),
+        clock: &Clock,
+        new: &mut Rec,
         kind: AccessKind,
         met: &mut impl FnMut(Met, &Site),
     ) {
-        let clock = &self.lanes[lane as usize].clock;
-        let Cell { seq, recs } = self.cells.entry(word);
+        let me = lane as usize % LANES;
+        self.lanes = self.lanes.max(me as u8 + 1);
+        let read = &self.recs[me][READ];
+        let (since, loaded) = (read.seq, read.clock != 0 && read.by.ctx == new.by.ctx);
+        let overwrites = kind == AccessKind::Write && loaded && self.seq > since;
+        for l in (0..self.lanes as usize).filter(|&l| l != me) {
+            let (recs, known) = (&self.recs[l % LANES], clock.at(l as u16));
+            if kind == AccessKind::Write && recs[READ].clock > known {
+                met(Met::Race(AccessKind::Read), &recs[READ].by);
+            }
+            if recs[WRITE].clock > known {
+                met(Met::Race(AccessKind::Write), &recs[WRITE].by);
+            }
+            if overwrites && recs[WRITE].seq > since {
+                met(Met::Lost, &recs[WRITE].by);
+            }
+            if kind == AccessKind::Write && recs[RMW].clock > known {
+                met(Met::Race(AccessKind::Rmw), &recs[RMW].by);
+            }
+            if overwrites && recs[RMW].seq > since {
+                met(Met::Lost, &recs[RMW].by);
+            }
+        }
+        let own = &mut self.recs[me];
+        if kind != AccessKind::Read {
+            self.seq += 1;
+            if loaded {
+                // What was loaded is used.
+                own[READ].clock = 0;
+            }
+        }
+        new.seq = self.seq;
+        own[match kind {
+            AccessKind::Read => READ,
+            AccessKind::Write => WRITE,
+            AccessKind::Rmw => RMW,
+        }] = *new;
+    }
+
+    /// [`Cell::access`] where accesses are not all of the same bytes, or there are many lanes.
+    #[cold]
+    #[inline(never)]
+    fn mix(
+        &mut self,
+        (lane, mask): (u16, u8),
+        clock: &Clock,
+        mut new: Rec,
+        kind: AccessKind,
+        met: &mut impl FnMut(Met, &Site),
+    ) {
+        for (l, recs) in (0..).zip(&self.recs[..self.lanes as usize]) {
+            for (rec, kind) in
+                recs.iter()
+                    .zip([AccessKind::Read, AccessKind::Write, AccessKind::Rmw])
+            {
+                if rec.clock != 0 {
+                    let (rec, lane, mask) = (*rec, l, self.mask);
+                    self.mixed.push(Mixed {
+                        rec,
+                        lane,
+                        mask,
+                        kind,
+                    });
+                }
+            }
+        }
+        self.recs[..self.lanes as usize].fill_with(Default::default);
+        self.lanes = 0;
         let writes = |k: AccessKind| k != AccessKind::Read;
-        let read = |r: &Rec| {
-            let own = r.lane == lane && r.by.ctx == by.ctx;
+        let read = |r: &Mixed| {
+            let own = r.lane == lane && r.rec.by.ctx == new.by.ctx;
             own && r.kind == AccessKind::Read && r.mask & mask != 0
         };
         let since = match kind {
-            AccessKind::Write => recs.iter().find(|r| read(r)).map(|r| r.seq),
+            AccessKind::Write => self.mixed.iter().find(|r| read(r)).map(|r| r.rec.seq),
             _ => None,
         };
-        for r in recs.iter() {
+        for r in &self.mixed {
             if r.lane == lane || r.mask & mask == 0 {
                 continue;
             }
             let plain_store = kind == AccessKind::Write || r.kind == AccessKind::Write;
-            if plain_store && r.clock > clock.at(r.lane) {
-                met(Met::Race(r.kind), &r.by);
+            if plain_store && r.rec.clock > clock.at(r.lane) {
+                met(Met::Race(r.kind), &r.rec.by);
             }
-            if since.is_some_and(|seq| writes(r.kind) && r.seq > seq) {
-                met(Met::Lost, &r.by);
+            if since.is_some_and(|seq| writes(r.kind) && r.rec.seq > seq) {
+                met(Met::Lost, &r.rec.by);
             }
         }
         if writes(kind) {
-            *seq += 1;
-            // What was loaded is used.
-            while let Some(used) = recs.iter().position(read) {
-                recs.remove(used);
-            }
+            self.seq += 1;
+            self.mixed.retain(|r| !read(r));
         }
-        let rec = Rec {
-            by: *by,
+        new.seq = self.seq;
+        let new = Mixed {
+            rec: new,
             lane,
-            clock: clock.at(lane),
             mask,
             kind,
-            seq: *seq,
         };
-        let same = |r: &&mut Rec| r.lane == lane && r.kind == kind && r.mask == mask;
-        match recs.iter_mut().find(same) {
-            Some(r) => *r = rec,
-            None => recs.push(rec),
+        let same = |r: &&mut Mixed| r.lane == lane && r.kind == kind && r.mask == mask;
+        match self.mixed.iter_mut().find(same) {
+            Some(r) => *r = new,
+            None => self.mixed.push(new),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! The scheduler: what can happen next.
 
 use crate::chance::Chance;
-use crate::choose::{Choice, Next, Offer, Starts, Step, Usual, Wait, Waiting};
+use crate::choose::{Choice, Chooser, Last, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 use crate::exec::set_access;
 use crate::failure::{Failure, Report};
 use crate::ids::{Cpu, CtxId, TaskId};
-use crate::kernel::{Kernel, Preemption};
+use crate::kernel::{Kernel, Preemption, Window};
 use crate::lock::LockKind;
 use crate::run::{At, Parked, Phase, Run, Running, What as Do};
 use crate::syscall::SysOp;
 use crate::task::TaskState;
+use crate::touch::Touch;
 use crate::trace::Level;
 use bpfsim_abi::Func;
 use bpfsim_vm::Call;
@@ -26,14 +27,18 @@ pub(crate) struct Offered {
     /// The wait that would be given up first, where all else waits too: when, and by whom.
     give_up: Option<Box<(u64, Choice, At)>>,
     /// What was picked last.
-    picked: usize,
+    pub picked: usize,
+    /// It is to come next: the step before it is over, and what there is to choose from known.
+    pub chosen: bool,
     /// That has done nothing that lets others do what they could not do before, but for taking and
     /// giving back `bpf_spin_lock`s: their choices are what they were, if they are `steady`.
     pub again: bool,
     /// No choice comes, goes or changes because time passes or memory is written.
-    steady: bool,
+    pub steady: bool,
     /// Some of the choices are of chance.
     chances: bool,
+    /// The chooser follows each step.
+    follows: bool,
     /// Those of CPUs that execute nothing.
     idle: Vec<(Choice, At)>,
 }
@@ -49,6 +54,44 @@ impl Offered {
             chance,
         });
         self.what.push((cpu, what));
+    }
+
+    /// Picks what comes next.
+    #[inline]
+    pub fn pick(&mut self, chooser: &mut dyn Chooser, window: &Window) {
+        let n = self.choices.len();
+        if n == 1 {
+            self.picked = 0;
+            return;
+        }
+        let last = window.taken;
+        let offer = Offer {
+            choices: &self.choices,
+            waiting: &self.waiting,
+            window: window.nth,
+            chances: self.chances,
+            last,
+            goes_on: last.and_then(|last| self.choices.iter().position(|c| last.goes_on(c))),
+            steps: window.steps,
+        };
+        self.picked = chooser.choose(&offer).min(n - 1);
+    }
+
+    /// The step that was picked is taken.
+    #[inline]
+    pub fn tell(&self, chooser: &mut dyn Chooser, window: &mut Window, touched: &[Touch]) {
+        let choice = &self.choices[self.picked];
+        (window.last, window.taken) = (choice.cpu, Some(Last::by(choice)));
+        window.steps += 1;
+        if self.follows || self.choices.len() == 1 || choice.next.begins() {
+            chooser.stepped(&Step {
+                choices: &self.choices,
+                picked: self.picked,
+                window: window.nth,
+                touched,
+                steps: window.steps,
+            });
+        }
     }
 }
 
@@ -69,52 +112,47 @@ impl Kernel {
         if n == 0 {
             return Ok(false);
         }
-        let explores = self.st.explores;
-        let picked = match n {
-            1 => 0,
-            _ if explores => {
-                let offer = Offer {
-                    choices: &self.offer.choices,
-                    waiting: &self.offer.waiting,
-                    window: self.window.nth,
-                    chances: self.offer.chances,
-                };
-                let picked = self.chooser.choose(&offer).min(n - 1);
-                if self.prefix.is_some() {
-                    self.note_choice(until);
-                }
-                self.st.trace.word(picked as u64);
-                picked
-            }
-            _ => Usual::pick(&self.offer.choices),
-        };
-        self.offer.picked = picked;
-        let budget = if explores {
-            self.config.fuel
-        } else {
-            self.slice(picked)
-        };
-        let (cpu, what) = self.offer.what[picked];
-        if !explores {
-            let performed = self.perform(cpu, what, budget);
+        if !self.st.explores {
+            self.offer.picked = match n {
+                1 => 0,
+                _ => Usual::pick(&self.offer.choices),
+            };
+            let (cpu, what) = self.offer.what[self.offer.picked];
+            let performed = self.perform(cpu, what, self.slice(self.offer.picked));
             self.record_rest();
             return performed.map(|()| true);
         }
+        self.offer.pick(&mut *self.chooser, &self.window);
+        if n > 1 {
+            if self.prefix.is_some() {
+                self.note_choice(until);
+            }
+            self.st.trace.word(self.offer.picked as u64);
+        }
+        loop {
+            self.take_step()?;
+            if !std::mem::take(&mut self.offer.chosen) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Takes the step that was picked, and others that are picked without leaving the engine.
+    fn take_step(&mut self) -> Result<(), Failure> {
+        let picked = self.offer.picked;
+        let (cpu, what) = self.offer.what[picked];
         self.st.touched.clear();
         self.st.coming = self.offer.choices[picked].chance;
         let idle_at = self.idle_at(cpu);
-        let performed = self.perform(cpu, what, budget);
+        let performed = self.perform(cpu, what, self.config.fuel);
+        if self.offer.chosen {
+            return performed;
+        }
         self.record_rest();
-        self.window.last = cpu;
         self.touch_idle(cpu, idle_at);
-        self.window.steps += 1;
-        self.chooser.stepped(&Step {
-            choices: &self.offer.choices,
-            picked,
-            window: self.window.nth,
-            touched: &self.st.touched,
-        });
-        performed.map(|()| true)
+        let (window, touched) = (&mut self.window, &self.st.touched);
+        self.offer.tell(&mut *self.chooser, window, touched);
+        performed
     }
 
     /// As [`Kernel::collect`], where executions alone have changed.
@@ -196,6 +234,7 @@ impl Kernel {
         let running = self.cpus.iter().any(|c| !c.stack.is_empty());
         self.st.explores = self.chooser.explores();
         self.st.records = self.st.explores && self.chooser.records();
+        offer.follows = self.chooser.follows();
         self.st.chances_on = self.st.explores && !self.config.chances.is_none();
         let d = &self.config.detectors;
         let races = d.lost_update != Report::Off || d.data_race != Report::Off;

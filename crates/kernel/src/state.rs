@@ -3,7 +3,7 @@
 use crate::asynch::{Callback, Handle, Pool, task_work::TaskWork, timer::Timer, wq::Work};
 use crate::chance::{Chance, Taken};
 use crate::checked::{Held, Watch};
-use crate::choose::Wait;
+use crate::choose::{Next, Wait};
 use crate::helper::Iteration;
 use crate::hook::{IterFile, Links};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
@@ -324,6 +324,15 @@ impl State {
             level,
             what,
         });
+    }
+
+    /// An explored run did what came next for it.
+    #[inline]
+    pub fn trace_done(&mut self, next: &Next, mem: &GuestMem) {
+        if let Next::Access(access) = *next {
+            let value = mem.read_u64(access.addr).unwrap_or(0);
+            self.trace.access(self.cur.id, access, value);
+        }
     }
 
     /// The map whose `struct bpf_map` is at this guest address.

@@ -147,20 +147,20 @@ impl State {
             None => self.touch(Touch::All),
         }
     }
-}
 
-impl Kernel {
     /// Notes what a run is about to touch, now that it goes on with `next`.
-    pub(crate) fn touch_next(&mut self, next: Next, args: [u64; 5]) {
+    pub(crate) fn touch_next(&mut self, mem: &GuestMem, next: Next, args: [u64; 5]) {
         match next {
             Next::Access(Access { addr, size, kind }) => {
-                self.st.touch_memory(addr, size.into(), kind);
+                self.touch_memory(addr, size.into(), kind);
             }
-            Next::Call { call, .. } => self.st.touch_call(&self.mem, call, args),
+            Next::Call { call, .. } => self.touch_call(mem, call, args),
             Next::Start(_) | Next::Syscall { .. } => {}
         }
     }
+}
 
+impl Kernel {
     /// Notes what a system call touches: its map, and if it has none, whatever it likes.
     pub(crate) fn touch_syscall(&mut self, op: &SysOp) {
         let touch = match (op, op.map()) {

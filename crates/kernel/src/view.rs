@@ -10,7 +10,8 @@ use crate::kfunc;
 use crate::map::Arena;
 use crate::reach;
 use crate::state::State;
-use bpfsim_vm::{Call, Flow, GuestMem, Host};
+use crate::turn::Turns;
+use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Stop};
 
 pub(crate) struct View<'a> {
     pub st: &'a mut State,
@@ -21,6 +22,8 @@ pub(crate) struct View<'a> {
     pub base: u64,
     /// Something was called after which others may do what they could not do before.
     pub loud: bool,
+    /// Where the next turn can be decided at once.
+    pub turns: Option<Turns<'a>>,
 }
 
 /// Half of `GUARD_SZ`: as far as the offset of a load or store goes.
@@ -95,6 +98,10 @@ impl Host for View<'_> {
         is_visible(call)
             || self.st.chances_on && chance::concerns(call)
             || reach::is_shared(self.st, call, args)
+    }
+
+    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> bool {
+        self.take_turn(stop, act, mem)
     }
 
     fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64> {

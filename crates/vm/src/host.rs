@@ -1,5 +1,6 @@
 //! What the engine asks of the kernel around it, and how a run stops.
 
+use crate::Activation;
 use crate::mem::GuestMem;
 
 /// What a call instruction calls outside of the program.
@@ -62,6 +63,13 @@ pub trait Host {
     /// True when other contexts can notice this call or be noticed by it, so that an explored
     /// run must stop before it.
     fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool;
+
+    /// [`Mode::Explore`](crate::Mode::Explore): the run comes to a visible operation, as if it had
+    /// stopped before it with `stop`. True when it shall make it and go on, without having stopped.
+    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> bool {
+        let _ = (stop, act, mem);
+        false
+    }
 
     /// Loads from an address outside of guest memory: a context's window. Gives what the register
     /// shall hold, zero-extended, or for fields that are pointers all 64 bits, whatever `size`.

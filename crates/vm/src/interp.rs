@@ -93,7 +93,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         let (pc, kind) = (act.pc, FaultKind::BadInsn);
         return Stop::Fault(Fault { pc, kind });
     };
-    let before = act.insns;
+    let mut budget = budget;
     let mut ck = match CHECKED {
         true => Checker::begin(mem, act),
         false => Checker::none(),
@@ -622,13 +622,27 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         unused_assignments,
         reason = "values that the next op of a sequence does not use"
     )]
-    let stop = operand_ops!(sequences dispatch);
-    act.insns = insns!();
+    let stop = loop {
+        let stop = operand_ops!(sequences dispatch);
+        // The host may let it go on at once.
+        if EXPLORE && matches!(stop, Stop::Access(_) | Stop::Call(_)) && ck.is_quiet() {
+            let insns = insns!();
+            budget -= insns.wrapping_sub(act.insns) as i64;
+            (act.insns, act.pc) = (insns, pc.index() as u32);
+            if host.turn(&stop, act, mem.all()) {
+                act.grant = true;
+                continue;
+            }
+        }
+        break stop;
+    };
+    let insns = insns!();
+    let left = budget - insns.wrapping_sub(act.insns) as i64;
+    act.insns = insns;
     if !matches!(stop, Stop::Switch) {
         act.pc = pc.index() as u32;
     }
     if !STEP && matches!(stop, Stop::Budget) {
-        let left = budget - act.insns.wrapping_sub(before) as i64;
         if CHECKED {
             let (prog, at) = (act.prog, pc.index());
             mem.lend(|m| ck.put_back(m, prog, at));

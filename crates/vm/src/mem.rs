@@ -357,6 +357,12 @@ impl<'a> Guest<'a> {
         answer
     }
 
+    /// The memory, to be looked at.
+    #[inline(always)]
+    pub fn all(&self) -> &GuestMem {
+        self.mem
+    }
+
     /// True for a guest address.
     #[inline(always)]
     pub fn has(&self, addr: u64) -> bool {

@@ -785,6 +785,13 @@ impl Checker {
         }
     }
 
+    /// Nothing was noted that somebody is to take out.
+    #[inline(always)]
+    pub fn is_quiet(&self) -> bool {
+        let noted = |s: &Shadow| !s.rest.stale.is_empty();
+        !self.shadow.as_deref().is_some_and(noted)
+    }
+
     /// The run is over.
     pub fn ended(&mut self) {
         if let Some(own) = &mut self.own {
