@@ -201,6 +201,7 @@ impl Kernel {
             let orders = image.orders(run.act.pc, &access);
             self.st.watch_access(&by, access, orders);
         }
+        let next = run.next;
         let here = self.inside.is_none() && self.recorder.is_none();
         let here = here && self.prefix.as_ref().is_none_or(|p| p.is_alone());
         let turns = (goes_on && here && self.offer.steady).then(|| Turns {
@@ -208,7 +209,7 @@ impl Kernel {
             offer: &mut self.offer,
             window: &mut self.window,
             image,
-            next: run.next,
+            next: &mut run.next,
         });
         let mut view = View {
             st: &mut self.st,
@@ -226,9 +227,6 @@ impl Kernel {
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
         let loud = view.loud;
-        if let Some(turns) = view.turns {
-            run.next = turns.next;
-        }
         if self.offer.chosen {
             std::mem::swap(&mut self.st.cur, &mut run.cur);
             self.runs[index] = Some(run);

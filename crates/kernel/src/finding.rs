@@ -140,19 +140,25 @@ impl Findings {
         if report == Report::Off {
             return;
         }
-        let finding = Finding {
+        self.list.push(Finding {
             what,
             at,
             by: *by,
             other: other.copied(),
-        };
+        });
         if report == Report::Fail && self.fatal.is_none() {
-            self.fatal = Some((finding, self.kind(&finding)));
+            self.end();
         }
-        self.list.push(finding);
         if self.list.len() >= self.much.max(FEW) {
             self.tidy();
         }
+    }
+
+    /// What was found last ends the run.
+    #[cold]
+    fn end(&mut self) {
+        let last = self.list.last();
+        self.fatal = last.map(|f| (*f, self.kind(f)));
     }
 
     #[cold]

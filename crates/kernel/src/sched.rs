@@ -28,6 +28,8 @@ pub(crate) struct Offered {
     give_up: Option<Box<(u64, Choice, At)>>,
     /// What was picked last.
     pub picked: usize,
+    /// That took the last step, and goes on.
+    pub stays: bool,
     /// It is to come next: the step before it is over, and what there is to choose from known.
     pub chosen: bool,
     /// That has done nothing that lets others do what they could not do before, but for taking and
@@ -65,13 +67,17 @@ impl Offered {
             return;
         }
         let last = window.taken;
+        let goes_on = |last: Last| self.choices.iter().position(|c| last.goes_on(c));
         let offer = Offer {
             choices: &self.choices,
             waiting: &self.waiting,
             window: window.nth,
             chances: self.chances,
             last,
-            goes_on: last.and_then(|last| self.choices.iter().position(|c| last.goes_on(c))),
+            goes_on: match self.stays {
+                true => Some(self.picked),
+                false => last.and_then(goes_on),
+            },
             steps: window.steps,
         };
         self.picked = chooser.choose(&offer).min(n - 1);
@@ -122,6 +128,7 @@ impl Kernel {
             self.record_rest();
             return performed.map(|()| true);
         }
+        self.offer.stays = false;
         self.offer.pick(&mut *self.chooser, &self.window);
         if n > 1 {
             if self.prefix.is_some() {
@@ -307,21 +314,26 @@ impl Kernel {
         }
     }
 
+    /// Nothing comes over what a CPU executes.
+    #[inline]
+    fn is_alone(&self, cpu: Cpu) -> bool {
+        let (runs, state) = (&self.cpus[cpu.at()], &self.st.cpus[cpu.at()]);
+        runs.interrupts.is_empty() && state.timers.iter().all(|t| t.is_empty())
+    }
+
     fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64) {
         // A CPU may always come to what is due by its own clock.
         let limit = limit.max(self.st.cpus[cpu.at()].clock);
-        if let Some(at) = self.timers_at(cpu).filter(|&at| at <= limit) {
-            let next = Next::Start(Starts::Timers);
-            offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));
-        }
-        self.offer_interrupts(offer, cpu, limit);
-        match self.cpus[cpu.at()].stack.last() {
-            Some(&top) => {
-                if self.offer_run(offer, cpu, top, limit) {
-                    self.offer_tasks(offer, cpu, limit);
-                }
+        if !self.is_alone(cpu) {
+            if let Some(at) = self.timers_at(cpu).filter(|&at| at <= limit) {
+                let next = Next::Start(Starts::Timers);
+                offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));
             }
-            None => self.offer_tasks(offer, cpu, limit),
+            self.offer_interrupts(offer, cpu, limit);
+        }
+        match self.cpus[cpu.at()].stack.last() {
+            Some(&top) if !self.offer_run(offer, cpu, top, limit) => {}
+            _ => self.offer_tasks(offer, cpu, limit),
         }
     }
 
@@ -404,6 +416,9 @@ impl Kernel {
             self.offer_parked(offer, cpu, i, parked, limit);
         }
         if idle && !runs.thread.is_empty() {
+            return;
+        }
+        if runs.queue.is_empty() && self.st.tasks_with_work == 0 {
             return;
         }
         let first = if self.st.explores {

@@ -19,16 +19,16 @@ pub(crate) struct Turns<'a> {
     pub window: &'a mut Window,
     pub image: &'a Image,
     /// What the step that is being taken does.
-    pub next: Next,
+    pub next: &'a mut Next,
 }
 
-/// The lock that is taken or given back.
-fn lock_of(next: &Next) -> Option<(Func, u64)> {
+/// The `bpf_spin_lock` that is taken.
+fn lock_of(next: &Next) -> Option<u64> {
     match *next {
         Next::Call {
             call: Call::Helper(id),
             object,
-        } if id == Func::SpinLock as u32 => Some((Func::SpinLock, object)),
+        } if id == Func::SpinLock as u32 => Some(object),
         _ => None,
     }
 }
@@ -39,23 +39,17 @@ fn is_held(mem: &GuestMem, addr: u64) -> bool {
 }
 
 impl Offered {
-    /// True when after a step that did this, and goes on with `next`, the others can do what they
-    /// could do before, and so can the one that took it.
-    fn stays(&self, did: &Next, next: &Next, mem: &GuestMem) -> bool {
-        let awaited = |c: &Choice| lock_of(&c.next).is_some_and(|(_, at)| is_held(mem, at));
+    /// True when after a step that did this, and comes to taking the lock `wants`, the others can do
+    /// what they could do before, and so can the one that took it.
+    #[inline]
+    fn stay(&self, did: &Next, wants: Option<u64>, mem: &GuestMem) -> bool {
         let waits = |wait: &Wait| matches!(*wait, Wait::SpinLock(at) if is_held(mem, at));
-        if let Next::Call { .. } = next
-            && lock_of(next).is_some_and(|(_, at)| is_held(mem, at))
-        {
+        if wants.is_some_and(|at| is_held(mem, at)) || !self.waiting.iter().all(|w| waits(&w.wait)) {
             return false;
         }
-        if let Next::Call { .. } = did
-            && lock_of(did).is_some()
-            && (self.choices.iter().enumerate()).any(|(i, c)| i != self.picked && awaited(c))
-        {
-            return false;
-        }
-        self.waiting.iter().all(|w| waits(&w.wait))
+        let wants = |c: &Choice| lock_of(&c.next).is_some_and(|at| is_held(mem, at));
+        let others = || self.choices.iter().enumerate();
+        lock_of(did).is_none() || !others().any(|(i, c)| i != self.picked && wants(c))
     }
 }
 
@@ -66,34 +60,40 @@ impl View<'_> {
         let Some(turns) = &mut self.turns else {
             return false;
         };
-        if self.loud || self.st.watch.findings.fatal().is_some() {
-            return false;
-        }
-        let mut next = turns.next;
-        match *stop {
-            Stop::Access(access) => set_access(&mut next, access.addr, access.size, access.kind),
-            Stop::Call(call) => {
-                next = Next::Call {
-                    call,
-                    object: object_of(call, act.args()),
-                }
-            }
+        let call = match *stop {
+            Stop::Access(_) => None,
+            Stop::Call(call) => Some(Next::Call {
+                call,
+                object: object_of(call, act.args()),
+            }),
             _ => return false,
-        }
+        };
         let offer = &mut *turns.offer;
-        if !is_quiet_step(&turns.next) || !offer.stays(&turns.next, &next, mem) {
+        let wants = call.as_ref().and_then(lock_of);
+        if self.loud
+            || self.st.watch.findings.fatal().is_some()
+            || !is_quiet_step(turns.next)
+            || !offer.stay(turns.next, wants, mem)
+        {
             return false;
         }
         // What was done is over.
         let cpu = self.st.cur.cpu;
         let clock = self.base + act.insns;
         self.st.cpus[cpu.at()].clock = clock;
-        self.st.trace_done(&turns.next, mem);
+        self.st.trace_done(turns.next, mem);
         offer.tell(turns.chooser, turns.window, &self.st.touched);
         let mine = offer.picked;
         let choice = &mut offer.choices[mine];
-        (choice.next, choice.at) = (next, clock);
-        turns.next = next;
+        choice.at = clock;
+        for to in [&mut choice.next, &mut *turns.next] {
+            match (*stop, call) {
+                (Stop::Access(a), _) => set_access(to, a.addr, a.size, a.kind),
+                (_, Some(call)) => *to = call,
+                (_, None) => {}
+            }
+        }
+        offer.stays = true;
         offer.pick(turns.chooser, turns.window);
         if offer.choices.len() > 1 {
             self.st.trace.word(offer.picked as u64);
@@ -105,17 +105,17 @@ impl View<'_> {
         }
         // What comes begins.
         if self.st.records {
-            self.st.touch_next(mem, next, act.args());
+            self.st.touch_next(mem, *turns.next, act.args());
         }
-        if let Next::Access(access) = next {
+        if let Stop::Access(access) = *stop {
             let by = Site {
                 ctx: self.st.cur.id.0,
                 cpu: cpu.0,
                 prog: act.prog,
                 pc: act.pc,
             };
-            self.st
-                .watch_access(&by, access, turns.image.orders(act.pc, &access));
+            let orders = turns.image.orders(act.pc, &access);
+            self.st.watch_access(&by, access, orders);
         }
         true
     }
