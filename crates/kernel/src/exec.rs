@@ -202,6 +202,8 @@ impl Kernel {
             self.st.watch_access(&by, access, orders);
         }
         let next = run.next;
+        // Taken apart for the turns, whose `next` this is.
+        let Run { act, next: doing, .. } = &mut *run;
         let here = self.inside.is_none() && self.recorder.is_none();
         let here = here && self.prefix.as_ref().is_none_or(|p| p.is_alone());
         let turns = (goes_on && here && self.offer.steady).then(|| Turns {
@@ -209,7 +211,7 @@ impl Kernel {
             offer: &mut self.offer,
             window: &mut self.window,
             image,
-            next: &mut run.next,
+            next: doing,
         });
         let mut view = View {
             st: &mut self.st,
@@ -218,8 +220,7 @@ impl Kernel {
             loud: false,
             turns,
         };
-        let next = run.next;
-        let (act, budget) = (&mut run.act, budget.min(fuel));
+        let budget = budget.min(fuel);
         let mem = &mut self.mem;
         let stop = match (&mut self.inside, &mut self.recorder) {
             (None, None) => bpfsim_vm::run(image, act, mem, &mut view, budget, mode),
