@@ -145,46 +145,54 @@ impl Kernel {
         let Some(mut run) = self.runs[index].take() else {
             return Ok(());
         };
+        let Run {
+            act,
+            cur,
+            what,
+            next: doing,
+            ..
+        } = &mut *run;
+        let next = *doing;
         let by = Site {
-            ctx: run.cur.id.0,
+            ctx: cur.id.0,
             cpu: cpu.0,
-            prog: run.act.prog,
-            pc: run.act.pc,
+            prog: act.prog,
+            pc: act.pc,
         };
         let mode = if self.st.explores {
             Mode::Explore
         } else {
             Mode::Plain
         };
-        let wait = run.cur.wait;
+        let wait = cur.wait;
         if wait.is_some() {
-            run.cur.wait = None;
+            cur.wait = None;
         }
         if wait.is_some_and(|w| w.until().is_some()) {
             self.st.touch(Touch::Deadline);
         }
         if let Some(wait) = wait.filter(|w| !w.sleeps()) {
             // What it waited for happened elsewhere.
-            let now = match run.cur.over.take() {
+            let now = match cur.over.take() {
                 Some(over) => over,
                 None => self.st.now(),
             };
             self.reach(cpu, now.min(wait.until().unwrap_or(u64::MAX)));
         }
-        run.act.grant = !matches!(run.next, Next::Start(_));
-        let fuel = self.config.fuel.saturating_sub(run.act.insns);
-        let base = self.st.cpus[cpu.at()].clock - run.act.insns;
-        std::mem::swap(&mut self.st.cur, &mut run.cur);
+        act.grant = !matches!(next, Next::Start(_));
+        let fuel = self.config.fuel.saturating_sub(act.insns);
+        let base = self.st.cpus[cpu.at()].clock - act.insns;
+        std::mem::swap(&mut self.st.cur, cur);
         let coming = std::mem::take(&mut self.st.coming);
         if coming != Chance::Usual {
-            self.st.take_chance(coming, run.next);
+            self.st.take_chance(coming, next);
         }
         if self.st.records {
-            self.st.touch_next(&self.mem, run.next, run.act.args());
+            self.st.touch_next(&self.mem, next, act.args());
         }
         self.mem.set_site(self.st.cur.id.0, cpu.0);
-        if matches!(run.what, Running::Syscall) {
-            if let Next::Access(access) = run.next {
+        if matches!(*what, Running::Syscall) {
+            if let Next::Access(access) = next {
                 // A piece of a value on its way into an element.
                 self.st.watch_access(&self.mem.site(), access, false);
             }
@@ -196,14 +204,11 @@ impl Kernel {
         }
         let image = &self.code[self.st.cur.prog.at()].image;
         if self.st.watch.races_on
-            && let Next::Access(access) = run.next
+            && let Next::Access(access) = next
         {
-            let orders = image.orders(run.act.pc, &access);
+            let orders = image.orders(act.pc, &access);
             self.st.watch_access(&by, access, orders);
         }
-        let next = run.next;
-        // Taken apart for the turns, whose `next` this is.
-        let Run { act, next: doing, .. } = &mut *run;
         let here = self.inside.is_none() && self.recorder.is_none();
         let here = here && self.prefix.as_ref().is_none_or(|p| p.is_alone());
         let turns = (goes_on && here && self.offer.steady).then(|| Turns {

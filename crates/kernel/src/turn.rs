@@ -44,7 +44,8 @@ impl Offered {
     #[inline]
     fn stay(&self, did: &Next, wants: Option<u64>, mem: &GuestMem) -> bool {
         let waits = |wait: &Wait| matches!(*wait, Wait::SpinLock(at) if is_held(mem, at));
-        if wants.is_some_and(|at| is_held(mem, at)) || !self.waiting.iter().all(|w| waits(&w.wait)) {
+        if wants.is_some_and(|at| is_held(mem, at)) || !self.waiting.iter().all(|w| waits(&w.wait))
+        {
             return false;
         }
         let wants = |c: &Choice| lock_of(&c.next).is_some_and(|at| is_held(mem, at));
