@@ -366,6 +366,11 @@ impl Ebpf {
 }
 
 impl Program<'_> {
+    /// The program's descriptor, for [`SysOp`](crate::SysOp)s.
+    pub fn prog_id(&self) -> ProgId {
+        self.id
+    }
+
     /// Name of its function.
     pub fn name(&self) -> &str {
         self.name

@@ -4,82 +4,261 @@
 #![allow(clippy::print_stdout)] // figures, for who asks for many
 
 use bpfsim::explore::{Relation, Rule};
-use bpfsim::{Config, Cpu, EbpfLoader, Outcome, ProgramInput, Runner, Sim, Strategy};
-use bpfsim_testing::small_orders::{SmallOrders, small_orders};
+use bpfsim::{
+    Arg, Config, Cpu, Ebpf, EbpfLoader, Hook, Level, Outcome, Preemption, ProgramInput, Runner,
+    Sim, Strategy, SysOp, Task,
+};
+use bpfsim_testing::small_orders::{SmallOrders, bytes, small_orders};
+use bpfsim_testing::small_worlds::{SmallWorld, THEMES, Target, Theme, UserCall, small_world};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-const OBJECT: &[u8] = include_bytes!("../../../fixtures/small_orders.bpf.o");
+const ORDERS_OBJECT: &[u8] = include_bytes!("../../../fixtures/small_orders.bpf.o");
+const WORLDS_OBJECT: &[u8] = include_bytes!("../../../fixtures/small_worlds.bpf.o");
 
 /// Programs that are looked at; `SMALL_ORDERS` is another number.
 const PROGRAMS: u64 = 60;
 /// Orders of one program; those with more are passed over.
 const ORDERS: u64 = 1_000;
+/// Programs of each theme, and their orders; `SMALL_WORLDS` and `SMALL_LIMIT` are other numbers.
+const OF_THEME: u64 = 3;
+const WORLD_ORDERS: u64 = 300;
 
 /// Every rule of the dependency relation.
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 9] = [
     Rule::Memory,
     Rule::Map,
     Rule::Element,
     Rule::Cpu,
+    Rule::Queue,
     Rule::Idle,
     Rule::Deadline,
+    Rule::UserSpace,
     Rule::All,
 ];
 
+/// Those that only programs of one kind show.
+const OF_WORLDS: [Rule; 2] = [Rule::Queue, Rule::UserSpace];
+
 type States = BTreeSet<Vec<u8>>;
 
-/// Runs a program, and notes in which state it ends.
-fn run(program: &SmallOrders, sim: &Sim, states: &Mutex<States>) -> bpfsim::Result<()> {
-    let scripts = program.bytes();
-    let loader = EbpfLoader::new().set_global("scripts", scripts.as_slice());
-    let mut bpf = loader.load(sim, OBJECT)?;
-    bpf.program_mut("prepare")?
-        .test_run(ProgramInput::empty())?;
-    for &(cpu, script) in &program.begun {
-        let input = ProgramInput::context(&script.to_le_bytes());
-        sim.spawn_on(Cpu(cpu), bpf.program("run")?, input)?;
-    }
-    sim.run_until_idle()?;
-    if program.passes > 0 {
-        sim.run_for(Duration::from_nanos(program.passes))?;
-    }
-    let mut state = bpf.global_bytes("words")?;
-    state.extend(bpf.global_bytes("out")?);
-    let elements = bpf.map("elements")?;
-    for key in 0..8_u32 {
-        let element = elements.lookup(&key.to_le_bytes())?.unwrap_or_default();
-        state.extend(&element[8..16]);
-    }
-    let table = bpf.map("table")?;
-    for key in 0..2_u32 {
-        state.extend(table.lookup(&key.to_le_bytes())?.unwrap_or_default());
+/// A random program.
+trait Program: Debug + Sync {
+    /// Runs it, and gives the state in which it ends.
+    fn run(&self, sim: &Sim) -> bpfsim::Result<Vec<u8>>;
+    fn config(&self) -> Config;
+}
+
+/// The bytes of a map's elements that are not the kernel's own.
+fn elements(
+    bpf: &Ebpf,
+    state: &mut Vec<u8>,
+    map: &str,
+    keys: u32,
+    shown: std::ops::RangeFrom<usize>,
+) -> bpfsim::Result<()> {
+    let map = bpf.map(map)?;
+    for key in 0..keys {
+        let element = map.lookup(&key.to_le_bytes())?.unwrap_or_default();
+        state.extend(element.get(shown.clone()).unwrap_or_default());
         state.push(0xff);
     }
-    states.lock().unwrap().insert(state);
     Ok(())
 }
 
+fn finish(sim: &Sim, passes: u64) -> bpfsim::Result<()> {
+    sim.run_until_idle()?;
+    if passes > 0 {
+        sim.run_for(Duration::from_nanos(passes))?;
+    }
+    Ok(())
+}
+
+fn script(script: u32) -> ProgramInput {
+    ProgramInput::context(&script.to_le_bytes())
+}
+
+impl Program for SmallOrders {
+    fn run(&self, sim: &Sim) -> bpfsim::Result<Vec<u8>> {
+        let loader = EbpfLoader::new().set_global("scripts", bytes(&self.scripts).as_slice());
+        let mut bpf = loader.load(sim, ORDERS_OBJECT)?;
+        bpf.program_mut("prepare")?
+            .test_run(ProgramInput::empty())?;
+        for &(cpu, what) in &self.begun {
+            sim.spawn_on(Cpu(cpu), bpf.program("run")?, script(what))?;
+        }
+        finish(sim, self.passes)?;
+        let mut state = bpf.global_bytes("words")?;
+        state.extend(bpf.global_bytes("out")?);
+        elements(&bpf, &mut state, "elements", 8, 8..)?;
+        elements(&bpf, &mut state, "table", 2, 0..)?;
+        Ok(state)
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            horizon: self.horizon,
+            ..Config::default()
+        }
+    }
+}
+
+/// What system calls answered, in the order in which their tasks learned it.
+type Log = Rc<RefCell<Vec<u8>>>;
+
+/// A system call, as a task makes it.
+fn call(bpf: &Ebpf, call: UserCall) -> bpfsim::Result<SysOp> {
+    let (elements, table) = (bpf.map("elements")?, bpf.map("table")?);
+    let key = |key: u32| key.to_le_bytes().to_vec();
+    Ok(match call {
+        UserCall::Run(what) => SysOp::TestRun {
+            prog: bpf.program("run")?.prog_id(),
+            input: script(what),
+        },
+        UserCall::Update(target, k) => {
+            let (map, size) = match target {
+                Target::Elements => (elements.id(), elements.spec().value_size),
+                Target::Table => (table.id(), table.spec().value_size),
+            };
+            SysOp::MapUpdate {
+                map,
+                key: key(k),
+                value: vec![7; size as usize],
+                flags: 0,
+            }
+        }
+        UserCall::Delete(k) => SysOp::MapDelete {
+            map: table.id(),
+            key: key(k),
+        },
+        UserCall::Lookup(k) => SysOp::MapLookup {
+            map: table.id(),
+            key: key(k),
+        },
+        UserCall::Close => SysOp::MapClose(elements.fd()),
+        UserCall::Sleep(ns) => SysOp::Sleep(ns),
+    })
+}
+
+impl Program for SmallWorld {
+    fn run(&self, sim: &Sim) -> bpfsim::Result<Vec<u8>> {
+        let page = |task: Task| {
+            for page in [0x10000, 0x11000] {
+                sim.write_user(task, page, &[5; 8]);
+                if self.page_in > 0 {
+                    task.page_out(sim, page, Duration::from_nanos(self.page_in));
+                }
+            }
+        };
+        let loader = EbpfLoader::new()
+            .set_global("scripts", bytes(&self.scripts).as_slice())
+            .set_global("workers", &[500_u32, 501]);
+        let mut bpf = loader.load(sim, WORLDS_OBJECT)?;
+        let prepared = bpf
+            .program_mut("prepare")?
+            .test_run(ProgramInput::empty())?;
+        bpfsim::ensure_eq!(prepared.return_value, 0);
+        if !self.interrupts.is_empty() {
+            bpf.program_mut("hooked")?.attach()?;
+        }
+        if matches!(self.theme, Theme::TaskWork | Theme::Users) {
+            for cpu in 0..2 {
+                page(sim.task("worker").pid(500 + cpu).on(Cpu(cpu)).user()?);
+            }
+        }
+        let log = Log::default();
+        for &(cpu, what) in &self.begun {
+            if self.page_in == 0 {
+                sim.spawn_on(Cpu(cpu), bpf.program("run")?, script(what))?;
+                continue;
+            }
+            let op = call(&bpf, UserCall::Run(what))?;
+            let task = sim.spawn_user(Cpu(cpu), async move |user| {
+                user.call(op).await;
+                Ok(())
+            })?;
+            page(task);
+        }
+        for (i, (cpu, calls)) in self.users.iter().enumerate() {
+            let ops = calls.iter().map(|c| call(&bpf, *c));
+            let ops: Vec<SysOp> = ops.collect::<bpfsim::Result<_>>()?;
+            let log = Rc::clone(&log);
+            sim.spawn_user(Cpu(*cpu), async move |user| {
+                for op in ops {
+                    let answer = match user.call(op).await {
+                        bpfsim::SysResult::Output(out) => format!("{i} {}", out.return_value),
+                        other => format!("{i} {other:?}"),
+                    };
+                    log.borrow_mut().extend(answer.bytes());
+                }
+                Ok(())
+            })?;
+        }
+        for irq in &self.interrupts {
+            let hook = Hook::function("security_task_prctl");
+            let args = ProgramInput::args([Arg::Value(irq.script.into())]);
+            let (after, input) = (
+                Duration::from_nanos(irq.after),
+                args.at_level(Level::Hardirq),
+            );
+            sim.fire_after(after, Cpu(irq.cpu), &hook, input)?;
+        }
+        finish(sim, self.passes)?;
+        let mut state = bpf.global_bytes("words")?;
+        state.extend(bpf.global_bytes("out")?);
+        state.extend(log.borrow().iter());
+        if !self
+            .users
+            .iter()
+            .flat_map(|u| &u.1)
+            .any(|c| *c == UserCall::Close)
+        {
+            elements(&bpf, &mut state, "elements", 8, 8..)?;
+        }
+        elements(&bpf, &mut state, "pairs", 2, 8..)?;
+        state.extend(bpf.global_bytes("guarded")?);
+        for map in ["table", "sparse", "recent", "counts", "sums"] {
+            elements(&bpf, &mut state, map, 2, 0..)?;
+        }
+        Ok(state)
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            horizon: self.horizon,
+            cpus: self.cpus,
+            preemption: match self.full {
+                true => Preemption::Full,
+                false => Preemption::None,
+            },
+            ..Config::default()
+        }
+    }
+}
+
 fn explore(
-    program: &SmallOrders,
+    program: &dyn Program,
     strategy: Strategy,
     executions: u64,
     without: Option<Rule>,
 ) -> (Outcome, States) {
     let states = Mutex::new(States::new());
-    let config = Config {
-        horizon: program.horizon,
-        ..Config::default()
-    };
     let runner = Runner::new()
         .strategy(strategy)
         .executions(executions)
-        .config(config);
-    let mut runner = runner.threads(1);
+        .config(program.config());
+    let mut runner = runner.threads(1).regressions(None);
     runner.inner_mut().relation = Relation { without };
     runner.inner_mut().classes = true;
-    let outcome = runner.run(|sim| run(program, sim, &states));
+    let outcome = runner.run(|sim| {
+        let state = program.run(sim)?;
+        states.lock().unwrap().insert(state);
+        Ok(())
+    });
     assert_eq!(outcome.failure, None, "{program:?}");
     (outcome, states.into_inner().unwrap())
 }
@@ -87,58 +266,105 @@ fn explore(
 /// What is compared.
 #[derive(Default)]
 struct Sums {
+    programs: u64,
     orders: u64,
     executions: u64,
     traces: u64,
 }
 
-#[test]
-fn traces_and_states_are_those_of_all_orders_and_no_rule_can_be_left_out() {
-    let programs = std::env::var("SMALL_ORDERS")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    let every = Strategy::Bounded {
-        preemptions: u64::MAX,
-    };
-    let mut needless = RULES.to_vec();
-    let (mut sums, mut seen, mut seed) = (Sums::default(), 0, 0);
-    while seen < programs.unwrap_or(PROGRAMS) {
-        let program = small_orders(seed);
-        seed += 1;
-        let (all, states) = explore(&program, every.clone(), ORDERS, None);
+impl Sums {
+    /// Holds the reduction against all orders, unless there are too many. Rules without which
+    /// something is lost are taken out of `needless`.
+    fn compare(&mut self, program: &dyn Program, orders: u64, needless: &mut Vec<Rule>) -> bool {
+        let every = Strategy::Bounded {
+            preemptions: u64::MAX,
+        };
+        let (all, states) = explore(program, every, orders, None);
         if !all.complete {
-            continue;
+            return false;
         }
-        seen += 1;
-        let reduced = |without| explore(&program, Strategy::Exhaustive, ORDERS * 2, without);
+        let reduced = |without| explore(program, Strategy::Exhaustive, orders * 2, without);
         let (few, reached) = reduced(None);
         let (all_traces, traces) = (&all.counts.traces, &few.counts.traces);
-        assert!(few.complete, "seed {}: {program:?}", seed - 1);
+        assert!(few.complete, "{program:?}");
         assert!(
             reached == states && traces == all_traces,
-            "seed {}: {} of {} states, {} of {} traces, {} that are none: {program:?}",
-            seed - 1,
+            "{} of {} states, {} of {} traces, {} that are none: {program:?}",
             reached.intersection(&states).count(),
             states.len(),
             traces.intersection(all_traces).count(),
             all_traces.len(),
             traces.difference(all_traces).count(),
         );
-        sums.orders += all.counts.executions;
-        sums.executions += few.counts.executions;
-        sums.traces += traces.len() as u64;
+        self.programs += 1;
+        self.orders += all.counts.executions;
+        self.executions += few.counts.executions;
+        self.traces += traces.len() as u64;
         needless.retain(|&rule| {
             let (fewer, reached) = reduced(Some(rule));
             reached == states && fewer.counts.traces == *all_traces
         });
+        true
     }
-    let Sums {
-        orders,
-        executions,
-        traces,
-    } = sums;
-    println!("{seen} programs, {orders} orders, {executions} executions, {traces} traces");
+
+    fn check(&self) {
+        let Sums {
+            programs,
+            orders,
+            executions,
+            traces,
+        } = self;
+        println!("{programs} programs, {orders} orders, {executions} executions, {traces} traces");
+        assert!(executions * 2 <= traces * 3, "1.5 executions for a trace");
+        assert!(traces * 2 < *orders, "nothing is reduced");
+    }
+}
+
+fn number(of: &str, usual: u64) -> u64 {
+    let asked = std::env::var(of).ok().and_then(|n| n.parse().ok());
+    asked.unwrap_or(usual)
+}
+
+#[test]
+fn traces_and_states_are_those_of_all_orders_and_no_rule_can_be_left_out() {
+    let mut needless: Vec<Rule> = RULES
+        .into_iter()
+        .filter(|r| !OF_WORLDS.contains(r))
+        .collect();
+    let (mut sums, mut seed) = (Sums::default(), 0);
+    while sums.programs < number("SMALL_ORDERS", PROGRAMS) {
+        sums.compare(&small_orders(seed), ORDERS, &mut needless);
+        seed += 1;
+    }
+    sums.check();
     assert_eq!(needless, [], "rules that can be left out");
-    assert!(executions * 2 <= traces * 3, "1.5 executions for a trace");
-    assert!(traces * 2 < orders, "nothing is reduced");
+}
+
+/// The same for what more than one kind of execution has a part in, of each theme as many.
+#[test]
+fn nothing_is_lost_of_sleepers_interrupts_users_and_objects() {
+    let mut needless = OF_WORLDS.to_vec();
+    let mut all = Sums::default();
+    let mut seen = [0; THEMES.len()];
+    let (wanted, limit) = (
+        number("SMALL_WORLDS", OF_THEME),
+        number("SMALL_LIMIT", WORLD_ORDERS),
+    );
+    for seed in number("SMALL_WORLDS_FROM", 0).. {
+        let program = small_world(seed);
+        let theme = (seed % THEMES.len() as u64) as usize;
+        // Two that want two locks have more to wait for.
+        let limit = match program.theme {
+            Theme::Locks => 8 * limit,
+            _ => limit,
+        };
+        if seen[theme] < wanted && all.compare(&program, limit, &mut needless) {
+            seen[theme] += 1;
+        }
+        if seen.iter().all(|n| *n >= wanted) {
+            break;
+        }
+    }
+    all.check();
+    assert_eq!(needless, [], "rules that can be left out");
 }

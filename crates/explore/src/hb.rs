@@ -30,10 +30,15 @@ pub enum Rule {
     Element,
     /// One changes what the other's CPU can do.
     Cpu,
+    /// Both change what a third CPU can do: queues are in the order of their making.
+    Queue,
     /// Both are the last on their CPUs or the first, and deadlines lie ahead.
     Idle,
     /// One of them is the last on its CPU or the first, the other makes or ends a deadline.
     Deadline,
+    /// After both, code of the test goes on that is a task's user space: it may share what it
+    /// likes with that of other tasks.
+    UserSpace,
     /// One of them may touch anything, and look at anything.
     All,
 }
@@ -71,6 +76,13 @@ const RULES: &[(Rule, Holds)] = &[
         (&Touch::Map { map: m, write }, &Touch::Memory { map: n, .. })
         | (&Touch::Memory { map: n, .. }, &Touch::Map { map: m, write }) => write && m == n,
         _ => false,
+    }),
+    (Rule::Queue, |a, b| match (a, b) {
+        (Touch::Cpu(a), Touch::Cpu(b)) => a == b,
+        _ => false,
+    }),
+    (Rule::UserSpace, |a, b| {
+        (a, b) == (&Touch::UserSpace, &Touch::UserSpace)
     }),
     (Rule::Idle, |a, b| match (a, b) {
         (&Touch::Idle { ahead: a }, &Touch::Idle { ahead: b }) => a || b,

@@ -51,6 +51,7 @@ impl Kernel {
             }
             Do::Interrupt(i, at) => {
                 self.reach(cpu, at);
+                self.st.touch(Touch::Deadline);
                 if let Some(irq) = self.cpus[cpu.at()].interrupts.remove(i) {
                     self.begin_fire(cpu, irq.fire)?;
                 }
@@ -130,7 +131,8 @@ impl Kernel {
                 Some(task) if busy(self, task) => {}
                 Some(task) => return Ok(task),
                 None => {
-                    let pid = 100_000 + self.st.tasks.len() as u32;
+                    // Whatever other CPUs have made meanwhile.
+                    let pid = 100_000 + nth * 64 + cpu.0;
                     let made = self.add_task(pid, &name, cpu, true);
                     return made.map_err(|e| self.out_of_memory(e));
                 }
@@ -634,8 +636,13 @@ impl Kernel {
 
     /// Nothing executes: whoever waits for readers of RCU need not any more.
     pub(crate) fn maybe_grace_period(&mut self) {
+        if !self.st.objects.are_waiting() {
+            return;
+        }
+        // Whether others execute is looked at.
+        self.st.touch(Touch::Idle { ahead: true });
         let idle = |c: &Shared<crate::run::CpuRuns>| c.stack.is_empty() && c.parked.is_empty();
-        if self.st.objects.are_waiting() && self.cpus.iter().all(idle) {
+        if self.cpus.iter().all(idle) {
             self.st.objects.grace_period();
         }
     }
@@ -670,6 +677,7 @@ impl Kernel {
                 self.st.touch(Touch::All);
             }
             if self.st.tasks[task.at()].user_code {
+                self.st.touch(Touch::UserSpace);
                 self.user_turns.push_back(task);
             }
         }

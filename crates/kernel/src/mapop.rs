@@ -280,6 +280,7 @@ impl State {
             }
         }
         if let Some(lock) = c.lock {
+            self.touch_memory(lock, 4, AccessKind::Write);
             self.spin_unlock(mem, lock);
         }
         let keeps = self.maps[map.at()].spec.map_type != MapType::Array;

@@ -7,6 +7,7 @@
 use crate::asynch::Callback;
 use crate::ids::{MapId, ProgId};
 use crate::state::State;
+use crate::touch::Touch;
 use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
 
@@ -182,6 +183,7 @@ impl State {
         if self.refs.gone.is_empty() {
             return;
         }
+        self.touch(Touch::All);
         for map in std::mem::take(&mut self.refs.gone) {
             if !self.maps[map.at()].fields.owns() {
                 continue;

@@ -7,7 +7,7 @@
 //! pointers (`reach`).
 
 use crate::choose::Next;
-use crate::ids::Cpu;
+use crate::ids::{Cpu, MapId};
 use crate::kernel::Kernel;
 use crate::kfunc;
 use crate::reach;
@@ -48,8 +48,10 @@ pub enum Touch {
         /// Some timer is armed, or a wait has an end.
         ahead: bool,
     },
-    /// A deadline came or went: of a timer, or of a wait that has an end.
+    /// A deadline came or went: of a timer, of a wait that has an end, of an interrupt.
     Deadline,
+    /// Code of the test that is a task's user space goes on.
+    UserSpace,
     /// Anything at all.
     All,
 }
@@ -58,6 +60,13 @@ pub enum Touch {
 enum Effect {
     /// Looks at the map in the argument of this number, from 0.
     Looks(usize),
+    /// Changes it.
+    Changes(usize),
+    /// Changes the ring of the sample that this argument points to.
+    Commits(usize),
+    /// Locks or unlocks the resilient lock that this argument points to: whether that is free
+    /// stands in memory, whether waiting for it would close a circle in what this CPU holds.
+    ResLock(usize),
     /// The field of a map value that this argument points to.
     Field(usize, u32),
     /// Nothing that others touch.
@@ -70,6 +79,10 @@ const CALLS: &[(Func, Effect)] = &[
     (Func::MapLookupPercpuElem, Effect::Looks(0)),
     (Func::ForEachMapElem, Effect::Looks(0)),
     (Func::TailCall, Effect::Looks(1)),
+    (Func::PerfEventOutput, Effect::Changes(1)),
+    (Func::RingbufSubmit, Effect::Commits(0)),
+    (Func::RingbufDiscard, Effect::Commits(0)),
+    (Func::KptrXchg, Effect::Field(0, 8)),
     (Func::SpinLock, Effect::Field(0, 4)),
     (Func::SpinUnlock, Effect::Field(0, 4)),
     (Func::TimerInit, Effect::Field(0, 16)),
@@ -86,6 +99,10 @@ const KFUNCS: &[(&str, Effect)] = &[
     ("bpf_wq_start", Effect::Field(0, 16)),
     ("bpf_task_work_schedule_signal_impl", Effect::Field(1, 8)),
     ("bpf_task_work_schedule_resume_impl", Effect::Field(1, 8)),
+    ("bpf_res_spin_lock", Effect::ResLock(0)),
+    ("bpf_res_spin_lock_irqsave", Effect::ResLock(0)),
+    ("bpf_res_spin_unlock", Effect::ResLock(0)),
+    ("bpf_res_spin_unlock_irqrestore", Effect::ResLock(0)),
 ];
 
 impl State {
@@ -106,8 +123,7 @@ impl State {
     /// Notes an access to shared memory.
     pub fn touch_memory(&mut self, addr: u64, size: u32, kind: AccessKind) {
         if self.records {
-            let map = self.maps.iter().find(|m| m.value_around(addr).is_some());
-            let map = map.map_or(0, |m| m.addr);
+            let map = self.map_around(addr).unwrap_or(0);
             self.touched.push(Touch::Memory {
                 addr,
                 size,
@@ -115,6 +131,25 @@ impl State {
                 map,
             });
         }
+    }
+
+    /// The map that an address belongs to.
+    fn map_around(&self, addr: u64) -> Option<u64> {
+        let map = self.maps.iter().find(|m| m.owns(addr))?;
+        Some(map.addr)
+    }
+
+    /// The ring that a sample lies in.
+    fn ring_around(&self, sample: u64) -> Option<u64> {
+        let mut maps = self.maps.iter();
+        let ring = maps.find(|m| m.has_sample(sample));
+        ring.map(|m| m.addr)
+    }
+
+    /// Notes that a map changes, its elements with it.
+    pub fn touch_map(&mut self, map: MapId) {
+        let map = self.maps[map.at()].addr;
+        self.touch(Touch::Map { map, write: true });
     }
 
     /// Notes what a call is about to touch.
@@ -136,6 +171,22 @@ impl State {
             }),
             Some(Effect::Field(arg, size)) => {
                 self.touch_memory(args[*arg], *size, AccessKind::Rmw);
+            }
+            Some(Effect::Changes(arg)) => self.touch(Touch::Map {
+                map: args[*arg],
+                write: true,
+            }),
+            Some(Effect::Commits(arg)) => match self.ring_around(args[*arg]) {
+                Some(map) => self.touch(Touch::Map { map, write: true }),
+                None => self.touch(Touch::All),
+            },
+            Some(Effect::ResLock(arg)) => {
+                self.touch_memory(args[*arg], 4, AccessKind::Rmw);
+                if mem.read_u32(args[*arg]) != Some(0) {
+                    for lock in self.cpu().res_locks.clone() {
+                        self.touch_memory(lock, 4, AccessKind::Read);
+                    }
+                }
             }
             Some(Effect::Nothing) => {}
             None if is_visible(call) && self.map_at(args[0]).is_some() => self.touch(Touch::Map {
@@ -181,11 +232,13 @@ impl Kernel {
         self.st.touch(touch);
     }
 
-    /// True when a timer is armed on any CPU, or a wait has an end.
+    /// True when a timer is armed on any CPU, a wait has an end, or an interrupt will come.
     fn deadlines(&self) -> bool {
         let armed = |c: &CpuState| c.timers.iter().any(|base| !base.is_empty());
         let ends = |run: &Run| run.cur.wait.is_some_and(|w| w.until().is_some());
-        self.st.cpus.iter().any(armed) || self.runs.iter().flatten().any(|run| ends(run))
+        self.st.cpus.iter().any(armed)
+            || self.runs.iter().flatten().any(|run| ends(run))
+            || self.cpus.iter().any(|c| !c.interrupts.is_empty())
     }
 
     /// Notes what a step on a CPU that executed nothing before it, if this is its clock, or

@@ -16,6 +16,7 @@ pub mod map_ops;
 pub mod programs;
 pub mod recording;
 pub mod small_orders;
+pub mod small_worlds;
 pub mod test_runs;
 #[cfg(feature = "verdicts")]
 pub mod verdicts;

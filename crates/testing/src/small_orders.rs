@@ -5,7 +5,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmallOrders {
     /// `scripts[i][j]` is (code, argument): the fixture's `scripts`.
-    pub scripts: [[(u8, u8); SCRIPT_LEN]; SCRIPTS],
+    pub scripts: Scripts,
     /// CPU and script of each execution that is begun.
     pub begun: Vec<(u32, u32)>,
     /// How early timers may be, in ns.
@@ -13,6 +13,9 @@ pub struct SmallOrders {
     /// Virtual time that passes after them, in ns.
     pub passes: u64,
 }
+
+/// What is executed.
+pub type Scripts = [[(u8, u8); SCRIPT_LEN]; SCRIPTS];
 
 /// Scripts.
 pub const SCRIPTS: usize = 8;
@@ -66,15 +69,20 @@ pub fn small_orders(seed: u64) -> SmallOrders {
     }
 }
 
-fn op_of(rng: &mut Rng, callback: bool) -> (u8, u8) {
-    let all: u32 = CODES.iter().map(|(_, weight)| weight).sum();
+/// One of the codes, by their weights.
+pub(crate) fn code_of(rng: &mut Rng, codes: &[(u8, u32)]) -> u8 {
+    let all: u32 = codes.iter().map(|(_, weight)| weight).sum();
     let mut at = rng.below(all);
-    let found = CODES.iter().find(|(_, weight)| {
+    let found = codes.iter().find(|(_, weight)| {
         let here = at < *weight;
         at = at.wrapping_sub(*weight);
         here
     });
-    let code = found.map_or(1, |(code, _)| *code);
+    found.map_or(1, |(code, _)| *code)
+}
+
+fn op_of(rng: &mut Rng, callback: bool) -> (u8, u8) {
+    let code = code_of(rng, CODES);
     match code {
         // Callbacks arm nothing, or there would be no end.
         6 | 7 | 9 if callback => (2, 0),
@@ -84,19 +92,17 @@ fn op_of(rng: &mut Rng, callback: bool) -> (u8, u8) {
     }
 }
 
-impl SmallOrders {
-    /// As the fixture has them in its `scripts`.
-    pub fn bytes(&self) -> Vec<u8> {
-        let ops = self.scripts.iter().flatten();
-        ops.flat_map(|(code, arg)| [*code, *arg]).collect()
-    }
+/// As the fixtures have them in their `scripts`.
+pub fn bytes(scripts: &Scripts) -> Vec<u8> {
+    let ops = scripts.iter().flatten();
+    ops.flat_map(|(code, arg)| [*code, *arg]).collect()
 }
 
 /// SplitMix64.
-struct Rng(u64);
+pub(crate) struct Rng(pub u64);
 
 impl Rng {
-    fn below(&mut self, n: u32) -> u32 {
+    pub fn below(&mut self, n: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

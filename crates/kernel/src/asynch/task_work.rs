@@ -131,10 +131,13 @@ impl State {
 
     /// `bpf_task_work_irq`: hands the work to its task, unless that is past its exit.
     pub fn task_work_hop(&mut self, handle: Handle) {
-        let Some(work) = self.task_works.get_mut(handle) else {
+        let state = self.task_works.get(handle).map(|work| work.state);
+        let Some(WorkState::Pending(what, _)) = state else {
             return;
         };
-        let WorkState::Pending(what, _) = work.state else {
+        // Whether it is there yet is its CPU's to say.
+        self.touch_cpu(self.tasks[what.task.at()].cpu);
+        let Some(work) = self.task_works.get_mut(handle) else {
             return;
         };
         let state = self.tasks[what.task.at()].state;
@@ -144,7 +147,6 @@ impl State {
             return;
         }
         work.state = WorkState::Scheduled(what);
-        self.touch_cpu(self.tasks[what.task.at()].cpu);
         self.task_add_work(what.task, handle);
         self.tasks[what.task.at()].notify |= what.signal;
     }

@@ -175,11 +175,12 @@ impl State {
         if here == Some(handle) {
             return done(Err(Errno::EDEADLK));
         }
-        if here
-            .and_then(|h| self.timers.get(h))
-            .is_some_and(|t| t.cancelling > 0)
-        {
-            return done(Err(Errno::EDEADLK));
+        if let Some(t) = here.and_then(|h| self.timers.get(h)) {
+            let (own, cancelled) = (t.slot.addr, t.cancelling > 0);
+            self.touch_memory(own, 16, AccessKind::Read);
+            if cancelled {
+                return done(Err(Errno::EDEADLK));
+            }
         }
         let counted = here.is_some();
         if let Some(t) = self.timers.get_mut(handle) {
@@ -273,14 +274,16 @@ impl State {
             let Some(t) = self.timers.get_mut(timer) else {
                 continue;
             };
-            let armed = t.armed.take();
-            let (Some(callback), Some(armed)) = (t.callback, armed) else {
+            let (armed, slot) = (t.armed.take(), t.slot);
+            let callback = t.callback;
+            self.touch_memory(slot.addr, 16, AccessKind::Rmw);
+            let (Some(callback), Some(armed)) = (callback, armed) else {
                 continue;
             };
-            t.running = Some((cpu, armed.ctx));
+            if let Some(t) = self.timers.get_mut(timer) {
+                t.running = Some((cpu, armed.ctx));
+            }
             self.cpus[cpu.at()].running_timer = Some(timer);
-            let slot = t.slot;
-            self.touch_memory(slot.addr, 16, AccessKind::Rmw);
             return Some(Expired {
                 timer,
                 callback,

@@ -10,6 +10,7 @@ use crate::ids::MapId;
 use crate::map::{Peek, Place};
 use crate::prog::code_of;
 use crate::state::State;
+use crate::touch::Touch;
 use bpfsim_abi::Errno;
 use bpfsim_vm::{Flow, GuestMem};
 
@@ -47,6 +48,17 @@ enum Over {
     },
     /// `bpf_find_vma`: called once, with these arguments.
     Once([u64; 3]),
+}
+
+impl Over {
+    /// The map that what comes next depends on, and whether going on changes it.
+    fn map(&self) -> Option<(MapId, bool)> {
+        match self {
+            Over::Elements { map, .. } => Some((*map, false)),
+            Over::Samples { map, .. } => Some((*map, true)),
+            Over::Count(_) | Over::Tree { .. } | Over::Once(_) => None,
+        }
+    }
 }
 
 /// Asks for the innermost iteration's next callback, if there is one to come.
@@ -121,6 +133,11 @@ pub(crate) fn resume(st: &mut State, mem: &mut GuestMem, r0: u64) -> Flow {
             st.cur.iterations.pop();
             Flow::Done(0)
         });
+    }
+    let map = st.cur.iterations.last().and_then(|i| i.over.map());
+    if let Some((map, write)) = map {
+        let map = st.maps[map.at()].addr;
+        st.touch(Touch::Map { map, write });
     }
     let flow = if r0 == 0 { next(st, mem) } else { None };
     flow.unwrap_or_else(|| end(st, mem))

@@ -864,6 +864,9 @@ impl Kernel {
         if self.window.job == Some(job) {
             self.st.touch(crate::touch::Touch::All);
         }
+        if fire.waiter.is_some() {
+            self.st.touch(crate::touch::Touch::UserSpace);
+        }
         self.user_turns.extend(fire.waiter);
         if fire.level == Level::Nmi {
             self.hop_after_nmi(cpu);

@@ -246,6 +246,10 @@ impl Arena {
 }
 
 impl MapOps for Arena {
+    fn owns(&self, addr: u64) -> bool {
+        self.pages.values().any(|at| addr.wrapping_sub(*at) < PAGE)
+    }
+
     fn copy(&mut self, _: &mut Cx<'_>, _: &[u8]) -> Result<Vec<u8>, Errno> {
         Err(Errno::EINVAL)
     }

@@ -543,6 +543,10 @@ impl MapOps for Hash {
         Some(addr - within % self.table.value)
     }
 
+    fn owns(&self, addr: u64) -> bool {
+        self.table.slot_of(addr).is_some()
+    }
+
     fn len(&self) -> u32 {
         self.table.len
     }

@@ -1,7 +1,7 @@
 //! Helpers of programs on maps beyond look-up, update and delete.
 
+use super::Map;
 use super::ringbuf::{FORCE_WAKEUP, NO_WAKEUP};
-use super::{Map, Storage};
 use crate::frags::gather;
 use crate::helper::{Arg, Args, Helper, ret, row};
 use crate::ids::MapId;
@@ -141,8 +141,8 @@ impl State {
         flags: u64,
         discard: bool,
     ) -> Option<()> {
-        let holds = |m: &&mut Map| matches!(&m.storage, Storage::Ringbuf(r) if r.contains(sample));
-        let rb = self.maps.iter_mut().find(holds).and_then(Map::ringbuf)?;
+        let ring = self.maps.iter_mut().find(|m| m.has_sample(sample));
+        let rb = ring.and_then(Map::ringbuf)?;
         rb.commit(mem, sample, flags, discard)
     }
 }

@@ -230,6 +230,10 @@ impl MapOps for Local {
         next.cloned().ok_or(Errno::ENOENT)
     }
 
+    fn owns(&self, addr: u64) -> bool {
+        self.slab.slot_of(addr).is_some()
+    }
+
     fn value_around(&self, addr: u64) -> Option<u64> {
         self.slab.slot_of(addr).map(|slot| self.slab.addr(slot))
     }

@@ -357,6 +357,10 @@ impl MapOps for Lpm {
         self.slab.slot_of(value_addr).map(|n| self.slab.addr(n))
     }
 
+    fn owns(&self, addr: u64) -> bool {
+        self.slab.slot_of(addr).is_some()
+    }
+
     fn value_around(&self, addr: u64) -> Option<u64> {
         let value = self.slab.addr(self.slab.slot_of(addr)?) + self.value_at;
         (addr >= value).then_some(value)

@@ -285,6 +285,11 @@ impl Map {
         (addr.wrapping_sub(value) < self.spec.value_size as u64).then_some(value)
     }
 
+    /// True for memory of its elements, their keys included, and for pages of an arena.
+    pub fn owns(&self, addr: u64) -> bool {
+        self.storage.ops().owns(addr)
+    }
+
     /// What programs know the only value of a global data map by, or the first page of an arena:
     /// its address in user space (`map_direct_value_addr`).
     pub fn data_addr(&self) -> Option<u64> {
@@ -459,6 +464,11 @@ impl Map {
     }
 
     /// The ring buffer that this map is.
+    /// A sample lies in this ring.
+    pub fn has_sample(&self, sample: u64) -> bool {
+        matches!(&self.storage, Storage::Ringbuf(r) if r.contains(sample))
+    }
+
     pub fn ringbuf(&mut self) -> Option<&mut Ringbuf> {
         self.dirty = true;
         match &mut self.storage {

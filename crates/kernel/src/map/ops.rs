@@ -144,6 +144,12 @@ pub(crate) trait MapOps {
         None
     }
 
+    /// True for memory that changes hands with an element: its value, and its key where programs
+    /// see that in place.
+    fn owns(&self, addr: u64) -> bool {
+        self.value_around(addr).is_some()
+    }
+
     fn len(&self) -> u32 {
         0
     }

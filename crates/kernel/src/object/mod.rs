@@ -332,6 +332,8 @@ impl State {
     /// `bpf_obj_free_fields`: what a value owns, then what it has armed. Returns a timer whose
     /// callback runs on another CPU, when the caller must wait for it.
     pub fn free_fields(&mut self, mem: &mut GuestMem, map: MapId, value: u64) -> Option<Handle> {
+        // Maybe in the last step of many of an update.
+        self.touch_map(map);
         self.free_owned_by(mem, map, value);
         self.free_armed(mem, map, value)
     }
