@@ -180,7 +180,8 @@ pub fn small_world(seed: u64) -> SmallWorld {
             world.page_in = [0, 0, 1_000][rng.below(3) as usize];
             if rng.below(2) == 0 {
                 world.cpus = 3;
-                world.begun = vec![(rng.below(2), 0), (2, 1)];
+                // Two whose task works meet in the queue of a third.
+                world.begun = vec![(1, 0), (2, 1)];
             }
         }
         Theme::Interrupts => {
@@ -239,7 +240,11 @@ fn op_of(rng: &mut Rng, codes: &[(u8, u32)], which: u8, callback: bool) -> (u8, 
         // Callbacks arm nothing, or there would be no end.
         6 | 7 | 9 | 15 | 16 if callback => (2, which),
         5..=9 | 17 => (code, element),
-        15 | 16 => (code, element | (rng.below(2) as u8) << 4),
+        // Mostly one task, and any of its works.
+        15 | 16 => {
+            let task = u8::from(rng.below(4) == 0);
+            (code, (CALLBACKS + rng.below(2) as u8) | task << 4)
+        }
         _ => (code, which),
     }
 }
