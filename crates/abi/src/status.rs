@@ -162,6 +162,28 @@ pub static HELPERS: &[(Func, Status)] = &[
     (Func::GetNsCurrentPidTgid, Done),
     (Func::SeqWrite, Done),
     (Func::SeqPrintf, Done),
+    (Func::TcpRawGenSyncookieIpv4, Done),
+    (Func::TcpRawGenSyncookieIpv6, Done),
+    (Func::TcpRawCheckSyncookieIpv4, Done),
+    (Func::TcpRawCheckSyncookieIpv6, Done),
+    (
+        Func::TcpGenSyncookie,
+        Partial("no listener's queue is ever full"),
+    ),
+    (
+        Func::TcpCheckSyncookie,
+        Partial("no listener's queue is ever full"),
+    ),
+    (
+        Func::SkbSetTunnelKey,
+        Partial("what is set is kept and shown; there are no devices of tunnels"),
+    ),
+    (Func::SkbGetTunnelKey, Done),
+    (
+        Func::SkbSetTunnelOpt,
+        Partial("what is set is kept and shown; there are no devices of tunnels"),
+    ),
+    (Func::SkbGetTunnelOpt, Done),
     (
         Func::SnprintfBtf,
         Partial("pointers are addresses, not hashes of them"),

@@ -165,3 +165,8 @@ fn packets() {
 fn btf_texts() {
     compare("btf_texts");
 }
+
+#[test]
+fn tunnels() {
+    compare("tunnels");
+}

@@ -268,3 +268,38 @@ fn a_program_watches_over_parameters() -> Result<()> {
     ensure_eq!(new, b"4096");
     Ok(())
 }
+
+/// Linux's answers with a listener whose queue was never full; a test run has none to be asked about.
+#[test]
+fn a_listener_that_has_room_needs_no_cookies() -> Result<()> {
+    const OBJECT: &[u8] = include_bytes!("../../../fixtures/tunnels.bpf.o");
+    const EINVAL: i64 = -22;
+    const ENOENT: i64 = -2;
+    let sim = Sim::new()?;
+    let mut bpf = Ebpf::load(&sim, OBJECT)?;
+    let mut ask = || -> Result<Vec<i64>> {
+        let mut flow = [0; 12];
+        flow[..4].copy_from_slice(&[10, 0, 0, 9]);
+        flow[4..8].copy_from_slice(&[10, 0, 0, 1]);
+        flow[8..10].copy_from_slice(&4000u16.to_be_bytes());
+        flow[10..].copy_from_slice(&80u16.to_be_bytes());
+        bpf.set_global_bytes("flow", &flow)?;
+        bpf.set_global("n", &0u32)?;
+        let input = ProgramInput::packet(&[0; 64]);
+        bpf.program_mut("of_listener")?.test_run(input)?;
+        let out = bpf.global_bytes("out")?;
+        let words = out.chunks(8).take(4);
+        Ok(words
+            .map(|w| i64::from_le_bytes(w.try_into().unwrap()))
+            .collect())
+    };
+    let listener = sim.tcp_listener("0.0.0.0:80".parse().unwrap())?;
+    ensure_eq!(ask()?, [ENOENT, ENOENT, EINVAL, ENOENT]);
+    listener.close(&sim);
+    sim.tcp_stream(
+        "10.0.0.1:80".parse().unwrap(),
+        "10.0.0.9:4000".parse().unwrap(),
+    )?;
+    ensure_eq!(ask()?, [EINVAL; 4]);
+    Ok(())
+}

@@ -16,9 +16,11 @@ mod sock;
 mod sockmap;
 mod sockopt;
 mod stack;
+mod syncookie;
 mod sysctl;
 mod tail;
 mod text;
+mod tunnel;
 mod xdp;
 
 pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
@@ -118,6 +120,7 @@ impl Args {
 }
 
 pub(crate) use text::data as words;
+pub(crate) use tunnel::Tunnel;
 pub(crate) use xdp::pull_data as xdp_pull_data;
 
 /// What carries a call out.
@@ -226,6 +229,8 @@ const GROUPS: &[&[Helper]] = &[
     packet::HELPERS,
     xdp::HELPERS,
     msg::HELPERS,
+    syncookie::HELPERS,
+    tunnel::HELPERS,
     sock::HELPERS,
     cgroup::HELPERS,
     retval::HELPERS,

@@ -1,7 +1,7 @@
 //! Packets, and the contexts that programs see fields of.
 
 use crate::frags::Frags;
-use crate::helper::Message;
+use crate::helper::{Message, Tunnel};
 use crate::ids::{MapId, SockId};
 use crate::prog::Sysctl;
 use bpfsim_abi::ctx::{CtxRule, CtxSlot};
@@ -51,6 +51,8 @@ pub(crate) struct FieldsCtx {
     /// Fields that are pointers, whatever their width in C.
     pub pointers: Vec<(CtxSlot, u64)>,
     pub packet: Option<Packet>,
+    /// The tunnel that a packet is to be sent through.
+    pub tunnel: Option<Box<Tunnel>>,
     /// Of a message what it is made of; the packet is what a program sees of it.
     pub message: Option<Message>,
     /// What of an XDP packet is not in its head.
@@ -152,6 +154,7 @@ impl FieldsCtx {
             raw,
             pointers: Vec::new(),
             packet: None,
+            tunnel: None,
             message: None,
             frags: Frags::default(),
             beside: None,
