@@ -308,7 +308,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! packet {
         ($o:expr, $size:expr) => {{
             let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
-            match lend!(|m| host.load_packet(offset, $size, m)) {
+            match lend!(|m| load_packet(host, offset, $size, m)) {
                 Some(v) => R!(0) = v,
                 None => break Stop::Exit(0),
             }
@@ -372,7 +372,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 }
                 limit += pc.position() - before;
                 let r0 = R!(0);
-                flow!(lend!(|m| host.resume(r0, m)));
+                flow!(lend!(|m| resume(host, r0, m)));
                 check_budget!();
             } else {
                 goto!(frame.ret as usize);
@@ -581,7 +581,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     F::CastKern => R!(o.d) = R!(o.s) as u32 as u64,
                     F::CastUser => {
                         let low = R!(o.s) as u32 as u64;
-                        let start = host.arena_user_start() & !(u32::MAX as u64);
+                        let start = arena_user_start(host) & !(u32::MAX as u64);
                         R!(o.d) = if low == 0 { 0 } else { start | low };
                     }
                     F::MayGoto => {
@@ -687,6 +687,24 @@ fn fault(pc: usize, kind: FaultKind) -> Stop {
         pc: pc as u32,
         kind,
     })
+}
+
+// What is seldom asked of the host is asked out of line: its functions' addresses would be looked
+// up whenever a run begins, which the short ones feel.
+
+#[inline(never)]
+fn resume(host: &mut dyn Host, r0: u64, mem: &mut GuestMem) -> Flow {
+    host.resume(r0, mem)
+}
+
+#[inline(never)]
+fn load_packet(host: &mut dyn Host, offset: i32, size: u32, mem: &GuestMem) -> Option<u64> {
+    host.load_packet(offset, size, mem)
+}
+
+#[inline(never)]
+fn arena_user_start(host: &dyn Host) -> u64 {
+    host.arena_user_start()
 }
 
 #[cold]

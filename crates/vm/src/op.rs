@@ -103,8 +103,8 @@ macro_rules! sequences {
             AddJlt = [Add64I ai add x] [Jlt64I ji lt d];
             AddJltR = [Add64I ai add x] [Jlt64R jr lt d];
             AddJgtR = [Add64I ai add x] [Jgt64R jr gt d];
-            AddJgtS = [Add64I ai add x] [Jgt64R jr gt s];
-            AddJsgtS = [Add64I ai add x] [Jsgt64R jr sgt s];
+            AddJgt = [Add64I ai add x] [Jgt64I ji gt d];
+            AddJleR = [Add64I ai add x] [Jle64R jr le d];
             AddJslt = [Add64I ai add x] [Jslt64I ji slt d];
             AddJsgt = [Add64I ai add x] [Jsgt64I ji sgt d];
             Add32Jne = [Add32I wi add x] [Jne32I wji ne d];

@@ -119,6 +119,8 @@ pub(crate) struct StackShadow {
     live: bool,
     /// Number of the outermost frame's allocation.
     first: u32,
+    /// Callers that there were at most since the run began.
+    reached: u32,
     pub tags: [Tag; 16],
     /// Of r6 to r9, of the callers.
     saved: [[Tag; 4]; MAX_FRAMES],
@@ -138,6 +140,7 @@ impl Clone for StackShadow {
 
     fn clone_from(&mut self, from: &StackShadow) {
         (self.base, self.live, self.first) = (from.base, from.live, from.first);
+        self.reached = from.reached;
         (self.tags, self.saved, self.init) = (from.tags, from.saved, from.init);
         self.spills.clone_from(&from.spills);
     }
@@ -335,6 +338,7 @@ impl Shadow {
                 (Some(mine), Some(theirs)) => mine.bring_back(theirs),
                 (Some(mine), None) if mine.live || mine.first != k.first => {
                     (mine.live, mine.first) = (false, k.first);
+                    mine.reached = MAX_FRAMES as u32 - 1;
                 }
                 _ => {}
             }
@@ -647,6 +651,7 @@ impl StackShadow {
             base,
             live: false,
             first,
+            reached: 0,
             tags: [Tag::default(); 16],
             saved: [[Tag::default(); 4]; MAX_FRAMES],
             init: [0; SLOTS + 1],
@@ -748,9 +753,10 @@ impl Checker {
         own.spills.clear();
         own.forget(0);
         // What pointed to frames of the run before points to nothing.
-        for frame in own.first..own.first + MAX_FRAMES as u32 {
+        for frame in own.first..=own.first + own.reached {
             shadow.age(frame);
         }
+        own.reached = 0;
         for r in 1..6 {
             if near(act.regs[r]) {
                 own.tags[r] = shadow.find(act.regs[r]).unwrap_or_default();
@@ -912,6 +918,7 @@ impl Checker {
             && depth < MAX_FRAMES
         {
             own.saved[depth].copy_from_slice(&own.tags[6..10]);
+            own.reached = own.reached.max(depth as u32);
             own.forget(depth);
             own.tags[10] = shadow.tag(own.first + depth as u32);
         }
