@@ -1,11 +1,13 @@
 //! A search that goes back to choices sees what one sees that begins every execution anew.
 
-use bpfsim::{Config, Cpu, Ebpf, Machine, ProgramInput, Sim, millis};
+use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Sim, millis};
 use bpfsim_kernel::{Chooser, Offer};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const COUNTER: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
+const WORLDS: &[u8] = include_bytes!("../../../fixtures/small_worlds.bpf.o");
 const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
 
 /// Choices on the way that is being taken: which, and of how many.
@@ -157,4 +159,35 @@ fn going_back_sees_what_beginning_anew_sees() {
             "test {i}: {asked} of {all} choices were asked for"
         );
     }
+}
+
+/// Inputs that differ from execution to execution: what was seen with another one is not gone back to.
+#[test]
+fn what_the_test_does_itself_is_not_passed_over() {
+    static NTH: AtomicU64 = AtomicU64::new(1);
+    let test: Test = |sim| {
+        /// `OP_COPY` of a word of user memory, and `OP_INC` of another.
+        const SCRIPTS: [[u8; 8]; 8] = {
+            let mut scripts = [[0; 8]; 8];
+            (scripts[0][0], scripts[1][0], scripts[1][1]) = (14, 1, 1);
+            scripts
+        };
+        let nth = NTH.fetch_add(1, Ordering::Relaxed);
+        let script = |n: u32| ProgramInput::context(&n.to_le_bytes());
+        let loader = EbpfLoader::new().set_global("scripts", &SCRIPTS);
+        let mut bpf = loader.load(sim, WORLDS)?;
+        sim.write_user(sim.main_task(), 0x10000, &nth.to_le_bytes());
+        sim.spawn_on(Cpu(1), bpf.program("run")?, script(1))?;
+        bpf.program_mut("run")?.test_run(script(0))?;
+        let words: [u64; 4] = bpf.global("words")?;
+        for cpu in [Cpu(0), Cpu(1)] {
+            sim.spawn_on(cpu, bpf.program("run")?, script(1))?;
+        }
+        sim.run_until_idle()?;
+        Ok((words[0] == nth).to_string())
+    };
+    let (seen, _) = search(&test, true);
+    assert!(seen.len() > 20);
+    let old = seen.iter().filter(|saw| !saw.contains("true")).count();
+    assert_eq!(old, 0, "of {}: {:.200}", seen.len(), seen[0]);
 }

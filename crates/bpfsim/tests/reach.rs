@@ -19,7 +19,7 @@ fn beside(sim: &Sim, reader: &str) -> bpfsim::Result<Ebpf> {
 
 #[test]
 fn a_writer_comes_in_before_a_helper_reads() {
-    for reader in ["probe_pair", "format_pair"] {
+    for reader in ["probe_pair", "format_pair", "point_pair"] {
         let test = |sim: &Sim| {
             let bpf = beside(sim, reader)?;
             ensure_eq!(bpf.global::<u64>("torn")?, 0);
@@ -80,4 +80,19 @@ fn what_helpers_read_races() {
     let [read, write] = [read, "p->b = 1;"].map(str::to_string);
     assert!(found.contains(&[read.clone(), write.clone()]), "{found:?}");
     assert!(found.contains(&[write, read]), "{found:?}");
+}
+
+/// What a dynamic pointer points to is touched, and nothing else.
+#[test]
+fn calls_through_dynamic_pointers_touch_what_these_point_to() {
+    let traces = |reader: &'static str| {
+        let runner = Runner::new().strategy(Strategy::Exhaustive);
+        let outcome = runner
+            .executions(1_000)
+            .run(|sim| beside(sim, reader).map(|_| ()));
+        assert!(outcome.complete && outcome.failure.is_none(), "{reader}");
+        outcome.counts.traces.len()
+    };
+    assert_eq!(traces("fill_other"), 1);
+    assert!(traces("point_pair") > 1);
 }

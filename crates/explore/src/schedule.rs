@@ -560,6 +560,29 @@ mod tests {
         }
     }
 
+    /// As they were written when there was one mask, without detectors, checks and chances.
+    #[test]
+    fn texts_without_a_second_mask_say_what_they_said() {
+        let plain = |objects, config, schedule| ReplayString {
+            objects,
+            config,
+            schedule,
+        };
+        let seeded = Config {
+            seed: 7,
+            ..Config::default()
+        };
+        let usual = Config::default();
+        for (text, replay) in [
+            ("bs1-776t3qUEgICAgIAgAQMBAADjBwKOYg", example()),
+            ("bs1-776t3gIHojA", plain(0xdead_beef, seeded, None)),
+            ("bs1-AQAAAID-nQ", plain(1, usual, Some(Schedule::default()))),
+        ] {
+            assert_eq!(text.parse().as_ref(), Ok(&replay));
+            assert_eq!(replay.to_string(), text);
+        }
+    }
+
     #[test]
     fn any_other_text_is_an_error() {
         let text = example().to_string();

@@ -344,7 +344,9 @@ impl Kernel {
         if m.frozen {
             return Err(Errno::EPERM);
         }
-        m.write_mapped(&mut self.mem, at as u64, bytes)
+        m.write_mapped(&mut self.mem, at as u64, bytes)?;
+        self.note_call(&(map, at as u64, bytes));
+        Ok(())
     }
 
     /// Reads an arena through its mapping in user space, from an offset on; pages that nobody
@@ -400,6 +402,7 @@ impl Kernel {
 
     /// Writes to a task's user memory, mapping pages that are not mapped yet.
     pub fn write_user(&mut self, task: TaskId, addr: u64, bytes: &[u8]) {
+        self.note_call(&(task, addr, bytes));
         self.st.tasks[task.at()].user.write(addr, bytes);
     }
 

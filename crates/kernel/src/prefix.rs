@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::ids::mix;
 use crate::kernel::Kernel;
 use crate::snapshot::KernelSnapshot;
-use crate::syscall::{Goal, Paused, SysOp};
+use crate::syscall::{Goal, Paused};
 use std::hash::{Hash, Hasher};
 
 /// Snapshots before choices that are kept at most: with more, each second one goes, and going back
@@ -250,9 +250,9 @@ impl Kernel {
         self.prefix = Some(prefix);
     }
 
-    /// User space makes a call: a test that makes another one than the last time is not gone back
-    /// in.
-    pub(crate) fn note_call(&mut self, op: &SysOp) {
+    /// User space makes a call, or does something itself: a test that does something else than the
+    /// last time is not gone back in.
+    pub(crate) fn note_call(&mut self, op: &impl Hash) {
         if self.prefix.is_some() {
             // A call whose words are all 0 is one, too.
             let mut hasher = Mixed(mix(self.window.calls, 1));

@@ -7,6 +7,8 @@
 //! step [touched](crate::Touch), and the detectors of races see them.
 
 use crate::checked::{proto, touches};
+use crate::dynptr::Dynptr;
+use crate::helper::Args;
 use crate::kfunc;
 use crate::state::State;
 use bpfsim_abi::Func;
@@ -59,6 +61,51 @@ const KFUNCS: &[Row] = &[
     ("bpf_copy_from_user_str", &[], Some((0, 1))),
 ];
 
+/// Calls that read or write what a dynamic pointer points to: the arguments, from 0, of the pointer,
+/// of the offset in it and of the size, and whether it is written to.
+type Through = (usize, usize, usize, AccessKind);
+
+const READ: AccessKind = AccessKind::Read;
+const WRITE: AccessKind = AccessKind::Write;
+
+const DYNPTRS: &[(Func, Through)] = &[
+    (Func::DynptrRead, (2, 3, 1, READ)),
+    (Func::DynptrWrite, (0, 1, 3, WRITE)),
+];
+
+const DYNPTR_KFUNCS: &[(&str, &[Through])] = &[
+    ("bpf_dynptr_memset", &[(0, 1, 2, WRITE)]),
+    ("bpf_dynptr_copy", &[(0, 1, 4, WRITE), (2, 3, 4, READ)]),
+    ("bpf_probe_read_kernel_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_probe_read_kernel_str_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_probe_read_user_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_probe_read_user_str_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_copy_from_user_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_copy_from_user_str_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_copy_from_user_task_dynptr", &[(0, 1, 2, WRITE)]),
+    ("bpf_copy_from_user_task_str_dynptr", &[(0, 1, 2, WRITE)]),
+];
+
+/// What a call reads and writes through dynamic pointers.
+fn through(call: Call) -> &'static [Through] {
+    match call {
+        Call::Helper(id) => row(DYNPTRS, id, |r| r.0).map_or(&[], |r| std::slice::from_ref(&r.1)),
+        Call::Kfunc(index) => {
+            let name = kfunc::name(index).unwrap_or("");
+            DYNPTR_KFUNCS
+                .iter()
+                .find(|r| r.0 == name)
+                .map_or(&[], |r| r.1)
+        }
+    }
+}
+
+/// True for calls that touch nothing but memory: what dynamic pointers point to, and what their
+/// arguments do.
+pub(crate) fn is_through_dynptr(call: Call) -> bool {
+    !through(call).is_empty()
+}
+
 fn row<T>(rows: &'static [T], func: u32, of: impl Fn(&T) -> Func) -> Option<&'static T> {
     rows.iter().find(|r| of(r) as u32 == func)
 }
@@ -85,6 +132,16 @@ pub(crate) fn ranges(
     let mut all = SmallVec::new();
     if !args.iter().any(|&a| GuestMem::is_shared(a)) && mem.is_none() {
         return all;
+    }
+    let dynptrs = mem.map_or(&[][..], |_| through(call));
+    let a = Args { call, r: *args };
+    for &(ptr, offset, len, kind) in dynptrs {
+        let d = mem.and_then(|mem| Dynptr::read(mem, &a, ptr as u8 + 1).ok().flatten());
+        let len = args[len] as u32;
+        let at = d.and_then(|d| d.slice(st, args[offset] as u32 as u64, len.into()));
+        if let Some(at) = at.filter(|&at| len > 0 && GuestMem::is_shared(at)) {
+            all.push((at, len, kind));
+        }
     }
     let mut add = |addr: u64, len: u64, kind| {
         if len > 0 && GuestMem::is_shared(addr) {
@@ -128,6 +185,9 @@ pub(crate) fn ranges(
         }
         Call::Kfunc(index) => {
             let name = kfunc::name(index).unwrap_or("");
+            if name.starts_with("bpf_probe_read_kernel_") {
+                add(args[3], args[2] as u32 as u64, AccessKind::Read);
+            }
             let Some((_, texts, fills)) = KFUNCS.iter().find(|r| r.0 == name) else {
                 return all;
             };

@@ -406,12 +406,14 @@ impl Kernel {
     /// Takes a page of a task's memory out, so that who reads it where sleeping is allowed sleeps
     /// for so long, in ns.
     pub fn page_out(&mut self, task: TaskId, addr: u64, ns: u64) {
+        self.note_call(&(task, addr, ns));
         self.st.tasks[task.at()].user.page_out(addr, ns);
     }
 
     /// Sets registers of a task's user mode, by their names in `struct pt_regs`. `EINVAL` for one
     /// that there is not.
     pub fn set_user_regs(&mut self, task: TaskId, regs: &[(&str, u64)]) -> Result<(), Errno> {
+        self.note_call(&(task, regs));
         let at = self.st.tasks.get(task.at()).ok_or(Errno::ESRCH)?.regs;
         for (name, value) in regs {
             let reg = PT_REGS_NAMES.iter().position(|n| n == name);
@@ -423,6 +425,7 @@ impl Kernel {
 
     /// `munmap(2)` of the pages that a range touches: reading and writing there faults.
     pub fn unmap_user(&mut self, task: TaskId, addr: u64, len: u64) {
+        self.note_call(&(task, addr, len, ()));
         self.st.tasks[task.at()].user.unmap(addr, len);
     }
 
@@ -434,6 +437,7 @@ impl Kernel {
         len: u64,
         to: Protection,
     ) -> Result<(), Errno> {
+        self.note_call(&(task, addr, len, to as u8));
         self.st.tasks[task.at()].user.protect(addr, len, to)
     }
 

@@ -189,6 +189,7 @@ impl State {
                 }
             }
             Some(Effect::Nothing) => {}
+            None if reach::is_through_dynptr(call) => {}
             None if is_visible(call) && self.map_at(args[0]).is_some() => self.touch(Touch::Map {
                 map: args[0],
                 write: true,

@@ -393,6 +393,7 @@ impl Kernel {
         at: u64,
         waits: bool,
     ) -> Job {
+        self.note_call(&(cpu, &hook, &input, at));
         self.results.push(None);
         let job = self.results.len() - 1;
         let t = &mut self.st.tasks[by.at()];
