@@ -4,7 +4,7 @@ use crate::hook::Link;
 use crate::user::{Answer, User};
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{IterFd, SysOp, SysResult};
+use bpfsim_kernel::{AttachError, IterFd, SysOp, SysResult};
 
 /// An iterator that was opened. Dropping it changes nothing: [`IterFile::close`] does.
 #[derive(Clone)]
@@ -18,11 +18,18 @@ impl Link {
     /// ended; another one begins anew.
     ///
     /// # Errors
-    /// [`Error::Iter`]: `EINVAL` for a link of something else, `ENOLINK` for one that was detached.
+    /// [`Error::Iter`]: `EINVAL` for a link of something else, `ENOLINK` for one that was detached;
+    /// [`Error::Attach`] for an iterator over what bpfsim has nothing of.
     pub fn open_iter(&self) -> Result<IterFile> {
         let sim = self.sim().clone();
         let made = sim.kernel_mut().iter_create(self.id());
-        let file = made.map_err(|errno| Error::Iter { errno })?;
+        let file = made.map_err(|error| match error {
+            AttachError::Refused { errno, .. } => Error::Iter { errno },
+            error => Error::Attach {
+                program: sim.kernel().link_prog_name(self.id()),
+                error,
+            },
+        })?;
         Ok(IterFile { sim, file })
     }
 }

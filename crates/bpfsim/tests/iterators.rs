@@ -2,8 +2,8 @@
 //! this: what is expected here is what its sources say.
 
 use bpfsim::{
-    AttachError, AttachOpts, CgroupOrder, Cpu, Ebpf, Errno, Error, IterInfo, Link, NsKind,
-    ProgramInput, Result, Sim, SockSpec, SockState, check_exhaustive, ensure, ensure_eq,
+    Arg, AttachError, AttachOpts, CgroupOrder, Cpu, Ebpf, Errno, Error, Hook, IterInfo, Link,
+    NsKind, ProgramInput, Result, Sim, SockSpec, SockState, check_exhaustive, ensure, ensure_eq,
 };
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/iterators.bpf.o");
@@ -428,12 +428,17 @@ fn others_come_between_objects() {
 #[test]
 fn what_there_is_nothing_of_is_said_by_name() -> Result<()> {
     let mut b = Bench::new()?;
+    // Objects that a test makes up can be given, a whole cannot be read.
+    let symbols = b.attach("symbols", IterInfo::default())?;
+    let one = ProgramInput::args([Arg::Value(0), Arg::Value(0)]);
+    ensure_eq!(b.sim.fire(&Hook::Iter("ksym".into()), one)?.runs.len(), 1);
+    let text = b.sim.read_iter(&symbols).err().map(|e| e.to_string());
+    let text = text.unwrap_or_default();
+    ensure!(text.contains("unsupported: iterators over ksym"), "{text}");
+    // A program is for what it was loaded for; a link of something else is no iterator.
     let mut program = b.bpf.program_mut("tasks")?;
-    let other = program.attach_to(bpfsim::Hook::Iter("ksym".into()));
-    ensure!(other.is_err());
-    let tasks = program.attach()?;
-    ensure!(tasks.is_attached());
-    // A link of something else is no iterator.
+    let other = program.attach_to(Hook::Iter("ksym".into()));
+    ensure_eq!(refused(other), Some(Errno::EINVAL));
     let mut hooks = Ebpf::load(&b.sim, include_bytes!("../../../fixtures/hooks.bpf.o"))?;
     let kprobe = hooks.program_mut("entry1")?.attach()?;
     ensure_eq!(refused(kprobe.open_iter()), Some(Errno::EINVAL));

@@ -202,6 +202,14 @@ impl Kernel {
         self.st.detach(link)
     }
 
+    /// The name of the program of a link; empty of one that is gone.
+    pub fn link_prog_name(&self, link: LinkId) -> String {
+        let link = self.st.links.get(link);
+        link.map_or(String::new(), |l| {
+            self.st.progs[l.prog.at()].name.to_string()
+        })
+    }
+
     /// True while a link is attached.
     pub fn is_attached(&self, link: LinkId) -> bool {
         self.st.links.get(link).is_some()
@@ -392,7 +400,7 @@ impl Kernel {
         let attach = meta.attach_type;
         let by_btf = match meta.prog_type {
             P::Lsm => true,
-            P::Tracing => attach != AttachType::TraceIter,
+            P::Tracing => true,
             _ => false,
         };
         if by_btf && self.own_hook(meta)? != *hook {

@@ -1,7 +1,7 @@
 //! Iterators read as files: `bpf_seq_read` with its programs as callbacks.
 
 use super::target::{Cursor, Found, IterInfo, Over, Target};
-use super::{Hook, LinkId};
+use super::{AttachError, Hook, LinkId};
 use crate::failure::Failure;
 use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::kernel::Kernel;
@@ -73,19 +73,29 @@ const MAX_OBJECTS: u32 = 1_000_000;
 impl Kernel {
     /// Opens an iterator (`BPF_ITER_CREATE`): its link can go, the program stays. `EINVAL` for a link
     /// of something else, `ENOLINK` for one that is gone.
-    pub fn iter_create(&mut self, link: LinkId) -> Result<IterFd, Errno> {
-        let link = self.st.links.get(link).ok_or(Errno::ENOLINK)?;
-        let place = link.places.first().ok_or(Errno::EINVAL)?;
-        let Hook::Iter(name) = &place.hook else {
-            return Err(Errno::EINVAL);
+    pub fn iter_create(&mut self, link: LinkId) -> Result<IterFd, AttachError> {
+        let refused = |errno| AttachError::Refused {
+            what: "an iterator".to_string(),
+            errno,
+            why: None,
         };
-        let target = Target::of(name).ok_or(Errno::EINVAL)?;
-        let (prog, info, cookie) = (link.prog, link.iter.unwrap_or_default(), place.cookie);
+        let link = self.st.links.get(link);
+        let link = link.ok_or_else(|| refused(Errno::ENOLINK))?;
+        let place = link.places.first().map(|p| (&p.hook, p.cookie));
+        let Some((Hook::Iter(name), cookie)) = place else {
+            return Err(refused(Errno::EINVAL));
+        };
+        let Some(target) = Target::of(name) else {
+            return Err(AttachError::Unsupported {
+                what: format!("iterators over {name}: there are none here"),
+            });
+        };
+        let (prog, info) = (link.prog, link.iter.unwrap_or_default());
         let opener = &self.st.tasks[self.main_task().at()];
         let (pids, net) = (opener.pid_ns, opener.namespaces[NsKind::Net as usize]);
         let size = META + self.layouts.size_of("seq_file");
         let meta = self.st.buffer(&mut self.mem, size as u32);
-        let meta = meta.ok_or(Errno::ENOMEM)?;
+        let meta = meta.ok_or_else(|| refused(Errno::ENOMEM))?;
         if let Some(bytes) = self.mem.slice_mut(meta, size) {
             bytes.fill(0);
         }
@@ -372,14 +382,13 @@ impl Kernel {
         prog: ProgId,
         name: &str,
         info: &IterInfo,
-    ) -> Result<(), super::AttachError> {
+    ) -> Result<(), AttachError> {
+        // Of others a test makes up the objects itself.
         let Some(target) = Target::of(name) else {
-            return Err(super::AttachError::Unsupported {
-                what: format!("iterators over {name}: there are none here"),
-            });
+            return Ok(());
         };
         let checked = target.check(self, &self.st.progs[prog.at()], info);
-        checked.map_err(|(errno, why)| super::AttachError::Refused {
+        checked.map_err(|(errno, why)| AttachError::Refused {
             what: Hook::Iter(name.to_string()).to_string(),
             errno,
             why,
