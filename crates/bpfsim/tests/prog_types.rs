@@ -23,7 +23,7 @@ fn case(sim: &Sim, prog_type: ProgType) -> Result<(ProgramInput, u32)> {
     Ok(match prog_type {
         P::SchedCls | P::SchedAct | P::Xdp | P::FlowDissector | P::SkSkb => (packet(), 64),
         P::SocketFilter | P::LwtIn | P::LwtOut | P::LwtXmit | P::LwtSeg6local => (packet(), 50),
-        P::CgroupSkb | P::SkMsg | P::SkReuseport => (packet(), 1),
+        P::CgroupSkb | P::SkMsg | P::SkReuseport | P::Netfilter => (packet(), 1),
         P::Kprobe | P::PerfEvent => (ProgramInput::call(&[11, 22]), 22),
         P::Syscall | P::Tracepoint | P::RawTracepoint | P::RawTracepointWritable => {
             (longs([11, 22]), 22)
