@@ -398,11 +398,7 @@ impl Kernel {
             why,
         };
         let attach = meta.attach_type;
-        let by_btf = match meta.prog_type {
-            P::Lsm => true,
-            P::Tracing => true,
-            _ => false,
-        };
+        let by_btf = matches!(meta.prog_type, P::Lsm | P::Tracing);
         if by_btf && self.own_hook(meta)? != *hook {
             return Err(refused(Some("it was loaded for another one")));
         }
