@@ -164,6 +164,8 @@ impl Kernel {
         file: IterFd,
         len: u64,
     ) -> Result<(), Failure> {
+        // Other reads of the file, whoever writes to what it goes over.
+        self.st.touch(Touch::All);
         self.maybe_grace_period();
         let task = self.current_task(cpu);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -370,6 +372,7 @@ impl Kernel {
     }
 
     fn iter_over(&mut self, cpu: Cpu, result: SysResult) -> Result<(), Failure> {
+        self.st.touch(Touch::All);
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
             (s.out, s.phase) = (Some(result), Phase::Return);
         }
