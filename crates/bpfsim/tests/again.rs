@@ -98,6 +98,15 @@ const TESTS: &[Test] = &[
         sim.run_until_idle()?;
         Ok(bpf.global::<u64>("counter")?.to_string())
     },
+    // Locks that are waited for. What begins anew is asked for its turns within the engine, what
+    // goes back is not.
+    |sim| {
+        let bpf = Ebpf::load(sim, MODELS)?;
+        sim.spawn_on(Cpu(0), bpf.program("locked")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(1), bpf.program("locked")?, ProgramInput::empty())?;
+        sim.run_until_idle()?;
+        Ok(format!("{:?}", bpf.map("guarded")?.entries()?))
+    },
     // Several stretches, and something between them.
     |sim| {
         let mut bpf = Ebpf::load(sim, COUNTER)?;

@@ -28,11 +28,11 @@ pub(crate) struct Offered {
     give_up: Option<Box<(u64, Choice, At)>>,
     /// What was picked last.
     pub picked: usize,
-    /// That took the last step, and goes on.
+    /// That took the last step too, and goes on.
     pub stays: bool,
     /// It is to come next: the step before it is over, and what there is to choose from known.
     pub chosen: bool,
-    /// That has done nothing that lets others do what they could not do before, but for taking and
+    /// What was picked has done nothing that lets others do what they could not do before, but for taking and
     /// giving back `bpf_spin_lock`s: their choices are what they were, if they are `steady`.
     pub again: bool,
     /// No choice comes, goes or changes because time passes or memory is written.
