@@ -4,6 +4,9 @@
 //! a lock. M3: an element is inserted, looked up and deleted, while a callback looks it up, updates
 //! and looks up again, with computation in between. Every load, store, lock and map operation is a
 //! visible one. BPF's are in fixtures/order_models.bpf.c.
+//!
+//! M3 has a few dozen orders. In searches two contexts do it side by side, each with an element of its
+//! own, so that a search does not end before it has begun.
 
 use crate::measure::median;
 use bpfsim::explore::{Pct, Random, Recorder};
@@ -26,6 +29,8 @@ pub struct Model {
     pub name: &'static str,
     /// Both contexts run this program; of `arm` the other one is its timer's.
     program: &'static str,
+    /// And this in searches.
+    searched: &'static str,
     shuttle: fn(),
     loom: fn(),
 }
@@ -35,18 +40,21 @@ pub const MODELS: &[Model] = &[
     Model {
         name: "M1",
         program: "unlocked",
+        searched: "unlocked",
         shuttle: in_shuttle::unlocked,
         loom: in_loom::unlocked,
     },
     Model {
         name: "M2",
         program: "locked",
+        searched: "locked",
         shuttle: in_shuttle::locked,
         loom: in_loom::locked,
     },
     Model {
         name: "M3",
         program: "arm",
+        searched: "arm_own",
         shuttle: in_shuttle::arm,
         loom: in_loom::arm,
     },
@@ -182,7 +190,7 @@ fn search(model: &Model, times: u64, strategy: &Strategy, restarts: bool) -> Dur
             let runner = Runner::new().strategy(strategy.clone()).threads(1);
             let mut runner = runner.executions(times - done);
             runner.inner_mut().restarts = restarts;
-            let outcome = runner.run(|sim| scene(sim, model.program));
+            let outcome = runner.run(|sim| scene(sim, model.searched));
             assert_eq!(outcome.failure, None);
             done += outcome.counts.executions.max(1);
         }

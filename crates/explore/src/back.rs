@@ -7,10 +7,6 @@ use bpfsim_kernel::{Chooser, Config};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Remembering a machine costs as much as some steps: of so many choices one can be gone back to at
-/// once, from there the others are come to.
-pub(crate) const APART: usize = 16;
-
 /// Runs one execution of a search after another.
 pub(crate) struct Back<'a, 'w> {
     config: &'a Config,

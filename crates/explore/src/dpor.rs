@@ -13,7 +13,7 @@
 //! done (a lock, the last moment at which a timer could fire early): then that is explored first,
 //! too.
 
-use crate::back::{APART, Back};
+use crate::back::Back;
 use crate::bounded::PARTS;
 use crate::hb::{Effects, Key, Path, Relation, key};
 use crate::runner::{Clock, Runner, Unit, Worker};
@@ -22,6 +22,10 @@ use crate::taken::Taken;
 use bpfsim_kernel::{Choice, Chooser, Offer, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
+
+/// Remembering a machine costs as much as some steps, and which nodes are come back to shows later:
+/// nodes that can be gone back to at once are so many steps apart, from there others are come to.
+const APART: usize = 8;
 
 /// A way to go on that was explored from an earlier state and need not be again until something
 /// comes that it depends on.
@@ -38,6 +42,8 @@ struct Node {
     pick: usize,
     /// Choices between two or more before it.
     choices: usize,
+    /// Steps between it and the last node before it that can be gone back to at once.
+    apart: usize,
     /// CPUs whose ways to go on are to be explored from here.
     wanted: u64,
     done: Vec<Asleep>,
@@ -47,6 +53,11 @@ struct Node {
 impl Node {
     fn is_asleep(&self, key: &Key) -> bool {
         self.sleep.iter().any(|s| s.key == *key)
+    }
+
+    /// It can be gone back to at once.
+    fn is_point(&self) -> bool {
+        self.keys.len() > 1 && self.apart >= APART
     }
 
     /// What is to be explored next from here.
@@ -107,6 +118,8 @@ impl Tree {
             keys: choices.iter().map(key).collect(),
             pick: fixed.unwrap_or_else(|| default_pick(choices, self.taken.last())),
             choices: (self.nodes.last()).map_or(0, |n| n.choices + usize::from(n.keys.len() > 1)),
+            apart: (self.nodes.last())
+                .map_or(APART, |n| if n.is_point() { 1 } else { n.apart + 1 }),
             wanted: 0,
             done: Vec::new(),
             sleep,
@@ -259,7 +272,7 @@ impl Chooser for Guide {
     fn comes_back(&self) -> bool {
         let tree = &*self.0.borrow();
         let node = tree.nodes.get(tree.taken.steps());
-        node.is_some_and(|node| !tree.redundant && node.choices.is_multiple_of(APART))
+        node.is_some_and(|node| !tree.redundant && node.is_point())
     }
 
     fn records(&self) -> bool {

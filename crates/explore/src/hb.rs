@@ -160,6 +160,10 @@ pub(crate) struct Event {
     /// What makes it and all before it one class.
     class: u64,
     finished: bool,
+    /// Of each CPU, how many events there are up to this one, and one more than the place of the last.
+    last: SmallVec<[(u32, u32); 4]>,
+    /// The place of the first event of its window.
+    start: usize,
 }
 
 /// The steps of an execution so far.
@@ -172,7 +176,16 @@ impl Path {
     /// A step was taken.
     pub fn push(&mut self, step: &Step<'_>) {
         let cpu = step.choices[step.picked].cpu.0;
-        let nth = self.count(cpu, self.events.len()) + 1;
+        let at = self.events.len();
+        let previous = self.events.last();
+        let start = previous.filter(|p| p.window == step.window);
+        let start = start.map_or(at, |p| p.start);
+        let mut last = previous.map_or(SmallVec::new(), |p| p.last.clone());
+        if last.len() <= cpu as usize {
+            last.resize(cpu as usize + 1, (0, 0));
+        }
+        let nth = last[cpu as usize].0 + 1;
+        last[cpu as usize] = (nth, at as u32 + 1);
         self.events.push(Event {
             effects: Effects {
                 cpu,
@@ -186,15 +199,9 @@ impl Path {
             clock: SmallVec::new(),
             class: 0,
             finished: false,
+            last,
+            start,
         });
-    }
-
-    /// Events of a CPU among the first `n`.
-    fn count(&self, cpu: u32, n: usize) -> u32 {
-        let of = self.events[..n].iter().rev();
-        of.into_iter()
-            .find(|e| e.effects.cpu == cpu)
-            .map_or(0, |e| e.nth)
     }
 
     /// What the last step did to others is known now that it is known what they can do after it:
@@ -223,20 +230,33 @@ impl Path {
         let gone = event.keys.iter().filter(|k| k.0 != own && !stays(k));
         event.effects.lost = gone.fold(0, |mask, k| mask | 1 << k.0);
         // All that was before the window happens before it.
-        let start = before.iter().rposition(|e| e.window != event.window);
-        let start = start.map_or(0, |i| i + 1);
-        let mut clock: SmallVec<[u32; 4]> = SmallVec::new();
-        for e in before[..start].iter().rev() {
-            raise(&mut clock, e.effects.cpu, e.nth);
-        }
-        if let Some(previous) = before[start..].iter().rfind(|e| e.effects.cpu == own) {
-            join(&mut clock, &previous.clock);
+        let mut clock: SmallVec<[u32; 4]> = match event.start.checked_sub(1) {
+            Some(over) => before[over].last.iter().map(|l| l.0).collect(),
+            None => SmallVec::new(),
+        };
+        let last = before.last().map_or(&[][..], |e| &e.last[..]);
+        if let Some(&(_, at)) = last.get(own as usize)
+            && at as usize > event.start
+        {
+            join(&mut clock, &before[at as usize - 1].clock);
         }
         let known = clock.clone();
-        for (i, e) in before.iter().enumerate().skip(start).rev() {
+        let known = |cpu: u32| known.get(cpu as usize).copied().unwrap_or(0);
+        // Of other CPUs, those that it is not known to come after.
+        let others = last.iter().enumerate().filter(|l| l.0 as u32 != own);
+        let mut left: u32 = others
+            .map(|(cpu, l)| l.0.saturating_sub(known(cpu as u32)))
+            .sum();
+        for (i, e) in before.iter().enumerate().rev() {
+            if left == 0 {
+                break;
+            }
             let cpu = e.effects.cpu;
-            let known = known.get(cpu as usize).is_some_and(|&n| n >= e.nth);
-            if cpu != own && !known && relation.dependent(&e.effects, &event.effects) {
+            if cpu == own || e.nth <= known(cpu) {
+                continue;
+            }
+            left -= 1;
+            if relation.dependent(&e.effects, &event.effects) {
                 races.push(i);
                 join(&mut clock, &e.clock);
             }

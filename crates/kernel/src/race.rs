@@ -114,9 +114,9 @@ pub(crate) enum Met {
 #[derive(Default, Clone)]
 struct Over {
     /// All that ended, by CPU.
-    ended: Vec<Clock>,
+    ended: Vec<Shared<Clock>>,
     /// All that ended, by task.
-    tasks: Vec<Clock>,
+    tasks: Vec<Shared<Clock>>,
     /// What the test's own code comes after.
     user: Clock,
 }
@@ -169,7 +169,7 @@ impl Races {
         let Over { ended, tasks, .. } = &mut *self.over;
         for (list, at) in [(ended, cpu.at()), (tasks, task.at())] {
             if list.len() <= at {
-                list.resize_with(at + 1, Clock::default);
+                list.resize_with(at + 1, Shared::default);
             }
             list[at].join(&l.clock);
         }

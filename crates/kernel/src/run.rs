@@ -11,6 +11,7 @@ use crate::syscall::{SysOp, SysResult};
 use crate::trace::Element;
 use bpfsim_vm::Activation;
 use smallvec::SmallVec;
+use std::collections::VecDeque;
 
 /// A program, callback or system call that has begun and not ended.
 #[derive(educe::Educe)]
@@ -85,9 +86,9 @@ pub(crate) struct CpuRuns {
     /// Tasks that left the CPU inside of the kernel: asleep or preempted.
     pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
-    pub queue: std::collections::VecDeque<Shared<Syscall>>,
+    pub queue: Shared<VecDeque<Shared<Syscall>>>,
     /// Hooks that will happen in interrupts.
-    pub interrupts: std::collections::VecDeque<Interrupt>,
+    pub interrupts: Shared<VecDeque<Interrupt>>,
 }
 
 /// A task inside of the kernel; empty for a kworker and for a CPU in user mode.

@@ -636,7 +636,7 @@ impl Kernel {
         let until = |run: &Run| run.cur.wait.filter(Wait::sleeps).and_then(|w| w.until());
         let parked = self.cpus.iter().flat_map(|c| &c.parked);
         let first = parked.filter_map(|p| until(self.runs[p.run?].as_ref()?));
-        let interrupts = self.cpus.iter().flat_map(|c| &c.interrupts);
+        let interrupts = self.cpus.iter().flat_map(|c| c.interrupts.iter());
         first
             .chain(interrupts.map(|irq| irq.at))
             .min()
