@@ -1,6 +1,9 @@
 //! A machine that begins anew is like a new one.
 
-use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Seed, Sim, millis};
+use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Seed, Sim, ensure, millis};
+use bpfsim_kernel::{Chooser, Offer, mix};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 const COUNTER: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
 const KINDS: &[u8] = include_bytes!("../../../fixtures/three_kinds.bpf.o");
@@ -78,6 +81,102 @@ const TESTS: &[Test] = &[
         Ok(format!("{:?}", map.entries()?))
     },
 ];
+
+/// Several stretches with calls between them; it fails after so many.
+fn stretches(sim: &Sim, fails: u64) -> bpfsim::Result<String> {
+    let bpf = Ebpf::load_static(sim, MODELS)?;
+    let flows = bpf.map("flows")?;
+    sim.spawn_on(Cpu(0), bpf.program("arm")?, ProgramInput::empty())?;
+    sim.spawn_on(Cpu(1), bpf.program("small")?, ProgramInput::empty())?;
+    sim.run_until_idle()?;
+    ensure!(fails != 1);
+    flows.update(&[3; 4], &[0; 24], 0)?;
+    sim.spawn_on(Cpu(0), bpf.program("locked")?, ProgramInput::empty())?;
+    sim.spawn_on(Cpu(1), bpf.program("arm_own")?, ProgramInput::empty())?;
+    sim.run_for(millis(1))?;
+    ensure!(fails != 2);
+    let deleted = flows.delete(&[3; 4]).map_err(|e| e.to_string());
+    sim.spawn_on(Cpu(1), bpf.program("small")?, ProgramInput::empty())?;
+    sim.spawn_on(Cpu(0), bpf.program("small")?, ProgramInput::empty())?;
+    sim.run_until_idle()?;
+    Ok(format!("{deleted:?} {:?}", flows.entries()?))
+}
+
+/// Makes these choices, and behind them others by chance, which are noted.
+struct Picks {
+    picks: Rc<RefCell<Vec<usize>>>,
+    at: usize,
+    chance: u64,
+}
+
+impl Chooser for Picks {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        let picks = &mut *self.picks.borrow_mut();
+        if self.at == picks.len() {
+            self.chance = mix(self.chance, self.at as u64);
+            // Mostly what went on before goes on.
+            let pick = match (self.chance >> 40).is_multiple_of(3) {
+                true => (self.chance >> 8) as usize % offer.choices.len(),
+                false => 0,
+            };
+            picks.push(pick);
+        }
+        self.at += 1;
+        picks[self.at - 1]
+    }
+
+    fn explores(&self) -> bool {
+        true
+    }
+
+    fn passed(&mut self, choices: usize, _: usize) {
+        self.at = choices;
+    }
+
+    fn comes_back(&self) -> bool {
+        !mix(self.chance, self.at as u64).is_multiple_of(4)
+    }
+}
+
+/// As far as one likes, to choices near the end and near the beginning, from executions that failed
+/// somewhere, with others in between that are not gone back in.
+#[test]
+fn going_back_leads_where_a_new_machine_comes_to() {
+    let machine = Machine::new(Config::default()).expect("a machine");
+    machine.remember();
+    let picks = Rc::new(RefCell::new(Vec::new()));
+    let seen = |sim: &Sim, fails: u64| {
+        let saw = stretches(sim, fails).map_err(|e| e.to_string());
+        (saw, sim.trace_hash(), sim.now(), sim.warnings().len())
+    };
+    let chooser = |picks: &Rc<RefCell<Vec<usize>>>, chance| Picks {
+        picks: Rc::clone(picks),
+        at: 0,
+        chance,
+    };
+    let mut number = 1;
+    for round in 0..300_u64 {
+        number = mix(number, round);
+        let all = picks.borrow().len();
+        let keep = match number % 4 {
+            0 => (number >> 8) as usize % (all + 1),
+            _ => all - ((number >> 8) as usize % 5).min(all),
+        };
+        picks.borrow_mut().truncate(keep);
+        let fails = (number >> 24) % 6;
+        let sim = machine.again(0, keep, Box::new(chooser(&picks, number)));
+        let came = seen(sim, fails);
+        let known = Rc::new(RefCell::new(picks.borrow().clone()));
+        let new = Sim::with_chooser(Config::default(), Box::new(chooser(&known, 0)));
+        let want = seen(&new.expect("a machine"), fails);
+        assert_eq!(came, want, "round {round}, {keep} of {all} choices kept");
+        assert_eq!(known.borrow().len(), picks.borrow().len());
+        if number % 7 == 0 {
+            let other = Rc::default();
+            let _ = seen(machine.begin(0, Box::new(chooser(&other, number))), fails);
+        }
+    }
+}
 
 /// Whatever the first execution was whose steps are remembered.
 #[test]

@@ -1,7 +1,7 @@
 //! What an exploration found, and what it covered.
 
 use crate::{Failed, ReplayString, Schedule, Strategy};
-use bpfsim_kernel::Config;
+use bpfsim_kernel::{Config, mix};
 use bpfsim_vm::ByWord;
 use std::collections::HashSet;
 use std::fmt;
@@ -35,6 +35,8 @@ pub struct Counts {
     pub redundant: u64,
     /// Hashes of distinct traces.
     pub traces: Traces,
+    /// Hash of the traces one after another, of all executions.
+    pub sequence: u64,
     /// Choices between two or more ways to go on.
     pub choices: u64,
     /// Steps.
@@ -48,6 +50,7 @@ impl Counts {
         self.executions += other.executions;
         self.redundant += other.redundant;
         self.traces.extend(other.traces);
+        self.sequence = mix(self.sequence, other.sequence);
         self.choices += other.choices;
         self.steps += other.steps;
         self.cut += other.cut;

@@ -8,7 +8,7 @@ use crate::outcome::{Counts, Found, Outcome};
 use crate::pool::in_order;
 use crate::strategy::Probe;
 use crate::{Failed, Record, Recorder, Relation, Replay, Schedule, Strategy, dpor, shrink, walk};
-use bpfsim_kernel::{Chooser, Config, Offer, Step};
+use bpfsim_kernel::{Chooser, Config, Offer, Step, mix};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -426,6 +426,7 @@ impl Unit {
         self.counts.choices += record.choices;
         self.counts.steps += record.steps;
         self.counts.traces.extend(trace);
+        self.counts.sequence = mix(self.counts.sequence, run.trace);
         if let Err(failed) = &run.result {
             self.failure = Some(Found {
                 failed: failed.clone(),

@@ -212,13 +212,15 @@ impl Kernel {
             self.st.watch_access(&by, access, orders);
         }
         let here = self.inside.is_none() && self.recorder.is_none();
-        let here = here && self.prefix.as_ref().is_none_or(|p| p.is_alone());
+        let one = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
+        let here = here && !(one && self.offer.choices.len() > 1);
         let turns = (goes_on && here && self.offer.steady).then(|| Turns {
             chooser: &mut *self.chooser,
             offer: &mut self.offer,
             window: &mut self.window,
             image,
             next: doing,
+            one,
         });
         let mut view = View {
             st: &mut self.st,

@@ -20,6 +20,8 @@ pub(crate) struct Turns<'a> {
     pub image: &'a Image,
     /// What the step that is being taken does.
     pub next: &'a mut Next,
+    /// Where there is more than one choice the engine stops: it may be gone back to.
+    pub one: bool,
 }
 
 /// The `bpf_spin_lock` that is taken.
@@ -72,6 +74,7 @@ impl View<'_> {
         let offer = &mut *turns.offer;
         let wants = call.as_ref().and_then(lock_of);
         if self.loud
+            || turns.one && offer.choices.len() > 1
             || self.st.watch.findings.fatal().is_some()
             || !is_quiet_step(turns.next)
             || !offer.stay(turns.next, wants, mem)
