@@ -208,6 +208,56 @@ fn two_callbacks_that_lock_both_ways_wait_for_each_other() {
     assert_eq!(cpus.len(), 2);
 }
 
+/// What the executions of a circle wait for, and where each took what another wants: both lines.
+fn circle(f: &bpfsim::Failure) -> Vec<(String, String)> {
+    let FailureKind::Deadlock(blocked) = &f.kind else {
+        panic!("{f}");
+    };
+    let lines = blocked.iter();
+    let lines = lines.map(|b| (line(b.place.as_ref()), line(b.taken.as_ref())));
+    lines.collect()
+}
+
+#[test]
+fn a_callback_that_takes_its_lock_again_waits_for_itself() {
+    let f = refused(0, Config::default(), |sim, bpf| {
+        run_one("arm_twice")(sim, bpf)
+    });
+    let f = f.expect("it waits for itself");
+    let told = circle(&f);
+    assert_eq!(told.len(), 1, "{f}");
+    assert!(told[0].0.ends_with("/* again */"), "{f}");
+    assert_eq!(told[0].1, "bpf_spin_lock(&a->lock);");
+}
+
+#[test]
+fn a_cancel_that_waits_for_a_callback_that_waits_for_its_caller_is_a_circle() {
+    let both: Scene = |sim, bpf| {
+        sim.spawn_on(Cpu(1), bpf.program("arm_locker")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(0), bpf.program("cancel_locked")?, ProgramInput::empty())?;
+        sim.run_for(millis(1))
+    };
+    let mut failures = (1..200).filter_map(|seed| refused(seed, Config::default(), both));
+    let f = failures.next().expect("a circle of waits");
+    let told: BTreeSet<(String, String)> = circle(&f).into_iter().collect();
+    let lock = "bpf_spin_lock(&a->lock); /* in the callback */";
+    let taken = "bpf_spin_lock(&a->lock); /* before the cancel */";
+    let cancel = "bpf_timer_cancel(&a->timer);";
+    let wants = [(cancel, "nowhere"), (lock, taken)].map(|(a, b)| (a.to_string(), b.to_string()));
+    assert_eq!(told, wants.into(), "{f}");
+}
+
+#[test]
+fn a_callback_that_arms_itself_at_once_for_ever_is_a_livelock() {
+    let config = Config {
+        max_callbacks: 50,
+        ..Config::default()
+    };
+    let f = refused(0, config, |sim, bpf| run_one("arm_again")(sim, bpf));
+    let f = f.expect("no end");
+    assert_eq!(f.kind, FailureKind::Livelock { callbacks: 50 }, "{f}");
+}
+
 #[test]
 fn what_is_left_at_exit_is_named_with_where_it_was_taken() {
     for (name, what, taken) in [
