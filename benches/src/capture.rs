@@ -4,7 +4,7 @@
 
 use crate::programs::{HELPER, Program};
 use crate::reference::Outcome;
-use crate::world::{Bytes, FRAME, Reply, Value, World};
+use crate::world::{Bytes, FRAME, Replies, Reply, Value, World};
 use bpfsim_isa::Insn;
 use bpfsim_kernel::{Config, Goal, Kernel, Prepared, ProgramInput, SysResult};
 use bpfsim_vm::{Activation, Area, BASE, Code, GuestMem, Image, K, STACK_SIZE};
@@ -57,7 +57,7 @@ struct Seen {
     touched: [Range; 4],
     /// Loads of the context: instruction, offset, bytes and what came.
     fields: BTreeMap<usize, (u64, u64, u64)>,
-    replies: Vec<(u64, Vec<(u64, Vec<u8>)>)>,
+    replies: Replies,
     pending: Option<Pending>,
     r0: u64,
     insns: u64,

@@ -1,6 +1,9 @@
 //! What a program is given: memory, arguments, and answers to its calls, in a form that every engine
 //! can make its own, whatever its addresses are.
 
+/// What each call returned, and what it wrote, where.
+pub type Replies = Vec<(u64, Vec<(u64, Vec<u8>)>)>;
+
 /// Bytes of the stack that each frame has, in every engine.
 pub const FRAME: u64 = 512;
 
@@ -102,7 +105,7 @@ impl Addresses<'_> {
     }
 
     /// The replies: what each call returns, and what it writes, where.
-    pub fn replies(&self, world: &World) -> Vec<(u64, Vec<(u64, Vec<u8>)>)> {
+    pub fn replies(&self, world: &World) -> Replies {
         let write = |(at, bytes): &(Value, Bytes)| (self.of(*at), self.bytes(bytes));
         let reply = |r: &Reply| (self.of(r.r0), r.writes.iter().map(write).collect());
         world.replies.iter().map(reply).collect()

@@ -385,3 +385,43 @@ fn queues_are_in_the_order_of_their_making() {
     let both = |o: &Outcome| o.counts.traces.len();
     assert!(both(&without) < both(&whole), "{} traces", both(&whole));
 }
+
+/// Tasks that give way at any time: a search that goes back to choices meets those that it met before.
+#[test]
+fn what_gives_way_is_gone_back_to() {
+    let mut world = SmallWorld {
+        theme: Theme::Preemption,
+        cpus: 2,
+        begun: vec![(0, 0), (0, 1)],
+        users: Vec::new(),
+        interrupts: Vec::new(),
+        full: true,
+        page_in: 0,
+        horizon: 2_000_000,
+        passes: 1_000_000,
+        ..small_world(3)
+    };
+    world.scripts = Default::default();
+    let each = [(0, 0), (0, 1), (1, 0), (4, 0), (5, 0)];
+    for (script, at) in each {
+        world.scripts[script][at] = (5, 5);
+    }
+    for script in [6, 7] {
+        world.scripts[script][0] = (3, 1);
+    }
+    let every = Strategy::Bounded {
+        preemptions: u64::MAX,
+    };
+    for strategy in [Strategy::Exhaustive, every] {
+        let found = |restarts| {
+            let runner = Runner::new().strategy(strategy.clone()).executions(4_000);
+            let runner = runner.config(world.config()).threads(1);
+            let mut runner = runner.regressions(None);
+            runner.inner_mut().restarts = restarts;
+            runner.run(|sim| world.run(sim).map(|_| ()))
+        };
+        let (back, anew) = (found(false), found(true));
+        assert_eq!(back.failure, None);
+        assert!(back.complete && back.counts == anew.counts, "{back} {anew}");
+    }
+}

@@ -370,8 +370,9 @@ const DEEPEST: usize = 40;
 pub(crate) fn cut(runner: &Runner, worker: &mut Worker<'_>, clock: &Clock) -> (Vec<Prefix>, u64) {
     let mut executions = 0;
     let mut depth = 4;
-    let mut back = Back::new(&runner.config, worker, runner.restarts);
     loop {
+        // Each search knows its own steps alone: none of another's are passed over.
+        let mut back = Back::new(&runner.config, worker, runner.restarts);
         let search = Search::new(runner.relation, Prefix::default(), Some(depth));
         let mut keep = 0;
         let whole = loop {
