@@ -171,7 +171,7 @@ impl Kernel {
         self.kept_maps.clone_from(to);
     }
 
-    /// The seed of random helpers from here on; see [`Config::seed`].
+    /// The seed of random helpers from here on; see [`Config::seed`](crate::Config::seed).
     pub fn reseed(&mut self, seed: u64) {
         self.config.seed = seed;
         self.st.seed = seed;

@@ -58,7 +58,7 @@ pub(crate) const MAX_LEVEL: u32 = 32;
 pub(crate) const DEV: u64 = 4;
 
 impl NsKind {
-    /// All, in the order of the initial ones in [`World::namespaces`].
+    /// All, in the order of the initial ones in `World::namespaces`.
     pub const ALL: [NsKind; 8] = [
         NsKind::Uts,
         NsKind::Ipc,
