@@ -1,7 +1,7 @@
 //! Objects that were read and verified, for simulations that load the same ones.
 
 use crate::EbpfLoader;
-use bpfsim_kernel::{Config, Prepared};
+use bpfsim_kernel::{Config, KernelBtf, Prepared};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ struct Entry {
     loader: EbpfLoader,
     bytes: Box<[u8]>,
     cpus: u32,
+    btf: Option<KernelBtf>,
     prepared: Arc<Prepared>,
 }
 
@@ -31,9 +32,9 @@ impl Cache {
     ) -> Result<Arc<Prepared>, E> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cpus = config.cpus;
-        let known = entries
-            .iter()
-            .find(|e| e.cpus == cpus && e.loader == *loader && *e.bytes == *bytes);
+        let known = entries.iter().find(|e| {
+            e.cpus == cpus && e.btf == config.btf && e.loader == *loader && *e.bytes == *bytes
+        });
         if let Some(known) = known {
             return Ok(Arc::clone(&known.prepared));
         }
@@ -45,6 +46,7 @@ impl Cache {
             loader: loader.clone(),
             bytes: bytes.into(),
             cpus,
+            btf: config.btf.clone(),
             prepared: Arc::clone(&prepared),
         });
         Ok(prepared)

@@ -320,9 +320,10 @@ impl Runner {
     /// A kept order that cannot be taken any more says nothing; one that fails fails the test,
     /// whatever it was kept for.
     fn check_kept(&self, test: &impl Fn(&Sim) -> Result<()>, order: &str) -> TestResult {
-        let Ok(replay) = order.parse::<ReplayString>() else {
+        let Ok(mut replay) = order.parse::<ReplayString>() else {
             return Ok(());
         };
+        replay.config.btf.clone_from(&self.inner.config.btf);
         let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());
         let (run, record) = one(test, &replay.config, &|| replay.chooser());
         match record.strayed {
@@ -338,8 +339,10 @@ fn replay_on(
     config: Option<&Config>,
 ) -> TestResult {
     let unable = |e: ReplayError| TestFailure::unable("replay", e);
-    let replay: ReplayString = order.parse().map_err(unable)?;
+    let mut replay: ReplayString = order.parse().map_err(unable)?;
     if let Some(config) = config {
+        // Known by the hash that they are a part of.
+        replay.config.btf.clone_from(&config.btf);
         replay.check_config(config).map_err(unable)?;
     }
     let strategy = Strategy::Replay(replay.schedule.clone().unwrap_or_default());

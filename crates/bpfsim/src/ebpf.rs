@@ -6,7 +6,7 @@ use bpfsim_abi::{Errno, KernelVersion};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{
     Config, Loaded, MapId, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
-    ProgramInput, ProgramOutput, SysOp, SysResult, mix,
+    ProgramInput, ProgramOutput, SysOp, SysResult, hash_bytes, mix,
 };
 use bpfsim_loader::load;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Ebpf {
 pub(crate) struct Parts {
     prepared: Arc<Prepared>,
     loaded: Arc<Loaded>,
-    /// Of the object's bytes.
+    /// Of the object's bytes, and of the kernel's types where these are not the usual ones.
     hash: u64,
 }
 
@@ -116,8 +116,9 @@ impl EbpfLoader {
         self
     }
 
-    /// Resolves CO-RE relocations and kernel functions against these types. What bpfsim itself
-    /// lays out in memory, such as tasks, is as in 6.18 nevertheless.
+    /// Resolves CO-RE relocations and kernel functions against these types: for judging a program.
+    /// What bpfsim itself lays out in memory, such as tasks, is as the machine's types say
+    /// nevertheless ([`Config::btf`]), which objects are resolved against without this.
     #[must_use]
     pub fn btf(mut self, btf: Arc<Btf>) -> EbpfLoader {
         self.btf = Some(btf);
@@ -148,7 +149,8 @@ impl EbpfLoader {
         profile.version = self.kernel;
         profile.cpus = config.cpus;
         profile.own_types = self.kernel == KernelVersion::REFERENCE;
-        if let Some(btf) = &self.btf {
+        let own = config.btf.as_ref().map(|types| &types.btf);
+        if let Some(btf) = self.btf.as_ref().or(own) {
             (profile.btf, profile.own_types) = (Arc::clone(btf), true);
         }
         Ok(Arc::new(Prepared::new(object, &profile, self.policy)?))
@@ -175,7 +177,10 @@ impl EbpfLoader {
             Ok(Parts {
                 prepared,
                 loaded,
-                hash: hash(bytes),
+                hash: match &config.btf {
+                    None => hash_bytes(bytes),
+                    Some(types) => mix(hash_bytes(bytes), types.hash()),
+                },
             })
         })?;
         sim.note_object(parts.hash);
@@ -184,16 +189,6 @@ impl EbpfLoader {
             parts,
         })
     }
-}
-
-/// Tells objects apart: replay strings depend on it, its results may not change.
-fn hash(bytes: &[u8]) -> u64 {
-    let word = |hash, chunk: &[u8]| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        mix(hash, u64::from_le_bytes(word))
-    };
-    bytes.chunks(8).fold(bytes.len() as u64, word)
 }
 
 impl Ebpf {

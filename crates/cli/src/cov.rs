@@ -1,5 +1,6 @@
 //! `bpfsim cov`: which C lines and branches a scenario runs, over several orders.
 
+use crate::files::Types;
 use crate::scenario::{Ended, Scenario};
 use crate::{Outcome, Stop, show};
 use bpfsim::{Config, Coverage, EXHAUSTIVE_LIMIT, Record, Runner, Seed, Sim, Strategy};
@@ -28,6 +29,8 @@ pub struct Args {
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    #[command(flatten)]
+    types: Types,
     /// Write a tracefile of lcov, for genhtml and others.
     #[arg(long, value_name = "FILE")]
     lcov: Option<PathBuf>,
@@ -54,13 +57,17 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     let scenario = Scenario::parse(&name, &text).map_err(Stop::unusable)?;
 
     let (mut coverage, mut failed) = (Coverage::default(), None);
+    let base = Config {
+        cpus: args.cpus,
+        btf: args.types.read()?,
+        ..Config::default()
+    };
+    let base = scenario.config(base).map_err(Stop::unusable)?;
     for seed in 0..=args.random {
-        let base = Config {
-            cpus: args.cpus,
+        let config = Config {
             seed,
-            ..Config::default()
+            ..base.clone()
         };
-        let config = scenario.config(base).map_err(Stop::unusable)?;
         let sim = Sim::with(config, Seed(seed)).map_err(Stop::unusable)?;
         sim.record(Record {
             counts: true,
@@ -80,11 +87,6 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
 
     let mut executions = args.random + 1;
     if let Some((strategy, limit)) = strategy(args) {
-        let base = Config {
-            cpus: args.cpus,
-            ..Config::default()
-        };
-        let config = scenario.config(base).map_err(Stop::unusable)?;
         let all = Mutex::new(std::mem::take(&mut coverage));
         let test = |sim: &Sim| {
             sim.record(Record {
@@ -96,7 +98,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
             result
         };
         let runner = Runner::new().strategy(strategy).executions(limit).shrink(0);
-        let outcome = runner.config(config).explore(test, &mut |_| {});
+        let outcome = runner.config(base).explore(test, &mut |_| {});
         executions += outcome.counts.executions;
         coverage = all.into_inner();
         if let (Some(found), None) = (&outcome.failure, &failed) {

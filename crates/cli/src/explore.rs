@@ -3,7 +3,7 @@
 pub mod fuzz;
 mod merge;
 
-use crate::files::Files;
+use crate::files::{Files, Types};
 use crate::run;
 use crate::scenario::{Ended, Scenario};
 use crate::{Outcome, Stop, show};
@@ -58,6 +58,8 @@ pub struct Args {
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    #[command(flatten)]
+    types: Types,
     /// One JSON object, which `merge` reads.
     #[arg(long)]
     json: bool,
@@ -120,6 +122,18 @@ impl How {
     }
 }
 
+impl Args {
+    /// The command that runs the scenario on this machine.
+    fn again(&self, object: &Path, scenario: &Path) -> String {
+        let (object, scenario) = (object.display(), scenario.display());
+        let mut command = format!("bpfsim run {object} --scenario {scenario}");
+        if self.cpus != Config::default().cpus {
+            command += &format!(" --cpus {}", self.cpus);
+        }
+        command + &self.types.again()
+    }
+}
+
 pub fn run(args: &Args) -> Result<Outcome, Stop> {
     match (&args.command, &args.object, &args.scenario) {
         (Some(Command::Merge(args)), ..) => merge::run(args),
@@ -133,6 +147,7 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     let scenario = Scenario::read(path).map_err(Stop::unusable)?;
     let base = Config {
         cpus: args.cpus,
+        btf: args.types.read()?,
         ..Config::default()
     };
     let mut config = scenario.config(base).map_err(Stop::unusable)?;
@@ -204,12 +219,8 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         }
     }
     let command = |found: &Found| {
-        format!(
-            "bpfsim run {} --scenario {} --replay {}",
-            object.display(),
-            path.display(),
-            found.replay(&outcome.config)
-        )
+        let order = found.replay(&outcome.config);
+        format!("{} --replay {order}", args.again(object, path))
     };
     if args.json {
         let mut told = result(&outcome, args.shard, &command);

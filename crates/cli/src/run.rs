@@ -1,6 +1,6 @@
 //! `bpfsim run`: one program, what it left, and what happened.
 
-use crate::files::Files;
+use crate::files::{Files, Types};
 use crate::scenario::{Ended, Scenario};
 use crate::show::{self, Shown};
 use crate::{Outcome, Stop};
@@ -60,6 +60,8 @@ pub struct Args {
     /// Virtual CPUs.
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    #[command(flatten)]
+    types: Types,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -94,6 +96,7 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     let config = Config {
         cpus: args.cpus,
         seed: args.seed,
+        btf: args.types.read()?,
         ..Config::default()
     };
     if let Some(path) = &args.scenario {

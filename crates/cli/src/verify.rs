@@ -1,8 +1,8 @@
 //! `bpfsim verify`: what Linux's verifier would say of each program.
 
+use crate::files::types;
 use crate::{Outcome, Stop, inspect, show};
 use bpfsim_abi::{Errno, KernelVersion};
-use bpfsim_btf::Btf;
 use bpfsim_kernel::{LoadError, Newer, Profile, Resolved, veristat_fixup};
 use bpfsim_loader::Object;
 use bpfsim_verifier::{Explanation, Options, Stats, Verdict};
@@ -104,20 +104,13 @@ fn profiles(args: &Args, reference: &Profile) -> Result<Vec<Profile>, Stop> {
             version,
             own_types: own.is_some() || version == KernelVersion::REFERENCE,
             btf: match own {
-                Some((_, file)) => read_btf(file)?,
+                Some((_, file)) => types(file).map_err(Stop::unusable)?.btf,
                 None => Arc::clone(&reference.btf),
             },
             ..reference.clone()
         })
     };
     args.kernel.iter().map(of).collect()
-}
-
-fn read_btf(file: &Path) -> Result<Arc<Btf>, Stop> {
-    let name = file.display();
-    let bytes = std::fs::read(file).map_err(|e| Stop::unusable(format!("{name}: {e}")))?;
-    let btf = Btf::parse(&bytes).map_err(|e| Stop::unusable(format!("{name}: {e}")))?;
-    Ok(Arc::new(btf))
 }
 
 /// How the command ends.

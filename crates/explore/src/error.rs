@@ -16,7 +16,7 @@ pub enum ReplayError {
     Damaged,
     /// The objects are not those that it was made with.
     #[error(
-        "the replay string was made with other objects (hash {was:08x}, now {is:08x}): \
+        "the replay string was made with other objects, or other types of the kernel (hash {was:08x}, now {is:08x}): \
          an order of one program means nothing to another"
     )]
     Object {

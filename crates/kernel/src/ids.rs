@@ -70,3 +70,13 @@ pub fn mix(state: u64, word: u64) -> u64 {
     let y = ((x as u128).wrapping_mul(0xd6e8_feb8_6659_fd93_u128)) as u64;
     (y ^ (y >> 32)).wrapping_add(word.rotate_left(25))
 }
+
+/// Tells byte strings apart: replay strings depend on it, its results may not change.
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    let word = |hash, chunk: &[u8]| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mix(hash, u64::from_le_bytes(word))
+    };
+    bytes.chunks(8).fold(bytes.len() as u64, word)
+}

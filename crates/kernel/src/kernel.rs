@@ -17,7 +17,7 @@ use crate::syscall::{Goal, Paused, SysOp, SysResult};
 use crate::task::{Task, TaskState};
 use crate::testrun::{Buffers, repeats, runs_bh_off};
 use crate::trace::Trace;
-use crate::types::Layouts;
+use crate::types::{KernelBtf, Layouts};
 use crate::user_mem::UserMem;
 use crate::world::{NsKind, World, initial_set};
 use bpfsim_abi::Errno;
@@ -49,6 +49,9 @@ pub struct Config {
     pub detectors: Detectors,
     /// What joins the order as a choice when orders are explored.
     pub chances: Chances,
+    /// The kernel's types, by which its objects are laid out and programs are resolved and verified;
+    /// without any, those of a 6.18 that bpfsim has in it.
+    pub btf: Option<KernelBtf>,
 }
 
 /// `CONFIG_PREEMPT_*`
@@ -73,6 +76,7 @@ impl Default for Config {
             checked: true,
             detectors: Detectors::default(),
             chances: Chances::default(),
+            btf: None,
         }
     }
 }
@@ -195,7 +199,11 @@ impl Kernel {
             cur: Shared::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),
         };
-        let layouts = Layouts::new(bpfsim_btf::vmlinux()?);
+        let btf = match &config.btf {
+            Some(own) => Arc::clone(&own.btf),
+            None => bpfsim_btf::vmlinux()?,
+        };
+        let layouts = Layouts::new(btf);
         let mut kernel = Kernel {
             config,
             layouts,

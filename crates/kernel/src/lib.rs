@@ -91,7 +91,7 @@ pub use hook::{
     AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterFd, IterInfo, LinkId,
     Relative, flags as attach_flags,
 };
-pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, NsId, ProgId, SockId, TaskId, mix};
+pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, NsId, ProgId, SockId, TaskId, hash_bytes, mix};
 /// Refusals of the verifier, told to people.
 pub mod explanation {
     pub use bpfsim_verifier::{Cause, Explanation, Place};
@@ -113,6 +113,7 @@ pub use syscall::{Goal, Paused, SysOp, SysResult};
 pub use task::{TaskKind, TaskSpec};
 pub use touch::Touch;
 pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
+pub use types::KernelBtf;
 pub use user_mem::Protection;
 pub use verify::{Profile, Resolved, veristat_fixup, veristat_freplace};
 pub use world::{NetdevSpec, NsKind, Route, RouteKind, SockSpec, SockState};

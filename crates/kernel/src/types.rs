@@ -1,11 +1,46 @@
 //! Kernel types that guest memory shows: laid out by the BTF of a 6.18 kernel.
 
+use crate::ids::hash_bytes;
 use crate::map::Map;
 use crate::task::Task;
 use crate::world::NsLayout;
-use bpfsim_btf::{Btf, Kind, Type, TypeId};
+use bpfsim_btf::{Btf, BtfError, Kind, Type, TypeId};
 use bpfsim_vm::GuestMem;
 use std::sync::Arc;
+
+/// A kernel's types (`/sys/kernel/btf/vmlinux`), and which they are.
+#[derive(Clone, Debug)]
+pub struct KernelBtf {
+    /// The types.
+    pub btf: Arc<Btf>,
+    hash: u64,
+}
+
+impl KernelBtf {
+    /// Reads raw BTF.
+    ///
+    /// # Errors
+    /// It is no BTF that Linux would take.
+    pub fn parse(bytes: &[u8]) -> Result<KernelBtf, BtfError> {
+        Ok(KernelBtf {
+            btf: Arc::new(Btf::parse(bytes)?),
+            hash: hash_bytes(bytes),
+        })
+    }
+
+    /// Hash of its bytes.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl PartialEq for KernelBtf {
+    fn eq(&self, other: &KernelBtf) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Eq for KernelBtf {}
 
 /// Where the kernel's types put what bpfsim fills in.
 #[derive(Clone, Debug)]

@@ -67,10 +67,9 @@ pub fn run(
         }
         None => None,
     };
-    let command = kept.as_ref().map(|file| {
-        let (object, path, file) = (object.display(), path.display(), file.display());
-        format!("bpfsim run {object} --scenario {path} --case {file}")
-    });
+    let command = kept
+        .as_ref()
+        .map(|file| format!("{} --case {}", args.again(object, path), file.display()));
     tell(args, &fuzzed, command);
     Ok(match fuzzed.failure {
         Some(_) => Outcome::Failed,

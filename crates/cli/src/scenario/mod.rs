@@ -8,6 +8,7 @@ mod text;
 mod value;
 mod world;
 
+use crate::files::types;
 use bpfsim::{Config, Ebpf, EbpfLoader, Error, Failed, NoChances, Seed, Sim};
 use bpfsim_loader::MapKind;
 use serde::Deserialize;
@@ -44,6 +45,8 @@ struct FileConfig {
     chances: Option<Spanned<String>>,
     /// Which detectors look, such as `lost-update=fail`.
     detectors: Option<Spanned<String>>,
+    /// A kernel's own types: a file, seen from the scenario's folder.
+    btf: Option<Spanned<String>>,
 }
 
 /// Why a scenario ended before its end.
@@ -115,6 +118,12 @@ impl Scenario {
         if let Some(horizon) = &file.horizon {
             let time = time(horizon).map_err(|p| self.message(&p))?;
             config.horizon = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        }
+        if let (Some(btf), None) = (&file.btf, &config.btf) {
+            let folder = Path::new(&self.name).parent().unwrap_or(Path::new(""));
+            let types = types(&folder.join(btf.get_ref()));
+            let types = types.or_else(|e| wrong(btf.span(), e));
+            config.btf = Some(types.map_err(|p| self.message(&p))?);
         }
         if let Some(chances) = &file.chances {
             let parsed = chances.get_ref().parse();
