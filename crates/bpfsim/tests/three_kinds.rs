@@ -1,6 +1,6 @@
 //! The first fixture, from ELF to its callbacks.
 
-use bpfsim::{Ebpf, ProgramInput, Sim, check, check_random, ensure, ensure_eq, millis};
+use bpfsim::{Cache, Ebpf, ProgramInput, Sim, check, check_random, ensure, ensure_eq, millis};
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/three_kinds.bpf.o");
 
@@ -32,4 +32,15 @@ fn in_the_usual_order() -> bpfsim::TestResult {
 #[test]
 fn in_many_orders() -> bpfsim::TestResult {
     check_random(entries_close, 200)
+}
+
+/// Callbacks are those of their program, however many others there are.
+#[test]
+fn among_a_thousand_others() -> bpfsim::Result<()> {
+    let sim = Sim::new()?;
+    sim.use_cache(&Cache::default());
+    for _ in 0..1000 {
+        Ebpf::load(&sim, OBJECT)?;
+    }
+    entries_close(&sim)
 }

@@ -144,3 +144,57 @@ fn another_kernels_types() {
     assert_eq!(run(on(), "either_way").unwrap(), 1);
     assert_eq!(run(EbpfLoader::new(), "either_way").unwrap(), 2);
 }
+
+/// What each program of the fixture is refused with for what it attaches to; the others load.
+const TARGETS: &[(&str, &str)] = &[
+    ("sleeps_at_entry", "do_unlinkat is not sleepable"),
+    (
+        "sleeps_in_page_cache",
+        "__filemap_add_folio is not sleepable",
+    ),
+    ("modifies", "do_unlinkat() is not modifiable"),
+    ("sleeps_at_hook", "security_file_open is not sleepable"),
+    (
+        "before_programs",
+        "Attaching tracing programs to function 'migrate_disable' is rejected.",
+    ),
+    (
+        "after_exit",
+        "Attaching fexit/fmod_ret to __noreturn function 'do_exit' is rejected.",
+    ),
+    (
+        "with_variable_args",
+        "The function _printk with variable args is unsupported.",
+    ),
+    ("freed_sleeps", "bpf_lsm_task_free is not sleepable"),
+    (
+        "hook_disabled",
+        "points to disabled hook bpf_lsm_getprocattr",
+    ),
+];
+
+/// From Linux's sources: fentry and LSM programs were not loaded there.
+#[test]
+fn not_every_function_takes_every_program() {
+    const OBJECT: &[u8] = include_bytes!("../../../fixtures/attach_targets.bpf.o");
+    let object = bpfsim_loader::load(OBJECT).unwrap();
+    let mut refused = 0;
+    for program in &object.programs {
+        let name = program.name.as_str();
+        let expected = TARGETS.iter().find(|(n, _)| *n == name);
+        let loaded = EbpfLoader::new()
+            .only(name)
+            .load(&Sim::new().unwrap(), OBJECT);
+        match (loaded, expected) {
+            (Ok(_), None) => {}
+            (Err(Error::Load(LoadError::Rejected(rejection))), Some((_, line))) => {
+                assert_eq!(rejection.errno, Errno::EINVAL, "{name}");
+                assert!(rejection.log.contains(line), "{name}: {}", rejection.log);
+                refused += 1;
+            }
+            (Err(error), _) => panic!("{name}: {error}"),
+            (Ok(_), Some(_)) => panic!("{name} was taken"),
+        }
+    }
+    assert_eq!(refused, TARGETS.len());
+}

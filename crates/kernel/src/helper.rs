@@ -106,7 +106,7 @@ impl Args {
 
     /// The function that argument `n` points to.
     pub fn function(&self, st: &State, n: u8) -> Arg<Callback> {
-        match code_of(self.at(n)).filter(|(prog, _)| prog.at() < st.progs.len()) {
+        match code_of(&st.progs, self.at(n)) {
             Some((prog, entry)) => Ok(Callback { prog, entry }),
             None => self.bad(n),
         }

@@ -7,7 +7,7 @@ use crate::kfunc;
 use crate::map::{MapBtf, MapSpec};
 use crate::pin;
 use crate::prepare::{Prepared, Rejection, Standing};
-use crate::prog::{ProgCode, ProgMeta, code_address, descriptor_of};
+use crate::prog::{ProgCode, ProgMeta, descriptor_of, place_code};
 use crate::refs::MapFd;
 use crate::since::Newer;
 use crate::verify::{is_frozen, map_spec};
@@ -363,10 +363,16 @@ impl Kernel {
     ) -> Result<ProgId, LoadError> {
         let id = ProgId(self.st.progs.len() as u32);
         let mut insns = program.insns.clone();
+        let code_at =
+            place_code(&self.st.progs, insns.len()).ok_or_else(|| LoadError::Unsupported {
+                what: "as many instructions in one simulation: the programs' code has no room"
+                    .into(),
+                program: None,
+            })?;
         let verified = standing.verified();
         let reached = |insn| verified.is_none_or(|v| v.is_reached(insn));
         for reloc in program.relocs.iter().filter(|r| reached(r.insn)) {
-            self.resolve(object, program, id, maps, reloc, &mut insns)?;
+            self.resolve(object, program, code_at, maps, reloc, &mut insns)?;
         }
         let code = |error| LoadError::Code {
             program: program.name.clone(),
@@ -408,6 +414,7 @@ impl Kernel {
             xdp_frags: program.spec.xdp_frags(),
             max_ctx_offset: verified.map_or(0, |v| v.max_ctx_offset()),
             len: insns.len() as u32,
+            code: code_at,
             buffers: verified.map(|v| v.buffers()).unwrap_or_default(),
             enforces_attach_type: verified.is_some_and(|v| v.enforces_attach_type()),
             overrides: calls(&insns, verified, Func::OverrideReturn),
@@ -446,7 +453,7 @@ impl Kernel {
         &self,
         object: &Object,
         program: &Program,
-        id: ProgId,
+        code_at: u64,
         maps: &[Option<MapId>],
         reloc: &Reloc,
         insns: &mut [Insn],
@@ -470,10 +477,8 @@ impl Kernel {
             RelocKind::Call { .. } => return Ok(()),
             RelocKind::MapFd { map: index } => map(index)?.addr,
             RelocKind::MapValue { map: index, off } => data(index, off)?,
-            RelocKind::Func { insn } => u32::try_from(insn)
-                .ok()
-                .and_then(|insn| code_address(id, insn))
-                .ok_or_else(|| unresolved("function beyond the largest program".into()))?,
+            RelocKind::Func { insn } if insn < program.insns.len() => code_at + insn as u64,
+            RelocKind::Func { .. } => return Err(unresolved("function beyond the program".into())),
             RelocKind::ExternVar { ext } => match &object.externs[ext].kind {
                 ExternKind::Kconfig { off, .. } => {
                     let index = object

@@ -25,6 +25,8 @@ pub(crate) struct ProgMeta {
     pub max_ctx_offset: u32,
     /// Its instructions.
     pub len: u32,
+    /// The address of the first of them.
+    pub code: u64,
     /// How much it accesses of an iterator's buffers, as far as the verifier was asked.
     pub buffers: bpfsim_verifier::Buffers,
     /// It attaches to what it was loaded for only.
@@ -69,19 +71,25 @@ pub(crate) fn program_of(fd: u32) -> Option<ProgId> {
     fd.checked_sub(1).map(ProgId)
 }
 
-/// Addresses of functions, as `ld_imm64` of a callback puts them into registers: the program in
-/// the upper bits, the instruction in the lower 20.
-const CODE: u64 = 0xffff_ffff_a000_0000;
+/// Where programs' code lies (`MODULES_VADDR` to `MODULES_END`), as `ld_imm64` of a callback puts
+/// addresses of functions into registers: one address an instruction, program after program.
+const CODE: std::ops::Range<u64> = 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000;
+/// What the first instructions of programs are aligned to.
+const CODE_ALIGN: u64 = 64;
 
-/// The address of an instruction of a program.
-pub(crate) fn code_address(prog: ProgId, insn: u32) -> Option<u64> {
-    (prog.0 < 1 << 9 && insn < 1 << 20).then(|| CODE + ((prog.0 as u64) << 20) + insn as u64)
+/// Where the code of a program of `len` instructions goes, after that of the others.
+pub(crate) fn place_code(progs: &[ProgMeta], len: usize) -> Option<u64> {
+    let at = progs.last().map_or(CODE.start, |last| {
+        (last.code + last.len as u64 + 1).next_multiple_of(CODE_ALIGN)
+    });
+    (CODE.end - at > len as u64).then_some(at)
 }
 
-/// The program and instruction of an address that [`code_address`] gave.
-pub(crate) fn code_of(addr: u64) -> Option<(ProgId, u32)> {
-    let off = addr.wrapping_sub(CODE);
-    (off < 1 << 29).then_some((ProgId((off >> 20) as u32), off as u32 & 0xf_ffff))
+/// The program and instruction of an address in a program's code.
+pub(crate) fn code_of(progs: &[ProgMeta], addr: u64) -> Option<(ProgId, u32)> {
+    let at = progs.partition_point(|p| p.code <= addr).checked_sub(1)?;
+    let insn = addr - progs[at].code;
+    (insn < progs[at].len as u64).then_some((ProgId(at as u32), insn as u32))
 }
 
 /// What a program is run with: what `BPF_PROG_TEST_RUN` takes, and for programs of types that it

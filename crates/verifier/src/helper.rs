@@ -297,7 +297,7 @@ impl Verifier<'_> {
                 let ret = self
                     .attach
                     .proto
-                    .and_then(|p| crate::attach::func_proto(kernel, p));
+                    .and_then(|p| crate::btf_ctx::func_proto(kernel, p));
                 if self.prog_type == ProgType::Lsm
                     && self.prog.attach_type == AttachType::LsmCgroup
                     && ret.is_some_and(|p| p.ret == TypeId::VOID)

@@ -405,7 +405,7 @@ impl Verifier<'_> {
                 meta.rdonly = true;
             }
             if meta.r0_size == 0 {
-                let t = crate::attach::kind_str(Some(to_type));
+                let t = crate::btf_ctx::kind_str(Some(to_type));
                 reject!(
                     self,
                     EINVAL,

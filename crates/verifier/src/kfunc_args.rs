@@ -4,7 +4,8 @@ use bpfsim_abi::kfunc::KfuncFlags;
 use bpfsim_abi::{AttachType, ProgType};
 use bpfsim_btf::{Btf, Kind, Type, TypeId};
 
-use crate::attach::{ctx_names, is_projection, kind_str};
+use crate::btf_ctx::kind_str;
+use crate::func_args::{ctx_names, is_projection};
 use crate::helper_args::Meta;
 use crate::kfunc::Kfunc;
 use crate::log::type_str;
@@ -621,7 +622,7 @@ impl Verifier<'_> {
             );
         }
         let kernel = self.env.kernel;
-        let found = crate::attach::pointee(kernel, kfunc.params[i].0);
+        let found = crate::btf_ctx::pointee(kernel, kfunc.params[i].0);
         let iter = match found {
             Some((id, Type::Struct(c)))
                 if c.name.starts_with("bpf_iter_") && c.size != 0 && c.size % 8 == 0 =>

@@ -263,8 +263,8 @@ impl Verifier<'_> {
     /// The struct that the target returns a pointer to.
     fn attach_ret_struct(&self) -> Option<u32> {
         let kernel = self.env.kernel;
-        let proto = crate::attach::func_proto(kernel, self.attach.proto?)?;
-        crate::attach::pointee(kernel, proto.ret).map(|(id, _)| id.0)
+        let proto = crate::btf_ctx::func_proto(kernel, self.attach.proto?)?;
+        crate::btf_ctx::pointee(kernel, proto.ret).map(|(id, _)| id.0)
     }
 
     /// `check_resource_leak`
@@ -380,7 +380,7 @@ impl Verifier<'_> {
         let ret = self
             .attach
             .proto
-            .and_then(|p| crate::attach::func_proto(kernel, p))
+            .and_then(|p| crate::btf_ctx::func_proto(kernel, p))
             .map(|p| p.ret);
         let void = ret.is_none_or(|r| r.0 == 0);
         let attach_type = self.prog.attach_type;

@@ -1,6 +1,7 @@
 //! Program and attach types, and what the kernel asks of programs of each.
 mod lsm;
 mod rules;
+pub mod targets;
 
 pub use lsm::{
     BOOL_LSM_HOOKS, DISABLED_LSM_HOOKS, SLEEPABLE_LSM_HOOKS, UNTRUSTED_LSM_HOOKS, lsm_hook_in,

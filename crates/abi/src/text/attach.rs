@@ -5,6 +5,7 @@ super::rules! {
     "take the .s away from the section's name, or attach to a place where sleeping is allowed" => {
         EINVAL "Syscall programs can only be sleepable";
         EINVAL "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable";
+        EINVAL "{function} is not sleepable";
     }
     "programs of this type name, by BTF, what they attach to, and the kernel has it",
     "name an existing function or tracepoint in the section, such as fentry/do_unlinkat or tp_btf/sched_switch" => {
@@ -14,6 +15,29 @@ super::rules! {
         EINVAL "attach_btf_id {id} points to wrong type name {name}";
         EINVAL "attach_btf_id {id} is not a function";
         quiet ENOTSUPP "a struct_ops program that names no member";
+    }
+    "the arguments of a function that programs are called around fit into registers: at most twelve of at most 16 bytes, and a result that is no structure",
+    "attach a kprobe instead, or attach to a function that this one calls or is called by" => {
+        EINVAL "The function {function} has {count} arguments. Too many.";
+        EINVAL "The function {function} return type {type} is unsupported.";
+        EINVAL "The function {function} with variable args is unsupported.";
+        EINVAL "The function {function} has malformed void argument.";
+        EINVAL "The function {function} arg{arg} type {type} is unsupported.";
+        quiet EINVAL "a function without a prototype in the kernel's BTF";
+    }
+    "fmod_ret programs are for functions that let their result be replaced: ALLOW_ERROR_INJECTION, security_*, or those that the kernel registers for it",
+    "use fexit to see the result without changing it, or attach to the security_* function on the way" => {
+        EINVAL "{function}() is not modifiable";
+    }
+    "some functions are not traced: those that running a program needs, and after those that never return nothing runs",
+    "attach to a function that calls this one; use fentry for functions that do not return" => {
+        EINVAL "Attaching tracing programs to function '{function}' is rejected.";
+        EINVAL "Attaching fexit/fmod_ret to __noreturn function '{function}' is rejected.";
+    }
+    "LSM programs have a GPL compatible license and are for hooks that the kernel lets programs decide",
+    "declare `char LICENSE[] SEC(\"license\") = \"GPL\"`; attach to another hook of security/security.c" => {
+        EINVAL "LSM programs must have a GPL compatible license";
+        EINVAL "attach_btf_id {id} points to disabled hook {function}";
     }
     "struct_ops programs are for members of the structure that are functions and that the kernel lets programs provide",
     "initialise that member of the SEC(\".struct_ops\") variable with the program; leave members that the kernel keeps for itself away" => {

@@ -275,7 +275,7 @@ pub(crate) fn begin_rb_add(st: &mut State, mem: &mut GuestMem, a: &Args, node: u
 }
 
 fn entry(st: &State, a: &Args, n: u8) -> Arg<u32> {
-    match code_of(a.r[n as usize - 1]).filter(|(prog, _)| *prog == st.cur.prog) {
+    match code_of(&st.progs, a.r[n as usize - 1]).filter(|(prog, _)| *prog == st.cur.prog) {
         Some((_, entry)) => Ok(entry),
         None => a.bad(n),
     }

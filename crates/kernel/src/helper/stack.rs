@@ -1,7 +1,6 @@
 //! Stack traces. The only frame of the kernel that a simulation has is that of the program itself.
 
 use super::{Arg, Args, Helper, ret, row};
-use crate::prog::code_address;
 use crate::state::State;
 use bpfsim_abi::{Errno, Func};
 use bpfsim_vm::{Flow, GuestMem};
@@ -28,7 +27,7 @@ fn trace(st: &State, flags: u64) -> Vec<u64> {
     if flags & USER_STACK != 0 {
         return Vec::new();
     }
-    let own = code_address(st.cur.prog, 0);
+    let own = st.progs.get(st.cur.prog.at()).map(|prog| prog.code);
     own.into_iter().skip((flags & SKIP) as usize).collect()
 }
 
