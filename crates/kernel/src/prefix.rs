@@ -25,8 +25,9 @@ pub(crate) struct Prefix {
     stretches: Vec<Stretch>,
     /// Snapshots before choices, in order.
     points: Vec<Point>,
-    /// Memory of dropped ones.
-    spare: Vec<KernelSnapshot>,
+    /// Memory of dropped ones. Boxes, since it moves to and fro.
+    #[allow(clippy::vec_box, reason = "they move")]
+    spare: Vec<Box<KernelSnapshot>>,
     /// The stretch that comes next, or runs.
     at: usize,
     /// Choices made in this execution.
@@ -58,14 +59,14 @@ struct End {
     choices: usize,
     result: Result<Paused, Failure>,
     /// Only where another stretch is expected to come.
-    kernel: Option<KernelSnapshot>,
+    kernel: Option<Box<KernelSnapshot>>,
 }
 
 struct Point {
     choice: usize,
     /// What [`Kernel::step`] was called with.
     until: Option<u64>,
-    kernel: KernelSnapshot,
+    kernel: Box<KernelSnapshot>,
 }
 
 /// How a stretch begins.
@@ -114,13 +115,13 @@ impl Prefix {
     }
 
     /// The kernel as it is now.
-    fn snapshot(&mut self, kernel: &mut Kernel) -> KernelSnapshot {
+    fn snapshot(&mut self, kernel: &mut Kernel) -> Box<KernelSnapshot> {
         match self.spare.pop() {
             Some(mut old) => {
                 kernel.snapshot_into(&mut old);
                 old
             }
-            None => kernel.snapshot(),
+            None => Box::new(kernel.snapshot()),
         }
     }
 }
@@ -199,11 +200,12 @@ impl Kernel {
             let own = end.as_ref().map_or(usize::MAX, |e| e.choices);
             prefix.spare.extend(end.and_then(|e| e.kernel));
             prefix.drop_points(own.min(prefix.keep + 1));
-            if let Some(point) = prefix.points.last()
-                && point.choice >= before
-                && self.restore(&point.kernel).is_ok()
+            // If it is come back to once more, it is remembered again.
+            if let Some(mut point) = prefix.points.pop_if(|p| p.choice >= before)
+                && self.restore_last(&mut point.kernel).is_ok()
             {
                 prefix.choices = point.choice;
+                prefix.spare.push(point.kernel);
                 self.chooser.passed(point.choice, self.window.steps);
                 return Begin::Middle(point.until);
             }

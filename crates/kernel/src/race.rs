@@ -66,7 +66,7 @@ const WRITE: usize = 1;
 const RMW: usize = 2;
 
 /// The last accesses to a word, of each lane and kind.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 struct Cell {
     seq: u32,
     /// Bytes of the word: those of all accesses.
@@ -76,6 +76,24 @@ struct Cell {
     recs: [[Rec; 3]; LANES],
     /// All of them, where accesses are to different bytes or there are more lanes.
     mixed: Vec<Mixed>,
+}
+
+impl Clone for Cell {
+    fn clone(&self) -> Cell {
+        let mut new = Cell::default();
+        new.clone_from(self);
+        new
+    }
+
+    fn clone_from(&mut self, from: &Cell) {
+        let (was, lanes) = (self.lanes as usize, from.lanes as usize);
+        self.recs[..lanes].copy_from_slice(&from.recs[..lanes]);
+        if was > lanes {
+            self.recs[lanes..was].fill_with(Default::default);
+        }
+        (self.seq, self.mask, self.lanes) = (from.seq, from.mask, from.lanes);
+        self.mixed.clone_from(&from.mixed);
+    }
 }
 
 /// An access of a lane to some bytes.
@@ -110,23 +128,17 @@ pub(crate) enum Met {
     Lost,
 }
 
-/// How far what is over had come.
-#[derive(Default, Clone)]
-struct Over {
-    /// All that ended, by CPU.
-    ended: Vec<Shared<Clock>>,
-    /// All that ended, by task.
-    tasks: Vec<Shared<Clock>>,
-    /// What the test's own code comes after.
-    user: Clock,
-}
-
 /// The state of the detectors of races.
 #[derive(Default, educe::Educe)]
 #[educe(Clone)]
 pub(crate) struct Races {
     lanes: Vec<Lane>,
-    over: Shared<Over>,
+    /// All that ended, by CPU.
+    ended: Vec<Clock>,
+    /// All that ended, by task.
+    tasks: Shared<Vec<(TaskId, Clock)>>,
+    /// What the test's own code comes after.
+    user: Clock,
     /// Locks, slots, elements and atomics, by address.
     sync: Stamped<Clock>,
     cells: Stamped<Cell>,
@@ -149,11 +161,11 @@ impl Races {
         });
         let l = &mut self.lanes[lane];
         l.busy = true;
-        l.clock.join(&self.over.user);
-        if let Some(ended) = self.over.ended.get(cpu.at()) {
+        l.clock.join(&self.user);
+        if let Some(ended) = self.ended.get(cpu.at()) {
             l.clock.join(ended);
         }
-        if let Some(before) = task.and_then(|t| self.over.tasks.get(t.at())) {
+        if let Some((_, before)) = self.tasks.iter().find(|t| Some(t.0) == task) {
             l.clock.join(before);
         }
         l.clock.tick(lane as u16);
@@ -166,20 +178,21 @@ impl Races {
             return;
         };
         l.busy = false;
-        let Over { ended, tasks, .. } = &mut *self.over;
-        for (list, at) in [(ended, cpu.at()), (tasks, task.at())] {
-            if list.len() <= at {
-                list.resize_with(at + 1, Shared::default);
-            }
-            list[at].join(&l.clock);
+        if self.ended.len() <= cpu.at() {
+            self.ended.resize_with(cpu.at() + 1, Clock::default);
+        }
+        self.ended[cpu.at()].join(&l.clock);
+        let tasks = &mut *self.tasks;
+        match tasks.iter_mut().find(|t| t.0 == task) {
+            Some((_, clock)) => clock.join(&l.clock),
+            None => tasks.push((task, l.clock.clone())),
         }
     }
 
     /// The test's own code goes on: it comes after all that has ended.
     pub fn paused(&mut self) {
-        let Over { ended, user, .. } = &mut *self.over;
-        for ended in ended {
-            user.join(ended);
+        for ended in &self.ended {
+            self.user.join(ended);
         }
     }
 

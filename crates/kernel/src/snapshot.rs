@@ -70,6 +70,12 @@ macro_rules! copy {
     };
 }
 
+macro_rules! swap {
+    ($one:expr, $other:expr; $($field:ident),*) => {
+        $(std::mem::swap(&mut $one.$field, &mut $other.$field);)*
+    };
+}
+
 /// The snapshot is of a kernel whose guest memory has another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot is of a kernel whose guest memory has another size")]
@@ -108,15 +114,34 @@ impl Kernel {
 
     /// Makes everything as it was when the snapshot was taken; the chooser stays as it is.
     pub fn restore(&mut self, snapshot: &KernelSnapshot) -> Result<(), ForeignSnapshot> {
+        self.restore_large_parts(snapshot)?;
+        self.without_large_parts(|st| st.clone_from(&snapshot.st));
+        with_rest!(copy!(snapshot.rest, self));
+        self.config.seed = self.st.seed;
+        Ok(())
+    }
+
+    /// [`Kernel::restore`] for the last time: nothing is copied that the two need not both have. The
+    /// snapshot is good for nothing any more but [`Kernel::snapshot_into`].
+    pub(crate) fn restore_last(
+        &mut self,
+        snapshot: &mut KernelSnapshot,
+    ) -> Result<(), ForeignSnapshot> {
+        self.restore_large_parts(snapshot)?;
+        self.without_large_parts(|st| std::mem::swap(st, &mut snapshot.st));
+        with_rest!(swap!(snapshot.rest, self));
+        self.config.seed = self.st.seed;
+        Ok(())
+    }
+
+    /// Memory, maps, trace and findings as they were.
+    fn restore_large_parts(&mut self, snapshot: &KernelSnapshot) -> Result<(), ForeignSnapshot> {
         if !self.mem.restore(&snapshot.mem) {
             return Err(ForeignSnapshot);
         }
-        self.without_large_parts(|st| st.clone_from(&snapshot.st));
         self.restore_maps(&snapshot.maps);
         self.st.trace.restore(&snapshot.trace);
         self.st.watch.findings.restore(&snapshot.found);
-        self.config.seed = self.st.seed;
-        with_rest!(copy!(snapshot.rest, self));
         self.offer.again = false;
         Ok(())
     }

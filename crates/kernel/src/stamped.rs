@@ -46,6 +46,15 @@ impl<V: Anew> Clone for Stamped<V> {
 
     fn clone_from(&mut self, from: &Self) {
         self.clear();
+        // In tables of one size each is where it is in the other.
+        if self.slots.len() == from.slots.len() {
+            for &at in &from.used {
+                let (slot, old) = (&mut self.slots[at as usize], &from.slots[at as usize]);
+                (slot.key, slot.stamp) = (old.key, self.stamp);
+                slot.value.clone_from(&old.value);
+            }
+            return self.used.clone_from(&from.used);
+        }
         for &at in &from.used {
             let slot = &from.slots[at as usize];
             self.entry(slot.key).clone_from(&slot.value);
