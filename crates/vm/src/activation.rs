@@ -31,7 +31,10 @@ pub(crate) struct Frame {
 }
 
 /// Registers, frames and pc of one run of one program.
+///
+/// Registers come first, so that a loop has one address for them and the rest.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Activation {
     /// R0 to R10; the rest is unused, so that a masked index is always in range.
     pub regs: [u64; 16],

@@ -48,15 +48,20 @@ pub fn run<H: Host>(
 ) -> Stop {
     let budget = budget.min(MOST) as i64;
     let step = budget <= image.ops().straight as i64;
-    match (mode, step, mem.is_checked()) {
-        (Mode::Plain, false, false) => go::<false, false, false>(image, act, mem, host, budget),
-        (Mode::Plain, true, false) => go::<true, false, false>(image, act, mem, host, budget),
-        (Mode::Explore, false, false) => go::<false, true, false>(image, act, mem, host, budget),
-        (Mode::Explore, true, false) => go::<true, true, false>(image, act, mem, host, budget),
-        (Mode::Plain, false, true) => go::<false, false, true>(image, act, mem, host, budget),
-        (Mode::Plain, true, true) => go::<true, false, true>(image, act, mem, host, budget),
-        (Mode::Explore, false, true) => go::<false, true, true>(image, act, mem, host, budget),
-        (Mode::Explore, true, true) => go::<true, true, true>(image, act, mem, host, budget),
+    let go = match (mode, step, mem.is_checked()) {
+        (Mode::Plain, false, false) => go::<false, false, false>,
+        (Mode::Plain, true, false) => go::<true, false, false>,
+        (Mode::Explore, false, false) => go::<false, true, false>,
+        (Mode::Explore, true, false) => go::<true, true, false>,
+        (Mode::Plain, false, true) => go::<false, false, true>,
+        (Mode::Plain, true, true) => go::<true, false, true>,
+        (Mode::Explore, false, true) => go::<false, true, true>,
+        (Mode::Explore, true, true) => go::<true, true, true>,
+    };
+    let mut stop = Stop::Budget;
+    match go(image, act, mem, host, budget, &mut stop) {
+        Some(r0) => Stop::Exit(r0),
+        None => stop,
     }
 }
 
@@ -75,6 +80,9 @@ enum Next {
 /// Runs from `act.pc`. With `STEP`, every instruction is counted; without it the caller makes
 /// sure that `budget` is more than the longest straight line, and the rest is left to `STEP`.
 /// With `CHECKED`, every access is held against the allocation that its pointer came from.
+///
+/// What an exit returned is the result, since two registers hold that; why else the run stopped goes to
+/// `stop`, which says [`Stop::Budget`] at first.
 #[inline(never)]
 fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     image: &Image,
@@ -82,7 +90,8 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     mem: &mut GuestMem,
     host: &mut dyn Host,
     budget: i64,
-) -> Stop {
+    stop: &mut Stop,
+) -> Option<u64> {
     const SLOT: isize = size_of::<Op>() as isize;
     let all = image.ops();
     let (ops, slack) = match STEP {
@@ -91,15 +100,18 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     };
     let Some(mut pc) = Cursor::new(ops, act.pc as usize) else {
         let (pc, kind) = (act.pc, FaultKind::BadInsn);
-        return Stop::Fault(Fault { pc, kind });
+        *stop = Stop::Fault(Fault { pc, kind });
+        return None;
     };
-    let mut budget = budget;
     let mut ck = match CHECKED {
         true => Checker::begin(mem, act),
         false => Checker::none(),
     };
     let mut mem = Guest::new(mem);
-    let mut limit = pc.position() + (budget as isize - slack as isize) * SLOT;
+    // While it runs, `act.insns` is what it would be at `limit`.
+    let most = budget as isize - slack as isize;
+    let mut limit = pc.position() + most * SLOT;
+    act.insns = act.insns.wrapping_add(most as u64);
 
     macro_rules! R {
         ($x:expr) => {
@@ -141,12 +153,16 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             }
         };
     }
+    // Instructions to `limit`.
+    macro_rules! left {
+        () => {
+            (limit - pc.position()) >> SLOT.trailing_zeros()
+        };
+    }
     macro_rules! insns {
-        () => {{
-            let left = limit - pc.position();
-            let done = (budget - slack as i64) - (left / SLOT) as i64;
-            act.insns.wrapping_add(done as u64)
-        }};
+        () => {
+            act.insns.wrapping_sub(left!() as u64)
+        };
     }
     // Stops as if the current instruction had not begun.
     macro_rules! stop_before {
@@ -351,9 +367,16 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     }
     macro_rules! exit {
         () => {{
-            let Some(frame) = pop(act) else {
-                break Stop::Exit(R!(0));
+            let Some(frame) = act.frames.pop() else {
+                (act.insns, act.pc) = (insns!(), pc.index() as u32);
+                if CHECKED {
+                    ck.ended();
+                    let (prog, at) = (act.prog, pc.index());
+                    mem.lend(|m| ck.put_back(m, prog, at));
+                }
+                return Some(R!(0));
             };
+            restore(act, &frame);
             if CHECKED {
                 ck.popped(act.frames.len());
             }
@@ -622,41 +645,57 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         unused_assignments,
         reason = "values that the next op of a sequence does not use"
     )]
-    let stop = loop {
-        let stop = operand_ops!(sequences dispatch);
+    let why = loop {
+        let why = operand_ops!(sequences dispatch);
         // The host may let it go on at once.
-        if EXPLORE && matches!(stop, Stop::Access(_) | Stop::Call(_)) && ck.is_quiet() {
-            let insns = insns!();
-            budget -= insns.wrapping_sub(act.insns) as i64;
-            (act.insns, act.pc) = (insns, pc.index() as u32);
-            if host.turn(&stop, act, mem.all()) {
+        if EXPLORE && matches!(why, Stop::Access(_) | Stop::Call(_)) && ck.is_quiet() {
+            let at_limit = act.insns;
+            (act.insns, act.pc) = (insns!(), pc.index() as u32);
+            let goes_on = host.turn(&why, act, mem.all());
+            act.insns = at_limit;
+            if goes_on {
                 act.grant = true;
                 continue;
             }
         }
-        break stop;
+        break why;
     };
-    let insns = insns!();
-    let left = budget - insns.wrapping_sub(act.insns) as i64;
-    act.insns = insns;
-    if !matches!(stop, Stop::Switch) {
+    act.insns = insns!();
+    if !matches!(why, Stop::Switch) {
         act.pc = pc.index() as u32;
     }
-    if !STEP && matches!(stop, Stop::Budget) {
+    if !STEP && matches!(why, Stop::Budget) {
         if CHECKED {
             let (prog, at) = (act.prog, pc.index());
             mem.lend(|m| ck.put_back(m, prog, at));
         }
-        return mem.lend(|m| go::<true, EXPLORE, CHECKED>(image, act, m, host, left));
+        let left = left!();
+        return mem.lend(|m| rest::<EXPLORE, CHECKED>(image, act, m, host, left, stop));
     }
     if CHECKED {
-        if matches!(stop, Stop::Exit(_)) {
+        if matches!(why, Stop::Exit(_)) {
             ck.ended();
         }
         let (prog, at) = (act.prog, pc.index());
         mem.lend(|m| ck.put_back(m, prog, at));
     }
-    stop
+    *stop = why;
+    None
+}
+
+/// The last instructions of the budget: those after the limit that is `left` away.
+#[cold]
+#[inline(never)]
+fn rest<const EXPLORE: bool, const CHECKED: bool>(
+    image: &Image,
+    act: &mut Activation,
+    mem: &mut GuestMem,
+    host: &mut dyn Host,
+    left: isize,
+    stop: &mut Stop,
+) -> Option<u64> {
+    let budget = left as i64 + image.ops().straight as i64;
+    go::<true, EXPLORE, CHECKED>(image, act, mem, host, budget, stop)
 }
 
 /// What an answer of the host means for checked mode.
@@ -929,10 +968,8 @@ fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind
 }
 
 #[inline(always)]
-fn pop(act: &mut Activation) -> Option<Frame> {
-    let frame = act.frames.pop()?;
+fn restore(act: &mut Activation, frame: &Frame) {
     let r = &mut act.regs;
     (r[6], r[7], r[8], r[9], r[10]) = (frame.r6, frame.r7, frame.r8, frame.r9, frame.fp);
     act.may_goto = frame.may_goto;
-    Some(frame)
 }
