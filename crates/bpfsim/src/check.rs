@@ -503,7 +503,7 @@ impl Error {
                     Some((file, line, _)) => format!("{file}:{line}"),
                     None => format!("{}, insn {}", p.function, p.insn),
                 });
-                (f.kind.name().to_string(), place, f.kind.object())
+                (f.kind.name().to_string(), place, f.object())
             }
             Error::Expectation { file, line, .. } => {
                 let place = Some(format!("{file}:{line}"));

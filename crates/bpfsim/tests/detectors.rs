@@ -79,11 +79,50 @@ fn a_lost_update_fails_where_that_is_asked_for() {
     for e in failures {
         let Error::Failure(f) = e else { panic!("{e}") };
         assert!(matches!(f.kind, FailureKind::LostUpdate(_)), "{f}");
+        assert_eq!(f.object().as_deref(), Some("counters[0].count"), "{f}");
+        assert!(
+            f.to_string()
+                .starts_with("lost update of counters[0].count: "),
+            "{f}"
+        );
         let sides = [f.who.map(|w| w.0), f.other.map(|o| o.who.0)];
         assert!(sides.contains(&Some(Cpu(0))) && sides.contains(&Some(Cpu(1))));
         n += 1;
     }
     assert!(n > 0, "no order lost an update");
+}
+
+/// A warning names the element by its key as long as the memory has been only that one's.
+#[test]
+fn what_a_warning_is_about_is_named_by_its_key() {
+    let object = include_bytes!("../../../fixtures/zoo/racy_refcount.bpf.o");
+    fn le(key: u32) -> [u8; 4] {
+        key.to_le_bytes()
+    }
+    let both: Scene = |sim, bpf| {
+        bpf.map("objects")?.update(&le(1), &le(9), 0)?;
+        sim.spawn_on(Cpu(0), bpf.program("use")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(1), bpf.program("use")?, ProgramInput::empty())?;
+        sim.run_until_idle()
+    };
+    let then_another: Scene = |sim, bpf| {
+        bpf.map("objects")?.update(&le(1), &le(9), 0)?;
+        sim.spawn_on(Cpu(0), bpf.program("use")?, ProgramInput::empty())?;
+        sim.spawn_on(Cpu(1), bpf.program("use")?, ProgramInput::empty())?;
+        sim.run_until_idle()?;
+        let objects = bpf.map("objects")?;
+        objects.delete(&le(1))?;
+        (2..6_u32).try_for_each(|key| objects.update(&le(key), &le(9), 0))
+    };
+    for (scene, named) in [(both, "objects[1].refs"), (then_another, "objects[?].refs")] {
+        let about = |seed| -> Vec<String> {
+            let (result, sim) = run(object, Config::default(), seed, scene);
+            result.unwrap();
+            sim.warnings().iter().filter_map(Warning::object).collect()
+        };
+        let about: BTreeSet<String> = (0..40).flat_map(about).collect();
+        assert_eq!(about, [named.to_string()].into());
+    }
 }
 
 #[test]
@@ -256,6 +295,16 @@ fn a_callback_that_arms_itself_at_once_for_ever_is_a_livelock() {
     let f = refused(0, config, |sim, bpf| run_one("arm_again")(sim, bpf));
     let f = f.expect("no end");
     assert_eq!(f.kind, FailureKind::Livelock { callbacks: 50 }, "{f}");
+    let armed = f.other.as_ref().and_then(|o| o.place.as_ref());
+    assert_eq!(
+        [line(f.place.as_deref()), line(armed)],
+        [
+            "static int arm_itself(void *map, __u32 *key, struct account *a)",
+            "bpf_timer_start(&a->timer, 0, 0);"
+        ],
+        "{f}"
+    );
+    assert_eq!(f.object().as_deref(), Some("accounts[0]"), "{f}");
 }
 
 #[test]

@@ -6,13 +6,13 @@ mod merge;
 use crate::files::{Files, Types};
 use crate::run;
 use crate::scenario::{Ended, Scenario};
+use crate::show::Warnings;
 use crate::{Outcome, Stop, show};
 use bpfsim::explore::Found;
 use bpfsim::{Chances, Config, Progress, Runner, Seed, Sim, Strategy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -186,12 +186,12 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         return fuzz::run(args, &runner, object, path, &bytes);
     }
     let bar = bar(args.json);
-    let warnings = Mutex::new(BTreeSet::new());
+    let warnings = Mutex::new(Warnings::default());
     let test = |sim: &Sim| {
         let result = scenario.explore(sim, &bytes);
-        let found = sim.warnings();
+        let found = Warnings::of(sim);
         if result.is_ok() && !found.is_empty() {
-            warnings.lock().extend(found.iter().map(show::warning));
+            warnings.lock().merge(found);
         }
         result
     };
@@ -210,9 +210,9 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         let sim = sim.map_err(Stop::unusable)?;
         sim.record(args.files.record());
         // Of orders that pass, those beside a failure depend on the threads.
-        warnings.clear();
+        warnings = Warnings::default();
         if let Err(Ended::Failed(message, sim, _)) = scenario.run_on(sim, &bytes) {
-            warnings.extend(sim.warnings().iter().map(show::warning));
+            warnings = Warnings::of(&sim);
             let name = object.file_name().unwrap_or_default().to_string_lossy();
             let title = format!("{name}, the smallest failing order");
             args.files.write(&sim.timeline(&title, Some(&message)))?;
@@ -224,12 +224,12 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     };
     if args.json {
         let mut told = result(&outcome, args.shard, &command);
-        told["warnings"] = json!(warnings);
+        told["warnings"] = json!(warnings.lines());
         show::json(&told);
     } else {
         text(&outcome, &command);
         let hint = outcome.failure.is_none() && !warnings.is_empty();
-        show::warnings(warnings);
+        show::warnings(&warnings);
         if hint {
             show::line("  one of them made small, with a timeline: --detectors KIND=fail");
         }

@@ -2,7 +2,7 @@
 
 use crate::files::{Files, Types};
 use crate::scenario::{Ended, Scenario};
-use crate::show::{self, Shown};
+use crate::show::{self, Shown, Warnings};
 use crate::{Outcome, Stop};
 use bpfsim::explore;
 use bpfsim::timeline::{Detail, Timeline};
@@ -272,8 +272,11 @@ impl Report<'_> {
             show::json(&self.map_json(map, "after"));
         }
         for found in self.sim.warnings() {
+            let spot = found.spot.as_ref();
             show::json(&json!({
-                "event": "warning", "kind": found.kind.name(), "text": show::warning(&found),
+                "event": "warning", "kind": found.kind.name(), "text": found.to_string(),
+                "map": spot.map(|s| &s.map), "about": found.object(),
+                "key": spot.map(|s| self.key(s.element.map, &s.element.key)),
             }));
         }
         let failure = self
@@ -353,7 +356,7 @@ impl Report<'_> {
             }
         }
         self.maps_text("maps after", &self.after);
-        show::warnings(self.sim.warnings().iter().map(show::warning));
+        show::warnings(&Warnings::of(self.sim));
         show::heading("result");
         for event in trace.events() {
             if let What::ProgramEnd { name, return_value } = &event.what {

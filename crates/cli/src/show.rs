@@ -8,11 +8,12 @@
 use bpfsim::explanation::Explanation;
 use bpfsim::timeline::{self, parts, through_btf};
 pub use bpfsim::timeline::{compact, unnamed};
-use bpfsim::{Ebpf, Map, MapBtf, MapSpec};
+use bpfsim::{Ebpf, Map, MapBtf, MapSpec, Sim};
 use bpfsim_btf::Type;
 use bpfsim_btf::fields::parse_fields;
 use clap::ColorChoice;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 
 /// A map's contents, ready to be shown.
@@ -227,8 +228,47 @@ fn coloured(color: ColorChoice, terminal: bool) -> bool {
     }
 }
 
+/// What detectors found, each once: kind, place and the other place, which are the same in all
+/// orders, and what it was about.
+#[derive(Default)]
+pub struct Warnings(BTreeMap<String, BTreeSet<String>>);
+
+impl Warnings {
+    /// Of one run.
+    pub fn of(sim: &Sim) -> Warnings {
+        let mut warnings = Warnings::default();
+        for found in sim.warnings() {
+            let about = warnings.0.entry(warning(&found)).or_default();
+            about.extend(found.object());
+        }
+        warnings
+    }
+
+    /// Adds those of another run.
+    pub fn merge(&mut self, other: Warnings) {
+        for (text, about) in other.0 {
+            self.0.entry(text).or_default().extend(about);
+        }
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each as a line. Of many elements the first is named.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |(text, about): (&String, &BTreeSet<String>)| match about.first() {
+            None => text.clone(),
+            Some(one) if about.len() == 1 => format!("{text}: {one}"),
+            Some(one) => format!("{text}: {one} and {} more", about.len() - 1),
+        };
+        self.0.iter().map(line).collect()
+    }
+}
+
 /// What a detector found, the same in all orders: kind, place and the other place.
-pub fn warning(found: &bpfsim::Warning) -> String {
+fn warning(found: &bpfsim::Warning) -> String {
     let place = |place: Option<&bpfsim::Place>| match place {
         Some(place) => format!("in {place}"),
         None => "by user space".to_string(),
@@ -241,10 +281,11 @@ pub fn warning(found: &bpfsim::Warning) -> String {
 }
 
 /// The warnings, under a heading if there are any.
-pub fn warnings(found: impl IntoIterator<Item = String>) {
-    let mut found = found.into_iter().peekable();
-    if found.peek().is_some() {
+pub fn warnings(found: &Warnings) {
+    if !found.is_empty() {
         heading("warnings");
     }
-    found.for_each(|text| line(&format!("  {text}")));
+    for text in found.lines() {
+        line(&format!("  {text}"));
+    }
 }

@@ -9,6 +9,7 @@ use crate::kernel::Kernel;
 use crate::kfunc;
 use crate::race::{Met, NO_LANE, Races};
 use crate::shared::Shared;
+use crate::spot::Spot;
 use crate::state::State;
 use crate::trace::{AsyncKind, Element};
 use bpfsim_abi::helper::{ArgBase, ArgType, Of, Proto, ProtoFlags, TypeFlags};
@@ -44,6 +45,11 @@ impl Watch {
             findings: Findings::new(detectors),
             ..Watch::default()
         }
+    }
+
+    /// Who armed a callback that has not begun.
+    pub fn armed(&self, kind: AsyncKind, value: u64) -> Option<Site> {
+        self.arming.get(&(value, kind)).map(|armed| armed.0)
     }
 }
 
@@ -321,6 +327,18 @@ impl Kernel {
             who: Some((Cpu(f.by.cpu), CtxId(f.by.ctx))),
             place: self.site_place(f.by).map(Box::new),
             other: f.other.map(|o| Box::new(self.party(o))),
+            spot: self.spot_of(kind).map(Box::new),
+        }
+    }
+
+    /// What a finding is about.
+    fn spot_of(&self, kind: &FailureKind) -> Option<Spot> {
+        match kind {
+            FailureKind::LostUpdate(access) | FailureKind::DataRace { access, .. } => {
+                self.spot(access.addr, access.size.into())
+            }
+            FailureKind::NeverRan { element, .. } => Some(self.spot_in(element.clone())),
+            _ => None,
         }
     }
 
@@ -352,15 +370,8 @@ impl Kernel {
         let Some((&(value, kind), &(armed, due))) = late else {
             return Ok(());
         };
-        let map = self
-            .st
-            .maps
-            .iter()
-            .position(|m| m.value_around(value) == Some(value));
-        let element = map.map(|i| {
-            self.st
-                .element(&self.mem, crate::ids::MapId(i as u32), value)
-        });
+        let element = self.spot(value, 1).map(|spot| spot.element);
+        let spot = element.clone().map(|element| self.spot_in(element));
         Err(Failure {
             kind: FailureKind::NeverRan {
                 kind,
@@ -375,6 +386,7 @@ impl Kernel {
             who: None,
             place: None,
             other: Some(Box::new(self.party(armed))),
+            spot: spot.map(Box::new),
         })
     }
 }

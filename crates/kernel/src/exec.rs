@@ -342,6 +342,20 @@ impl Kernel {
             at: self.st.cpus[cur.cpu.at()].clock,
             who: Some((cur.cpu, cur.id)),
             place: insn.map(|insn| Box::new(self.place(cur.prog, insn))),
+            spot: None,
+        }
+    }
+
+    /// Callbacks do not end: where this one begins, and who armed it.
+    fn livelock(&self, callback: Callback, value: u64, what: &Running) -> Failure {
+        let (kind, element) = async_kind(what);
+        let armed = self.st.watch.armed(kind, value);
+        let callbacks = self.callbacks - 1;
+        Failure {
+            place: Some(Box::new(self.place(callback.prog, callback.entry))),
+            other: armed.map(|site| Box::new(self.party(site))),
+            spot: Some(Box::new(self.spot_in(element))),
+            ..self.failure(FailureKind::Livelock { callbacks }, None)
         }
     }
 
@@ -436,12 +450,8 @@ impl Kernel {
     ) -> Result<(), Failure> {
         self.callbacks += 1;
         if self.callbacks > self.config.max_callbacks {
-            return Err(self.failure(
-                FailureKind::Livelock {
-                    callbacks: self.callbacks - 1,
-                },
-                None,
-            ));
+            let what = what(self.st.element(&self.mem, slot.map, slot.value));
+            return Err(self.livelock(callback, slot.value, &what));
         }
         let stack = self.take_stack()?;
         let map = &self.st.maps[slot.map.at()];

@@ -24,6 +24,7 @@
 
 use crate::choose::Waiting;
 use crate::ids::{Cpu, CtxId};
+use crate::spot::Spot;
 use crate::trace::{AsyncKind, Element};
 use bpfsim_vm::{Access, AccessKind, Fault, FaultKind};
 use std::fmt;
@@ -234,10 +235,10 @@ impl Detectors {
     }
 }
 
-impl FailureKind {
+impl Failure {
     /// What it is about, where the kind and the place do not say so: the same in all orders.
     pub fn object(&self) -> Option<String> {
-        match self {
+        match &self.kind {
             FailureKind::Deadlock(blocked) => {
                 let waits = blocked.iter().map(|b| b.waiting.wait.to_string());
                 let mut waits: Vec<String> = waits.collect();
@@ -245,7 +246,7 @@ impl FailureKind {
                 Some(waits.join("; "))
             }
             FailureKind::LeftOver(what) => Some(what.to_string()),
-            _ => None,
+            _ => self.spot.as_ref().map(|spot| spot.to_string()),
         }
     }
 }
@@ -292,8 +293,10 @@ pub struct Failure {
     pub who: Option<(Cpu, CtxId)>,
     /// Where in the program.
     pub place: Option<Box<Place>>,
-    /// The other side: who freed it, stored in between, took the lock.
+    /// The other side: who freed it, stored in between, took the lock, armed the callback.
     pub other: Option<Box<Party>>,
+    /// What it is about, where that is a part of a map's element.
+    pub spot: Option<Box<Spot>>,
 }
 
 /// Something that Linux lets happen, and that is likely a mistake.
@@ -316,6 +319,14 @@ impl fmt::Display for Blocked {
 
 impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tell(f, None)
+    }
+}
+
+impl FailureKind {
+    /// In words, with what it is about.
+    fn tell(&self, f: &mut fmt::Formatter<'_>, spot: Option<&Spot>) -> fmt::Result {
+        let about = |addr: u64| spot.map_or_else(|| format!("{addr:#x}"), Spot::to_string);
         match self {
             FailureKind::Fault(fault) => write!(f, "fault: {}", fault.kind),
             FailureKind::Deadlock(blocked) => {
@@ -325,10 +336,13 @@ impl fmt::Display for FailureKind {
                 }
                 Ok(())
             }
-            FailureKind::Livelock { callbacks } => write!(
-                f,
-                "livelock: {callbacks} callbacks ran and another is always due"
-            ),
+            FailureKind::Livelock { callbacks } => {
+                write!(
+                    f,
+                    "livelock: {callbacks} callbacks ran and another is always due"
+                )?;
+                spot.map_or(Ok(()), |spot| write!(f, ", now that of {spot}"))
+            }
             FailureKind::Fuel { insns } => {
                 write!(f, "a program did not end within {insns} instructions")
             }
@@ -343,12 +357,14 @@ impl fmt::Display for FailureKind {
                     true => "its element was evicted or replaced",
                     false => "it was due",
                 };
+                let of = spot.map_or_else(
+                    || format!("{} key {:02x?}", element.map, element.key),
+                    Spot::to_string,
+                );
+                let kind = kind.name();
                 write!(
                     f,
-                    "the {} of {} key {:02x?}, armed for {due} ns, never ran: {why}",
-                    kind.name(),
-                    element.map,
-                    element.key
+                    "the {kind} of {of}, armed for {due} ns, never ran: {why}"
                 )
             }
             FailureKind::Stale {
@@ -377,15 +393,16 @@ impl fmt::Display for FailureKind {
             }
             FailureKind::LostUpdate(access) => write!(
                 f,
-                "lost update: this store of {} bytes at {:#x} overwrites another's",
-                access.size, access.addr
+                "lost update of {}: this store of {} bytes overwrites another's",
+                about(access.addr),
+                access.size
             ),
             FailureKind::DataRace { access, other } => write!(
                 f,
-                "data race: {} of {} bytes at {:#x}, and {} that nothing orders with it",
+                "data race on {}: {} of {} bytes, and {} that nothing orders with it",
+                about(access.addr),
                 kind_name(access.kind),
                 access.size,
-                access.addr,
                 kind_name(*other)
             ),
             FailureKind::Nondeterminism { hashes: [a, b] } => write!(
@@ -406,7 +423,7 @@ fn kind_name(kind: AccessKind) -> &'static str {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)?;
+        self.kind.tell(f, self.spot.as_deref())?;
         if let Some(place) = &self.place {
             write!(f, " in {place}")?;
         }
@@ -419,7 +436,7 @@ impl fmt::Display for Failure {
                 FailureKind::LostUpdate(_) => "stored in between",
                 FailureKind::DataRace { .. } => "the other",
                 FailureKind::LeftOver(_) => "taken",
-                FailureKind::NeverRan { .. } => "armed",
+                FailureKind::NeverRan { .. } | FailureKind::Livelock { .. } => "armed",
                 _ => "freed",
             };
             write!(f, "; {role}")?;

@@ -37,6 +37,7 @@ impl Kernel {
             who: first.map(|b| (b.waiting.cpu, b.waiting.id)),
             place: first.and_then(|b| b.place.clone()).map(Box::new),
             other: None,
+            spot: None,
             kind: FailureKind::Deadlock(blocked),
         }
     }

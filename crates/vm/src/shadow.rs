@@ -806,6 +806,13 @@ impl GuestMem {
         }
     }
 
+    /// True when what was allocated at `addr` has been freed and allocated again.
+    pub fn is_reused(&self, addr: u64) -> bool {
+        let generation = |s: &Shadow| Some(s.allocs[s.by_base.get(addr)? as usize].generation);
+        let generation = self.shadow.as_ref().and_then(|s| generation(s));
+        generation.is_some_and(|g| g > 1)
+    }
+
     /// What was allocated at `addr` is freed once nobody looks at it any more, as elements of maps
     /// are: others may still do when it is [retired](GuestMem::retire).
     pub fn linger(&mut self, addr: u64) {

@@ -6,4 +6,4 @@ mod layout;
 mod value;
 
 pub use decl::{declaration, definition};
-pub use value::{Value, dump_entries, value};
+pub use value::{Value, dump_entries, parts, value};

@@ -262,6 +262,21 @@ impl Value {
         out
     }
 
+    /// On one line, as in C initialisers, members without their names: for keys of maps.
+    pub fn brief(&self) -> String {
+        match self {
+            Value::Str(text) => text.clone(),
+            Value::Char(c) => char::from(*c).to_string(),
+            Value::Ptr(p) => p.to_string(),
+            Value::Array(items) => format!("{{{}}}", parts(items, Value::brief).join(", ")),
+            Value::Object(members) => {
+                let items: Vec<Value> = members.iter().map(|(_, v)| v.clone()).collect();
+                Value::Array(items).brief()
+            }
+            other => other.text(),
+        }
+    }
+
     fn write(&self, out: &mut String, depth: usize) {
         // Writing to a string does not fail.
         let _ = match self {
@@ -302,6 +317,16 @@ impl Value {
             }
         };
     }
+}
+
+/// The items of an array, more than two equal ones in a row as one with their number.
+pub fn parts<T: PartialEq>(items: &[T], show: fn(&T) -> String) -> Vec<String> {
+    let runs = items.chunk_by(|a, b| a == b);
+    let shown = runs.flat_map(|run| match run {
+        [item, _, _, ..] => vec![format!("{} x {}", run.len(), show(item))],
+        _ => run.iter().map(show).collect(),
+    });
+    shown.collect()
 }
 
 /// As `bpftool map dump` writes a map: pairs of a key and a value.

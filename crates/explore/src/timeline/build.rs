@@ -67,11 +67,7 @@ impl Build<'_> {
     }
 
     fn element(&self, e: &Element) -> String {
-        let spec = self.spec(e);
-        match value::is_section(spec) {
-            true => spec.name.clone(),
-            false => format!("{}[{}]", spec.name, value::key_text(spec, &e.key)),
-        }
+        self.spec(e).element_text(Some(&e.key))
     }
 
     fn lane(&mut self, cpu: u32, level: Level) -> usize {
@@ -199,9 +195,7 @@ impl Build<'_> {
                 after,
             } => {
                 let of = match element {
-                    Some((e, Some(at))) => {
-                        value::place(self.spec(e), &e.key, *at, u32::from(*size))
-                    }
+                    Some((e, Some(at))) => self.spec(e).part(Some(&e.key), *at, u32::from(*size)),
                     Some((e, None)) => format!("key of {}", self.element(e)),
                     None => format!("{addr:#x}"),
                 };

@@ -1,11 +1,9 @@
 //! Keys, values and places in them, as people write them.
 
+pub use bpfsim_btf::display::parts;
 use bpfsim_btf::{Btf, Type, TypeId};
 use bpfsim_kernel::MapSpec;
 use serde_json::Value;
-
-/// Nesting of types that is followed.
-const DEPTH: usize = 32;
 
 /// A value of a type, as JSON.
 pub fn through_btf(btf: &Btf, ty: TypeId, bytes: &[u8]) -> Value {
@@ -13,16 +11,6 @@ pub fn through_btf(btf: &Btf, ty: TypeId, bytes: &[u8]) -> Value {
     value
         .and_then(|v| serde_json::to_value(v).ok())
         .unwrap_or(Value::Null)
-}
-
-/// The items of an array, more than two equal ones in a row as one with their number.
-pub fn parts(items: &[Value], show: fn(&Value) -> String) -> Vec<String> {
-    let runs = items.chunk_by(|a, b| a == b);
-    let shown = runs.flat_map(|run| match run {
-        [item, _, _, ..] => vec![format!("{} x {}", run.len(), show(item))],
-        _ => run.iter().map(show).collect(),
-    });
-    shown.collect()
 }
 
 /// A value on one line, as in C initialisers.
@@ -63,27 +51,9 @@ pub fn typed(spec: &MapSpec, of_key: bool, bytes: &[u8]) -> Value {
     }
 }
 
-/// A key of a map, on one line.
-pub(crate) fn key_text(spec: &MapSpec, key: &[u8]) -> String {
-    unnamed(&typed(spec, true, key))
-}
-
 /// True for a section of variables.
 pub(crate) fn is_section(spec: &MapSpec) -> bool {
-    variables(spec).is_some()
-}
-
-/// Name, offset, size and type of each variable of a section; those of functions (`f.x`) too.
-fn variables(spec: &MapSpec) -> Option<Vec<(String, u32, u32, TypeId)>> {
-    let btf = spec.btf.as_ref()?;
-    let Ok((_, Type::Datasec(section))) = btf.btf.resolve(btf.value) else {
-        return None;
-    };
-    let var = |v: bpfsim_btf::VarSecinfo| match btf.btf.get(v.ty) {
-        Ok(Type::Var { name, ty, .. }) => Some((name.to_string(), v.offset, v.size, ty)),
-        _ => None,
-    };
-    Some(section.vars.iter().filter_map(var).collect())
+    spec.variables().is_some()
 }
 
 /// A value on one line, but for its timers and their like, which read as zero.
@@ -109,7 +79,7 @@ pub(crate) fn changed_variables(
     new: &[u8],
 ) -> Vec<(String, String, String)> {
     let mut changed = Vec::new();
-    for (name, offset, size, ty) in variables(spec).unwrap_or_default() {
+    for (name, offset, size, ty) in spec.variables().unwrap_or_default() {
         let range = offset as usize..(offset as usize).saturating_add(size as usize);
         let (Some(a), Some(b)) = (old.get(range.clone()), new.get(range)) else {
             continue;
@@ -120,63 +90,4 @@ pub(crate) fn changed_variables(
         }
     }
     changed
-}
-
-/// What lies at an offset of an element's value: `map[key].member`, or the variable's name.
-pub(crate) fn place(spec: &MapSpec, key: &[u8], offset: u32, size: u32) -> String {
-    if let Some(vars) = variables(spec) {
-        let found = vars
-            .into_iter()
-            .find(|(_, at, len, _)| (*at..at + len).contains(&offset));
-        return match (found, &spec.btf) {
-            (Some((name, at, _, ty)), Some(btf)) => {
-                name + &path(&btf.btf, ty, offset - at, size, 0)
-            }
-            _ => format!("{}+{offset}", spec.name),
-        };
-    }
-    let base = format!("{}[{}]", spec.name, key_text(spec, key));
-    match &spec.btf {
-        Some(btf) => base + &path(&btf.btf, btf.value, offset, size, 0),
-        None if offset == 0 => base,
-        None => format!("{base}+{offset}"),
-    }
-}
-
-/// Names of members and indices down to what is accessed.
-fn path(btf: &Btf, ty: TypeId, offset: u32, size: u32, depth: usize) -> String {
-    let rest = || match offset {
-        0 => String::new(),
-        n => format!("+{n}"),
-    };
-    if depth > DEPTH {
-        return rest();
-    }
-    match btf.resolve(ty) {
-        Ok((_, Type::Struct(s))) => {
-            let holds = |m: &bpfsim_btf::Member<'_>| {
-                let (at, len) = (m.bit_offset / 8, btf.size_of(m.ty).unwrap_or(0));
-                at <= offset && (offset - at) < len
-            };
-            match s.members.iter().find(holds) {
-                // All of it, or more than one member.
-                Some(m) if btf.size_of(m.ty).is_ok_and(|len| size <= len) => {
-                    let inner = path(btf, m.ty, offset - m.bit_offset / 8, size, depth + 1);
-                    match m.name {
-                        "" => inner,
-                        name => format!(".{name}{inner}"),
-                    }
-                }
-                _ => rest(),
-            }
-        }
-        Ok((_, Type::Array(a))) => match btf.size_of(a.elem).unwrap_or(0) {
-            0 => rest(),
-            len => {
-                let inner = path(btf, a.elem, offset % len, size, depth + 1);
-                format!("[{}]{inner}", offset / len)
-            }
-        },
-        _ => rest(),
-    }
 }
