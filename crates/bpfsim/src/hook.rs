@@ -4,7 +4,7 @@ use crate::user::{Answer, User};
 use crate::{Cgroup, Error, Map, Netdev, ProgramMut, Result, Sim, Sock};
 use bpfsim_abi::{AttachType, Errno};
 pub use bpfsim_kernel::{
-    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, LinkId, ProgId,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, LinkId, LwtHook, ProgId,
     Relative, attach_flags,
 };
 use bpfsim_kernel::{Cpu, Job, ProgramInput, SysOp, SysResult};

@@ -73,8 +73,8 @@ pub use check::{
 pub use ebpf::{Ebpf, EbpfLoader, Program, ProgramMut};
 pub use error::{Error, Result};
 pub use hook::{
-    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, Link, LinkId, ProgId,
-    Relative, StructOps, attach_flags,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterInfo, Link, LinkId, LwtHook,
+    ProgId, Relative, StructOps, attach_flags,
 };
 pub use iter::IterFile;
 pub use machine::Machine;

@@ -21,6 +21,10 @@ fn compare(name: &str) {
         };
         let sim = Sim::new().unwrap();
         let mut bpf = Ebpf::load(&sim, &object).unwrap();
+        if let Some(before) = answer["before"].as_str() {
+            let mut before = bpf.program_mut(before).unwrap();
+            before.test_run(ProgramInput::empty()).unwrap();
+        }
         let out = bpf.program_mut(program).unwrap().test_run(input).unwrap();
         sim.run_for(settle).unwrap();
         let outcomes = answer["outcomes"].as_array().unwrap();
@@ -169,4 +173,14 @@ fn btf_texts() {
 #[test]
 fn tunnels() {
     compare("tunnels");
+}
+
+#[test]
+fn lwt() {
+    compare("lwt");
+}
+
+#[test]
+fn crypto() {
+    compare("crypto");
 }

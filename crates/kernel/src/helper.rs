@@ -6,6 +6,7 @@ mod fib;
 mod file;
 mod hook;
 mod iterate;
+pub(crate) mod lwt;
 pub(crate) mod memory;
 mod misc;
 mod msg;
@@ -235,6 +236,7 @@ const GROUPS: &[&[Helper]] = &[
     cgroup::HELPERS,
     retval::HELPERS,
     room::HELPERS,
+    lwt::HELPERS,
     file::HELPERS,
     fib::HELPERS,
     sockmap::HELPERS,

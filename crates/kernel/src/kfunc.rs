@@ -2,6 +2,7 @@
 
 mod arena;
 mod cpumask;
+pub(crate) mod crypto;
 mod css;
 mod dynptr;
 mod iter;
@@ -121,6 +122,7 @@ const GROUPS: &[&[Kfunc]] = &[
     dynptr::KFUNCS,
     string::KFUNCS,
     cpumask::KFUNCS,
+    crypto::KFUNCS,
     css::KFUNCS,
     lock::KFUNCS,
     misc::KFUNCS,

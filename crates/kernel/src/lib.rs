@@ -89,7 +89,7 @@ pub use failure::{
 };
 pub use helper::runs as runs_helper;
 pub use hook::{
-    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterFd, IterInfo, LinkId,
+    AttachError, AttachOpts, CgroupOrder, Fired, FiredRun, Hook, IterFd, IterInfo, LinkId, LwtHook,
     Relative, flags as attach_flags,
 };
 pub use ids::{CgroupId, Cpu, CtxId, FileId, MapId, NsId, ProgId, SockId, TaskId, hash_bytes, mix};

@@ -81,6 +81,8 @@ pub(crate) struct SkbState {
     /// How many checksums a device has checked, less one; none where it has checked none
     /// (`skb->ip_summed`, `skb->csum_level`).
     pub csum_level: Option<u8>,
+    /// The segment routing header that a program of `End.BPF` works on.
+    pub srh: Option<crate::helper::lwt::Srh>,
 }
 
 /// A packet in guest memory: `head <= data <= end <= tail`.

@@ -32,6 +32,9 @@ pub struct Recording {
 pub struct RecordedProgram {
     /// The packet that it ran on, in hexadecimal; none for a program that takes none.
     pub data_in: Option<String>,
+    /// A program without input that is run before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// How often it was loaded and run.
     pub runs: u32,
     /// What came of it, the most frequent first.

@@ -188,9 +188,10 @@ fn record(
         .to_string();
     let settle = Duration::from_millis(old.settle_ms);
     for (name, program) in &mut new.programs {
-        let data_in = program.data_in.take();
+        let (data_in, before) = (program.data_in.take(), program.before.take());
         *program = RecordedProgram {
             data_in,
+            before,
             runs: 0,
             outcomes: Vec::new(),
         };

@@ -34,7 +34,7 @@ fn protocol(ctx: &FieldsCtx) -> u16 {
     u16::from_be(ctx.get(CtxSlot::SkbProtocol) as u16)
 }
 
-fn set_protocol(ctx: &mut FieldsCtx, protocol: u16) {
+pub(super) fn set_protocol(ctx: &mut FieldsCtx, protocol: u16) {
     ctx.set(CtxSlot::SkbProtocol, protocol.to_be().into());
 }
 
@@ -48,7 +48,7 @@ fn header_len(protocol: u16) -> Option<u64> {
 }
 
 /// `bpf_skb_net_hdr_push`: room of zeros behind the first `off` bytes.
-fn push(mem: &mut GuestMem, p: Packet, off: u64, len: u64) -> Result<Packet, Errno> {
+pub(super) fn push(mem: &mut GuestMem, p: Packet, off: u64, len: u64) -> Result<Packet, Errno> {
     if len > p.data - p.head {
         return Err(Errno::ENOMEM);
     }
@@ -67,7 +67,7 @@ fn push(mem: &mut GuestMem, p: Packet, off: u64, len: u64) -> Result<Packet, Err
 }
 
 /// `bpf_skb_net_hdr_pop`: takes `len` bytes out behind the first `off`.
-fn pop(mem: &mut GuestMem, p: Packet, off: u64, len: u64) -> Result<Packet, Errno> {
+pub(super) fn pop(mem: &mut GuestMem, p: Packet, off: u64, len: u64) -> Result<Packet, Errno> {
     if off + len > p.len() {
         return Err(Errno::ENOMEM);
     }

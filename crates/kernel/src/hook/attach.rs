@@ -370,6 +370,10 @@ impl Kernel {
                 let map = self.st.maps.get(map.at());
                 map.is_some_and(|m| matches!(m.spec.map_type, Sockmap | Sockhash))
             }
+            Hook::Lwt { dest, prefix, .. } => {
+                let mut routes = world.routes.iter();
+                routes.any(|r| r.dest == *dest && r.prefix == *prefix)
+            }
             Hook::Netfilter { family, .. } if !matches!(family, 2 | 10) => {
                 return no(Errno::EAFNOSUPPORT);
             }
@@ -391,6 +395,7 @@ impl Kernel {
         hook: &Hook,
         opts: &AttachOpts,
     ) -> Result<Vec<Stage>, AttachError> {
+        use super::LwtHook::{In, Out, Seg6local, Xmit};
         use ProgType as P;
         let refused = |why| AttachError::Refused {
             what: hook.to_string(),
@@ -428,6 +433,15 @@ impl Kernel {
             | (P::Netfilter, Hook::Netfilter { .. })
             | (P::FlowDissector, Hook::FlowDissector)
             | (P::SkLookup, Hook::SkLookup)
+            | (P::LwtIn, Hook::Lwt { what: In, .. })
+            | (P::LwtOut, Hook::Lwt { what: Out, .. })
+            | (P::LwtXmit, Hook::Lwt { what: Xmit, .. })
+            | (
+                P::LwtSeg6local,
+                Hook::Lwt {
+                    what: Seg6local, ..
+                },
+            )
             | (P::SocketFilter | P::SkReuseport, Hook::Sock(_)) => Stage::Only,
             (P::Xdp, Hook::Xdp { .. }) => match attach {
                 AttachType::XdpDevmap => {
@@ -469,11 +483,6 @@ impl Kernel {
             }
             (prog_type, Hook::Cgroup { what, .. }) if cgroup_takes(prog_type, attach, *what) => {
                 Stage::Only
-            }
-            (P::LwtIn | P::LwtOut | P::LwtXmit | P::LwtSeg6local, _) => {
-                return Err(AttachError::Unsupported {
-                    what: "routes with lightweight tunnels".into(),
-                });
             }
             (P::LircMode2, _) => {
                 return Err(AttachError::Unsupported {

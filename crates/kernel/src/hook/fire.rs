@@ -1,19 +1,22 @@
 //! A hook that happens: what is attached runs, one program after another.
 
+use super::given::CtxKind;
 use super::links::{Hooked, Stage};
 use super::redirect::Sent;
-use super::{Hook, LinkId};
+use super::verdict::{FLOW_DISSECTOR_CONTINUE, NF_ACCEPT, SK_PASS, TC_ACT_UNSPEC, XDP_PASS};
+use super::{Hook, LinkId, LwtHook};
 use crate::failure::Failure;
+use crate::helper::lwt;
 use crate::ids::{CgroupId, Cpu, CtxId, MapId, ProgId, SockId, TaskId};
 use crate::kernel::Kernel;
 use crate::packet::ETH_HLEN;
-use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput, pt_regs, set_ax};
+use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput};
 use crate::run::{Job, Phase, Run, Running};
 use crate::state::{AtHook, Cur, Session};
 use crate::syscall::{SysOp, SysResult};
 use crate::testrun::{PacketKind, Refused};
 use crate::trace::{Level, What};
-use bpfsim_abi::ctx::{self, CtxSlot};
+use bpfsim_abi::ctx::CtxSlot;
 use bpfsim_abi::{AttachType, Errno, ProgType};
 use bpfsim_vm::STACK_SIZE;
 use std::collections::VecDeque;
@@ -31,6 +34,8 @@ pub struct Fired {
     ///   without any program `XDP_PASS`, `TC_ACT_UNSPEC`, `NF_ACCEPT`, all of the packet, `SK_PASS`,
     ///   `SK_PASS` and `BPF_FLOW_DISSECTOR_CONTINUE`;
     /// - cgroups: 0 or an errno below 0; of packets that are sent `NET_XMIT_*`;
+    /// - routes: `BPF_OK` (0), `BPF_REDIRECT`, `BPF_LWT_REROUTE`, or below 0 the errno that the packet
+    ///   is dropped with;
     /// - tracepoints and perf events: 1 if the event is recorded, 0 if not;
     /// - all others: 0.
     pub result: i64,
@@ -58,33 +63,33 @@ pub(crate) struct Fire {
     /// Where the result goes; a system call's goes with it.
     pub(super) job: Option<usize>,
     /// The user code that waits for it.
-    waiter: Option<TaskId>,
-    task: TaskId,
+    pub(super) waiter: Option<TaskId>,
+    pub(super) task: TaskId,
     pub(super) made: u32,
     pub(super) rest: VecDeque<Hooked>,
     /// The program that runs, and what it is given.
-    now: Option<Hooked>,
-    ctx: Option<(CtxKind, u64, ProgCtx)>,
+    pub(super) now: Option<Hooked>,
+    pub(super) ctx: Option<(CtxKind, u64, ProgCtx)>,
     /// The function returns this by now.
-    returns: i64,
+    pub(super) returns: i64,
     /// The body of the function is not executed.
-    overridden: bool,
+    pub(super) overridden: bool,
     /// Congestion was notified (`BPF_RET_SET_CN`).
-    congested: bool,
+    pub(super) congested: bool,
     /// While a program of it runs it is not preempted.
-    preempt_off: bool,
+    pub(super) preempt_off: bool,
     /// The socket that programs of `sk_lookup` chose last.
-    selected: Option<SockId>,
+    pub(super) selected: Option<SockId>,
     /// Those whose return is not wanted: sessions, by their own will, and probes of returns that
     /// were not set, since another result took the function's place before.
-    no_return: Vec<LinkId>,
+    pub(super) no_return: Vec<LinkId>,
     /// The word of each session that began.
-    sessions: Vec<(LinkId, u64)>,
+    pub(super) sessions: Vec<(LinkId, u64)>,
     /// What waits for programs of maps that it was redirected to.
     pub(super) sent: VecDeque<Sent>,
     /// What runs, where that is not what is attached.
     pub(super) instead: Option<Hooked>,
-    out: Fired,
+    pub(super) out: Fired,
 }
 
 /// A hook that happens in an interrupt.
@@ -93,21 +98,6 @@ pub(crate) struct Interrupt {
     /// Not before this virtual time, in ns.
     pub at: u64,
     pub fire: Box<Fire>,
-}
-
-/// What R1 of a stage's programs is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum CtxKind {
-    /// `struct pt_regs` at a function's entry.
-    Entry,
-    /// The same at its return.
-    Return,
-    /// Arguments of 8 bytes each.
-    Args,
-    /// What programs of the type see.
-    Own,
-    /// A packet that another program redirected.
-    Sent,
 }
 
 /// What keeps a program from running while another one does.
@@ -119,19 +109,6 @@ enum Guard {
     /// `prog->active` of the CPU.
     Prog,
 }
-
-/// Verdicts.
-const XDP_PASS: i64 = 2;
-const TC_ACT_UNSPEC: i32 = -1;
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: i64 = 1;
-const SK_PASS: u32 = 1;
-const FLOW_DISSECTOR_CONTINUE: i64 = 129;
-/// `-MAX_ERRNO`
-const LEAST_ERRNO: i64 = -4095;
-/// `NET_XMIT_DROP`, `NET_XMIT_CN`
-const NET_XMIT_DROP: i64 = 1;
-const NET_XMIT_CN: i64 = 2;
 
 impl Fire {
     pub(super) fn new(id: CtxId, hook: Hook, input: ProgramInput) -> Fire {
@@ -186,37 +163,6 @@ impl Fire {
         }
     }
 
-    /// Programs say whether a cgroup allows it, and `bpf_set_retval` what is answered.
-    fn asks_cgroup(&self, hooked: &Hooked) -> bool {
-        matches!(self.hook, Hook::Cgroup { .. }) || hooked.stage == Stage::LsmCgroup
-    }
-
-    /// A socket is bound: programs can also say that a port needs no capability.
-    fn binds(&self) -> bool {
-        use AttachType::{CgroupInet4Bind, CgroupInet6Bind};
-        let Hook::Cgroup { what, .. } = &self.hook else {
-            return false;
-        };
-        matches!(what, CgroupInet4Bind | CgroupInet6Bind)
-    }
-
-    /// A program put another result in the place of the function's (`override_function_with_return`).
-    fn overridden_by(&mut self, hooked: &Hooked, with: u64) {
-        self.returns = with as i64;
-        if matches!(hooked.stage, Stage::Return | Stage::MultiReturn) {
-            return;
-        }
-        self.overridden = true;
-        // The function is not executed. What is behind this kprobe is not called: older ones, and
-        // those that probe its return too.
-        let goes_on = |h: &Hooked| match h.stage {
-            Stage::Return => h.link > hooked.link,
-            Stage::MultiEntry | Stage::MultiReturn => true,
-            _ => false,
-        };
-        self.rest.retain(goes_on);
-    }
-
     /// How deep it holds preemption off while a program of it runs.
     pub fn holds_preemption_off(&self) -> u32 {
         self.preempt_off.into()
@@ -227,131 +173,6 @@ impl Fire {
         let now = self.now.as_ref()?;
         Some((self.guard(now), now.prog))
     }
-
-    fn ctx_kind(&self, hooked: &Hooked) -> CtxKind {
-        match (&self.hook, hooked.stage) {
-            (_, Stage::Devmap | Stage::Cpumap) => CtxKind::Sent,
-            (Hook::Function { .. } | Hook::UserFunction { .. }, stage) => match stage {
-                Stage::Return | Stage::MultiReturn => CtxKind::Return,
-                Stage::Entry | Stage::MultiEntry => CtxKind::Entry,
-                _ => CtxKind::Args,
-            },
-            (Hook::Usdt { .. }, _) => CtxKind::Entry,
-            (Hook::Lsm(_) | Hook::StructOps { .. }, _) => CtxKind::Args,
-            (Hook::RawTracepoint(_) | Hook::Iter(_), _) if !self.input.args.is_empty() => {
-                CtxKind::Args
-            }
-            _ => CtxKind::Own,
-        }
-    }
-
-    /// A program returned: what comes of it, and what is not to run any more.
-    fn returned(&mut self, hooked: &Hooked, r0: u32) {
-        let signed = i64::from(r0 as i32);
-        match (&self.hook, hooked.stage) {
-            (_, Stage::Devmap) => {}
-            (_, Stage::FmodRet) if r0 != 0 => {
-                (self.overridden, self.returns) = (true, signed);
-                let stays = |h: &Hooked| !matches!(h.stage, Stage::FmodRet | Stage::LsmCgroup);
-                self.rest.retain(stays);
-            }
-            (_, Stage::MultiEntry) | (Hook::UserFunction { .. }, Stage::Entry) if r0 != 0 => {
-                self.no_return.extend(hooked.link);
-            }
-            (_, Stage::Tcx) if r0 as i32 != TC_ACT_UNSPEC => {
-                self.rest.retain(|h| h.stage != Stage::Tcx);
-                if tcx_verdict(r0) {
-                    self.out.result = signed;
-                    self.rest.clear();
-                }
-            }
-            (_, Stage::Tc) if tc_verdict(r0) => {
-                self.out.result = signed;
-                self.rest.clear();
-            }
-            _ if self.asks_cgroup(hooked) => {
-                let congestion = matches!(
-                    self.hook,
-                    Hook::Cgroup {
-                        what: AttachType::CgroupInetEgress,
-                        ..
-                    }
-                );
-                self.congested |= congestion && r0 >> 1 & 1 != 0;
-                // Where more than yes and no can be said, that is the last bit.
-                let allowed = match congestion || self.binds() {
-                    true => r0 & 1 != 0,
-                    false => r0 != 0,
-                };
-                // The first errno stays.
-                if !allowed && !(LEAST_ERRNO..0).contains(&self.returns) {
-                    self.returns = -i64::from(Errno::EPERM.0);
-                }
-            }
-            (Hook::StructOps { .. }, _) => self.returns = signed,
-            (Hook::Netfilter { .. }, _) if r0 == NF_DROP => {
-                self.out.result = signed;
-                self.rest.clear();
-            }
-            (Hook::SkLookup, _) => self.out.result &= i64::from(r0 == SK_PASS),
-            (Hook::Tracepoint { .. }, _) => self.out.result &= i64::from(r0 != 0),
-            (Hook::PerfEvent(_), _) => self.out.result = i64::from(r0 != 0),
-            (
-                Hook::Xdp { .. }
-                | Hook::FlowDissector
-                | Hook::Sock(_)
-                | Hook::SockMap { .. }
-                | Hook::Iter(_),
-                _,
-            ) => self.out.result = i64::from(r0),
-            _ => {}
-        }
-    }
-
-    /// All programs ran.
-    fn conclude(&mut self) {
-        match &self.hook {
-            Hook::Function { .. }
-            | Hook::UserFunction { .. }
-            | Hook::Lsm(_)
-            | Hook::StructOps { .. } => {
-                self.out.result = self.returns;
-            }
-            Hook::Cgroup {
-                what: AttachType::CgroupInetEgress,
-                ..
-            } => {
-                self.out.result = match (self.returns, self.congested) {
-                    (0, false) => 0,
-                    (0, true) => NET_XMIT_CN,
-                    (_, true) => NET_XMIT_DROP,
-                    (errno, false) => errno,
-                };
-            }
-            Hook::Cgroup { .. } => self.out.result = self.returns,
-            Hook::SkLookup => self.out.result |= i64::from(self.selected.is_some()),
-            _ => {}
-        }
-    }
-}
-
-/// Whether a verdict of tcx ends the chain and `tc` with it (`tcx_action_code`): others end the
-/// chain only.
-fn tcx_verdict(r0: u32) -> bool {
-    const PASS: u32 = 0;
-    const DROP: u32 = 2;
-    const REDIRECT: u32 = 7;
-    matches!(r0, PASS | DROP | REDIRECT)
-}
-
-/// Whether a filter's result is a verdict (`cls_bpf_exec_opcode`): after others the next one runs.
-fn tc_verdict(r0: u32) -> bool {
-    const OK: u32 = 0;
-    const SHOT: u32 = 2;
-    const STOLEN: u32 = 4;
-    const REDIRECT: u32 = 7;
-    const TRAP: u32 = 8;
-    matches!(r0, OK | SHOT | STOLEN | REDIRECT | TRAP)
 }
 
 impl Kernel {
@@ -444,7 +265,7 @@ impl Kernel {
                 }
                 true
             }
-            Hook::FlowDissector | Hook::Netfilter { .. } => true,
+            Hook::FlowDissector | Hook::Netfilter { .. } | Hook::Lwt { .. } => true,
             Hook::StructOps { map, member } => {
                 if !self.struct_ops_attached(*map)? {
                     return Err(Errno::ENOENT.into());
@@ -486,6 +307,17 @@ impl Kernel {
             Hook::StructOps { map, member } => self.struct_op(*map, member).into(),
             hook => self.st.links.run_list(&self.st.world, hook, by).into(),
         };
+        if matches!(
+            fire.hook,
+            Hook::Lwt {
+                what: LwtHook::Seg6local,
+                ..
+            }
+        ) && lwt::arriving(&fire.input.data[ETH_HLEN as usize..]).is_none()
+        {
+            fire.rest.clear();
+            fire.out.result = -i64::from(Errno::EINVAL.0);
+        }
         for hooked in &fire.rest {
             self.st.refs.get_prog(hooked.prog);
         }
@@ -715,82 +547,6 @@ impl Kernel {
         Some(Session { returns, cookie })
     }
 
-    fn make_fire_ctx(
-        &mut self,
-        cpu: Cpu,
-        fire: &Fire,
-        hooked: &Hooked,
-        kind: CtxKind,
-    ) -> Result<(u64, ProgCtx), bpfsim_vm::MemError> {
-        let regs = |ctx: Vec<u8>| ProgramInput {
-            ctx,
-            ..ProgramInput::empty()
-        };
-        match kind {
-            CtxKind::Args => return self.args_ctx(&fire.input.args),
-            CtxKind::Entry if fire.input.ctx.is_empty() => {
-                let words = fire.input.args.iter().map(|a| match a {
-                    Arg::Value(word) => *word,
-                    _ => 0,
-                });
-                let words: Vec<u64> = words.collect();
-                return self.make_ctx(hooked.prog, &ProgramInput::call(&words), cpu);
-            }
-            CtxKind::Entry => {
-                return self.make_ctx(hooked.prog, &regs(fire.input.ctx.clone()), cpu);
-            }
-            CtxKind::Return => {
-                let mut ctx = fire.input.ctx.clone();
-                if ctx.is_empty() {
-                    ctx = pt_regs(std::iter::empty());
-                }
-                if fire.input.ctx.is_empty() || fire.overridden || fire.input.returns != 0 {
-                    set_ax(&mut ctx, fire.returns as u64);
-                }
-                return self.make_ctx(hooked.prog, &regs(ctx), cpu);
-            }
-            CtxKind::Own | CtxKind::Sent => {}
-        }
-        let mut input = fire.input.clone();
-        let mut set = |layout: &ctx::CtxLayout, slot, value: u32| {
-            let field = layout.field(slot).map_or(0, |f| f.offset as usize);
-            if input.ctx.len() < layout.size as usize {
-                input.ctx.resize(layout.size as usize, 0);
-            }
-            let word = &mut input.ctx[field..field + 4];
-            if word == [0; 4] {
-                word.copy_from_slice(&value.to_le_bytes());
-            }
-        };
-        match fire.hook {
-            Hook::Xdp { ifindex } => set(&ctx::XDP_MD, CtxSlot::XdpIngressIfindex, ifindex),
-            Hook::Tc { ifindex, egress } => {
-                set(&ctx::SK_BUFF, CtxSlot::SkbIfindex, ifindex);
-                if !egress {
-                    set(&ctx::SK_BUFF, CtxSlot::SkbIngressIfindex, ifindex);
-                }
-            }
-            Hook::Sock(sock) => input.sock = Some(sock),
-            Hook::Netfilter { family, hook } => input.ctx = vec![hook, family],
-            _ => {}
-        }
-        let (r1, mut ctx) = self.make_ctx(hooked.prog, &input, cpu)?;
-        if let (ProgCtx::Fields(fields), Hook::Tc { .. }, None) = (&mut ctx, &fire.hook, input.sock)
-        {
-            // What comes from a device belongs to no socket.
-            fields.point(CtxSlot::SkbSk, 0);
-        }
-        Ok((r1, ctx))
-    }
-
-    /// The context that a hook's programs had is given back.
-    fn drop_fire_ctx(&mut self, fire: &mut Fire) {
-        if let (Some((_, r1, ctx)), Some(last)) = (fire.ctx.take(), &fire.now) {
-            let prog_type = self.st.progs[last.prog.at()].prog_type;
-            self.give_ctx_back(prog_type, fire.input.ctx.len() as u64, r1, ctx);
-        }
-    }
-
     /// A program of a hook is over.
     pub(crate) fn hooked_ended(&mut self, cpu: Cpu, run: &mut Run, r0: u32) -> Result<(), Failure> {
         let Running::Hook(fire) = std::mem::replace(&mut run.what, Running::Syscall) else {
@@ -807,6 +563,11 @@ impl Kernel {
         };
         let meta = &self.st.progs[hooked.prog.at()];
         let (prog_type, name) = (meta.prog_type, meta.name.to_string());
+        // What a program left of a segment routing header has to be one.
+        let spoilt = match &mut ctx {
+            ProgCtx::Fields(f) => f.skb.srh.is_some() && !lwt::has_valid_srh(f, &mut self.mem),
+            _ => false,
+        };
         let mut output = self.read_ctx(prog_type, &fire.input, r1, &ctx, r0, run.act.insns);
         let seq = std::mem::take(&mut run.cur.seq);
         if !seq.is_empty() {
@@ -830,6 +591,9 @@ impl Kernel {
         }
         let before = fire.rest.clone();
         fire.returned(&hooked, r0);
+        if spoilt {
+            fire.out.result = -i64::from(Errno::EINVAL.0);
+        }
         if let Some(with) = overrides {
             fire.overridden_by(&hooked, with);
         }

@@ -8,17 +8,20 @@
 //! - `place`: where a link goes among others;
 //! - `links`: the links of a simulation and their order at each hook;
 //! - `netfilter`: the context of netfilter's programs;
-//! - `fire`: one hook that happens: its programs one after another, and what comes of it;
+//! - `fire`: one hook that happens: its programs one after another; `given`: what they are given;
+//!   `verdict`: what comes of it;
 //! - `iter`: an iterator that is read as a file; `target`: what iterators go over.
 
 mod attach;
 mod fire;
+mod given;
 mod iter;
 mod links;
 pub(crate) mod netfilter;
 mod place;
 mod redirect;
 mod target;
+mod verdict;
 
 pub use attach::{AttachError, AttachOpts, Relative, flags};
 pub(crate) use fire::{Fire, Interrupt};
@@ -33,6 +36,7 @@ use crate::ids::{CgroupId, MapId, SockId};
 use crate::trace::Level;
 use bpfsim_abi::AttachType;
 use std::fmt;
+use std::net::IpAddr;
 
 /// Something that happens in the kernel, and that programs attach to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -115,6 +119,15 @@ pub enum Hook {
         /// What it does.
         what: AttachType,
     },
+    /// A packet of a route with a lightweight tunnel (`ip route add ... encap bpf`, `seg6local`).
+    Lwt {
+        /// The route's destination.
+        dest: IpAddr,
+        /// How many bits of it.
+        prefix: u8,
+        /// When.
+        what: LwtHook,
+    },
     /// An iterator over this is read: each call is for one object.
     Iter(String),
     /// The kernel calls a member of an attached struct.
@@ -124,6 +137,33 @@ pub enum Hook {
         /// The member.
         member: String,
     },
+}
+
+/// When programs of a route with a lightweight tunnel run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum LwtHook {
+    /// A packet came in (`lwt_in`).
+    In,
+    /// A packet goes out (`lwt_out`).
+    Out,
+    /// A packet is about to be sent (`lwt_xmit`).
+    Xmit,
+    /// A packet came to a segment of this machine, `End.BPF` (`lwt_seg6local`). What has no segment
+    /// routing header with segments left is dropped before.
+    Seg6local,
+}
+
+impl LwtHook {
+    /// By the name of its programs' section, without `lwt_`.
+    pub fn from_name(name: &str) -> Option<LwtHook> {
+        Some(match name {
+            "in" => LwtHook::In,
+            "out" => LwtHook::Out,
+            "xmit" => LwtHook::Xmit,
+            "seg6local" => LwtHook::Seg6local,
+            _ => return None,
+        })
+    }
 }
 
 impl Hook {
@@ -171,6 +211,10 @@ impl Hook {
             | Hook::FlowDissector
             | Hook::SkLookup
             | Hook::Sock(_)
+            | Hook::Lwt {
+                what: LwtHook::In | LwtHook::Seg6local,
+                ..
+            }
             | Hook::Cgroup {
                 what: AttachType::CgroupInetIngress,
                 ..
@@ -219,6 +263,9 @@ impl fmt::Display for Hook {
             Hook::SkLookup => write!(f, "sk_lookup"),
             Hook::Sock(sock) => write!(f, "{sock}"),
             Hook::SockMap { map, what } => write!(f, "{} of {map}", what.name()),
+            Hook::Lwt { dest, prefix, what } => {
+                write!(f, "lwt {what:?} of route {dest}/{prefix}")
+            }
             Hook::Iter(target) => write!(f, "iter {target}"),
             Hook::StructOps { map, member } => write!(f, "{member} of {map}"),
         }

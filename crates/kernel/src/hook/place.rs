@@ -69,6 +69,7 @@ impl State {
                 because(Errno::EEXIST, "it is attached there already")
             }
             (Hook::Tracepoint { .. } | Hook::SkLookup, _) if full => no(Errno::E2BIG),
+            (Hook::Lwt { .. }, _) if count > 0 => because(Errno::EEXIST, "there is one already"),
             (Hook::FlowDissector, _) if count > 0 => because(Errno::E2BIG, "there is one already"),
             (Hook::PerfEvent(_), _) if count > 0 => because(Errno::EEXIST, "there is one already"),
             (Hook::Xdp { .. }, _) if count > 0 => because(Errno::EBUSY, "there is one already"),

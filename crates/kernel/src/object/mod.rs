@@ -11,6 +11,7 @@ use crate::asynch::Handle;
 use crate::field::Fields;
 use crate::ids::{Cpu, MapId, TaskId};
 use crate::kernel::Kernel;
+use crate::kfunc::crypto::Cipher;
 use crate::state::State;
 use crate::user_mem::Protection;
 use bpfsim_btf::fields::{FieldKind, FieldMask, parse_fields_in};
@@ -34,6 +35,8 @@ pub(crate) enum ObjectKind {
     Struct(u32),
     /// `struct bpf_cpumask`
     Cpumask,
+    /// `struct bpf_crypto_ctx`: its cipher is in [`Objects::ciphers`].
+    Crypto,
     /// Memory that the kernel itself uses: storage of a run, the state of an iterator.
     Buffer,
 }
@@ -72,6 +75,16 @@ pub(crate) struct Objects {
     /// `sizeof(struct bpf_cpumask)`
     pub cpumask_size: u32,
     pub vma: VmaLayout,
+    pub crypto: CryptoLayout,
+    /// By address; programs may use those that wait for readers.
+    ciphers: BTreeMap<u64, Arc<Cipher>>,
+}
+
+/// `struct bpf_crypto_ctx`
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct CryptoLayout {
+    pub size: u32,
+    pub siv_len: u32,
 }
 
 /// `struct vm_area_struct`: its size, and where members are that bpfsim fills in.
@@ -87,6 +100,7 @@ impl Objects {
     /// No program executes: what was freed can be used again.
     pub fn grace_period(&mut self) {
         for (cpu, class, addr) in self.waiting.drain(..) {
+            self.ciphers.remove(&addr);
             self.free.entry((cpu, class)).or_default().push(addr);
         }
     }
@@ -137,6 +151,15 @@ impl Objects {
         };
         self.live.insert(addr, object);
         Some(addr)
+    }
+
+    /// The cipher of a `struct bpf_crypto_ctx`.
+    pub fn cipher(&self, addr: u64) -> Option<&Arc<Cipher>> {
+        self.ciphers.get(&addr)
+    }
+
+    pub fn set_cipher(&mut self, addr: u64, cipher: Cipher) {
+        self.ciphers.insert(addr, Arc::new(cipher));
     }
 
     /// True for memory that [`State::buffer`] gave.
@@ -198,6 +221,13 @@ impl Kernel {
         };
         self.st.objects.cpumask_size = self.layouts.size_of("bpf_cpumask") as u32;
         self.st.objects.vma = vma;
+        self.st.objects.crypto = CryptoLayout {
+            size: self.layouts.size_of("bpf_crypto_ctx") as u32,
+            siv_len: self
+                .layouts
+                .member("bpf_crypto_ctx", "siv_len")
+                .unwrap_or(0) as u32,
+        };
     }
 }
 

@@ -22,7 +22,7 @@ pub use ns::NsKind;
 pub(crate) use ns::{
     DEV as NS_DEV, MAX_LEVEL as NS_LEVELS, Namespace, NsLayout, NsSet, initial_set,
 };
-pub(crate) use route::{MAIN, Neighbour};
+pub(crate) use route::{LOCAL, MAIN, Neighbour};
 pub use route::{Route, RouteKind};
 pub(crate) use sock::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Sock, Tuple, octets, read_ip, sock_window,

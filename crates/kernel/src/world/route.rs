@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// `RT_TABLE_MAIN`, `RT_TABLE_LOCAL`
 pub(crate) const MAIN: u32 = 254;
-const LOCAL: u32 = 255;
+pub(crate) const LOCAL: u32 = 255;
 
 /// What becomes of packets of a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -27,10 +27,19 @@ pub fn observe(
         name: name.to_string(),
         what,
     };
-    let loaded = linux.load_object(facts, object, &[name])?;
+    let names = [program.before.as_deref(), Some(name)].map(|n| n.unwrap_or(name));
+    let first = usize::from(program.before.is_none());
+    let loaded = linux.load_object(facts, object, &names[first..])?;
     let prog = loaded
         .program(name)
         .ok_or_else(|| unsupported("a program that is not there"))?;
+    if let Some(before) = program.before.as_deref().and_then(|b| loaded.program(b)) {
+        let ran = before.test_run(&Input::default());
+        ran.map_err(|errno| ObjectError::Run {
+            name: name.to_string(),
+            errno,
+        })?;
+    }
     let packet = program
         .packet()
         .map_err(|_| unsupported("a packet that is not hexadecimal"))?;
