@@ -1,8 +1,8 @@
 //! Random values, failed allocations and faults as choices beside the order.
 
 use bpfsim::{
-    Chances, Config, Cpu, Ebpf, ProgramInput, ReplayError, ReplayString, Runner, Sim, Strategy,
-    check_exhaustive, check_random, ensure_eq, replay,
+    Chances, Config, Cpu, Ebpf, PerfBuffer, ProgramInput, ReplayError, ReplayString, Runner, Sim,
+    Strategy, check_exhaustive, check_random, ensure_eq, replay,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -32,6 +32,7 @@ fn came(program: &str, input: &ProgramInput, chances: &str) -> BTreeMap<Vec<(usi
         let mut bpf = Ebpf::load(sim, OBJECT)?;
         sim.write_user(sim.main_task(), 0x1_0000, b"texts\0\0\0");
         bpf.set_global("user", &0x1_0000_u64)?;
+        let _read = PerfBuffer::<u64>::open(bpf.map("events")?)?;
         bpf.program_mut(program)?.test_run(input.clone())?;
         sim.finish()?;
         let came: [i64; 16] = bpf.global("came")?;
@@ -73,6 +74,53 @@ fn each_allocation_fails_alone_as_linux_has_it_fail() {
     let packet = ProgramInput::packet(&[0; 64]);
     let trie = self::came("allocate_trie", &packet, "failures");
     assert_eq!(one_each(trie), [(0, ENOMEM)]);
+}
+
+#[test]
+fn packets_records_and_iterators_find_no_memory_each_alone() {
+    let packet = ProgramInput::packet(&[0; 64]);
+    let grown = came("grow_packet", &packet, "failures");
+    let (efault, enospc) = (-14, -28);
+    let mut expected: Vec<_> = (0..4).map(|at| (at, ENOMEM)).collect();
+    expected.extend([(4, efault), (5, ENOMEM), (6, enospc)]);
+    assert_eq!(one_each(grown), expected);
+    let iterated = came("iterate", &ProgramInput::empty(), "failures");
+    // Of the first one's two words nothing is allocated; the second then has nothing to give.
+    assert_eq!(one_each(iterated), [(1, ENOMEM), (2, 1), (3, ENOMEM)]);
+}
+
+/// An update is a system call of a task beside the test's: where its map allocates it may find no
+/// memory, and another task sees nothing then.
+#[test]
+fn system_calls_of_tasks_find_no_memory() {
+    let updates = |map: &'static str, chances: &str| {
+        let seen = Mutex::new(BTreeSet::new());
+        let outcome = runner(Strategy::Exhaustive, chances).run(|sim| {
+            let bpf = Ebpf::load(sim, OBJECT)?;
+            let map = bpf.map(map)?;
+            let (to, key) = (map.clone(), 1_u32.to_le_bytes());
+            let came = std::rc::Rc::new(std::cell::Cell::new(None));
+            let told = came.clone();
+            sim.spawn_user(Cpu(1), async move |user| {
+                told.set(Some(user.update(&to, &key, &[1; 8], 0).await.is_ok()));
+                Ok(())
+            })?;
+            sim.finish()?;
+            let there = map.lookup(&key)?.is_some();
+            seen.lock().unwrap().insert((came.get(), there));
+            Ok(())
+        });
+        assert!(outcome.complete && outcome.failure.is_none(), "{outcome}");
+        seen.into_inner().unwrap()
+    };
+    let (done, none) = ((Some(true), true), (Some(false), false));
+    assert_eq!(updates("grown", "failures"), [none, done].into());
+    assert_eq!(updates("grown", "faults"), [done].into());
+    assert_eq!(
+        updates("made", "failures"),
+        [done].into(),
+        "it has its memory"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::helper;
 use crate::kfunc;
 use crate::run::Run;
 use crate::state::State;
+use crate::syscall::SysOp;
 use bpfsim_abi::{Errno, Func, MapType};
 use bpfsim_vm::{Call, Flow, GuestMem};
 use smallvec::SmallVec;
@@ -163,6 +164,9 @@ enum Can {
     Update,
     /// Fail where it allocates.
     Allocate,
+    /// Fail, and leave an iterator of so many bytes empty; where it looks at so many words or more, if
+    /// that decides.
+    Iterate(u64, u32),
     /// Fail where it makes an element, if these flags say that it may.
     Create,
     /// Fault, at the address in this argument, from 0: what the first two say is zeroed.
@@ -180,6 +184,10 @@ enum Answer {
     Errno(Errno),
 }
 
+const NO_MEMORY: Can = Can::Fail(Answer::Errno(Errno::ENOMEM));
+/// `bpf_try_make_writable` failed.
+const NOT_WRITABLE: Can = Can::Fail(Answer::Errno(Errno::EFAULT));
+
 const CALLS: &[(Func, Can)] = &[
     (Func::GetPrandomU32, Can::Draw),
     (Func::MapUpdateElem, Can::Update),
@@ -187,6 +195,21 @@ const CALLS: &[(Func, Can)] = &[
     (Func::RingbufReserve, Can::Fail(Answer::Null)),
     (Func::RingbufOutput, Can::Fail(Answer::Errno(Errno::EAGAIN))),
     (Func::RingbufReserveDynptr, Can::Allocate),
+    (Func::PerfEventOutput, Can::Allocate),
+    (Func::GetStackid, NO_MEMORY),
+    // A packet may be a clone or have pages, wherever it came from.
+    (Func::SkbChangeHead, NO_MEMORY),
+    (Func::SkbChangeTail, NO_MEMORY),
+    (Func::SkbChangeProto, NO_MEMORY),
+    (Func::SkbAdjustRoom, NO_MEMORY),
+    (Func::SkbPullData, NO_MEMORY),
+    (Func::SkbVlanPush, NO_MEMORY),
+    (Func::SkbStoreBytes, NOT_WRITABLE),
+    (Func::L3CsumReplace, NOT_WRITABLE),
+    (Func::L4CsumReplace, NOT_WRITABLE),
+    (Func::CloneRedirect, NO_MEMORY),
+    (Func::MsgPullData, NO_MEMORY),
+    (Func::MsgPushData, NO_MEMORY),
     (Func::TaskStorageGet, Can::Create),
     (Func::SkStorageGet, Can::Create),
     (Func::InodeStorageGet, Can::Create),
@@ -208,7 +231,14 @@ const KFUNCS: &[(&str, Can)] = &[
     ("bpf_percpu_obj_new_impl", Can::Fail(Answer::Null)),
     ("bpf_cpumask_create", Can::Fail(Answer::Null)),
     ("bpf_arena_alloc_pages", Can::Fail(Answer::Null)),
+    // One word is kept in the iterator itself.
+    ("bpf_iter_bits_new", Can::Iterate(16, 2)),
+    ("bpf_iter_css_task_new", Can::Iterate(8, 0)),
+    ("bpf_iter_task_vma_new", Can::Iterate(8, 0)),
+    ("bpf_stream_vprintk_impl", NO_MEMORY),
     ("bpf_copy_from_user_str", Can::ReadText),
+    ("bpf_probe_read_user_dynptr", Can::Write),
+    ("bpf_probe_read_user_str_dynptr", Can::Write),
 ];
 
 fn of(call: Call) -> Option<Can> {
@@ -280,6 +310,9 @@ impl State {
                 ways.extend(values.map(|v| Chance::Value(*v)));
             }
             Some(Can::Fail(_) | Can::Allocate) if fails => ways.push(Chance::NoMemory),
+            Some(Can::Iterate(_, words)) if fails && args[2] as u32 >= words => {
+                ways.push(Chance::NoMemory)
+            }
             Some(Can::Update) if fails && self.allocates(args[0]) => ways.push(Chance::NoMemory),
             Some(Can::Create) if fails && args[3] & CREATE != 0 => ways.push(Chance::NoMemory),
             Some(Can::Read(at)) if faults && args[1] as u32 > 0 && args[at] < USER_END => {
@@ -291,6 +324,15 @@ impl State {
         ways
     }
 
+    /// The unusual way in which a system call can come out.
+    pub(crate) fn chance_of_syscall(&self, chances: &Chances, op: &SysOp) -> Option<Chance> {
+        let updates = match op {
+            SysOp::MapUpdate { map, .. } => self.allocates(self.maps[map.at()].addr),
+            _ => false,
+        };
+        (updates && self.taken.failures < chances.failures).then_some(Chance::NoMemory)
+    }
+
     /// This is how the current execution goes on.
     pub(crate) fn take_chance(&mut self, chance: Chance, next: Next) {
         self.cur.chance = chance;
@@ -300,14 +342,19 @@ impl State {
             Chance::NoMemory => self.taken.failures += 1,
             Chance::Fault => self.taken.faults += 1,
         }
-        if let Next::Call { call, .. } = next {
-            let name = match call {
-                Call::Helper(id) => helper::name(id),
-                Call::Kfunc(index) => kfunc::name(index),
-            };
-            let call = name.unwrap_or("?");
-            self.event(crate::trace::What::Chance { call, chance });
-        }
+        let name = match next {
+            Next::Call {
+                call: Call::Helper(id),
+                ..
+            } => helper::name(id),
+            Next::Call {
+                call: Call::Kfunc(index),
+                ..
+            } => kfunc::name(index),
+            _ => Some("BPF_MAP_UPDATE_ELEM"),
+        };
+        let call = name.unwrap_or("?");
+        self.event(crate::trace::What::Chance { call, chance });
     }
 }
 
@@ -318,6 +365,10 @@ pub(crate) fn instead(st: &State, mem: &mut GuestMem, call: Call, args: &[u64; 5
         (Chance::Value(value), Can::Draw) => value.into(),
         (Chance::NoMemory, Can::Fail(Answer::Null)) => 0,
         (Chance::NoMemory, Can::Fail(Answer::Errno(errno))) => helper::ret(Err(errno)),
+        (Chance::NoMemory, Can::Iterate(size, _)) => {
+            mem.slice_mut(args[0], size)?.fill(0);
+            helper::ret(Err(Errno::ENOMEM))
+        }
         (Chance::Fault, Can::Read(_)) => {
             // `bpf_copy_from_user` and its like clear what they could not fill.
             mem.slice_mut(args[0], args[1] as u32 as u64)?.fill(0);

@@ -366,7 +366,7 @@ impl Kernel {
             None => {
                 offer.add(id, cpu, run.next, clock, Do::Continue);
                 if self.st.chances_on {
-                    self.offer_chances(offer, cpu, run);
+                    Self::offer_chances(offer, self.st.chances(&self.config.chances, run));
                 }
             }
         }
@@ -375,15 +375,15 @@ impl Kernel {
             && !(run.cur.bh_off || run.cur.irq_off > 0 || run.cur.preempt_off > 0)
     }
 
-    /// Offers the unusual ways in which a run can go on, after the usual one.
-    fn offer_chances(&self, offer: &mut Offered, cpu: Cpu, run: &Run) {
-        for chance in self.st.chances(&self.config.chances, run) {
-            let at = self.st.cpus[cpu.at()].clock;
-            offer.add(run.cur.id, cpu, run.next, at, Do::Continue);
+    /// Offers the unusual ways in which what was offered last can come out, after the usual one.
+    fn offer_chances(offer: &mut Offered, ways: impl IntoIterator<Item = Chance>) {
+        let (Some(usual), Some(&what)) = (offer.choices.last().copied(), offer.what.last()) else {
+            return;
+        };
+        for chance in ways {
             offer.chances = true;
-            if let Some(choice) = offer.choices.last_mut() {
-                choice.chance = chance;
-            }
+            offer.choices.push(Choice { chance, ..usual });
+            offer.what.push(what);
         }
     }
 
@@ -439,6 +439,11 @@ impl Kernel {
                 None => Next::Start(Starts::Program),
             };
             offer.add(s.id, cpu, next, clock, Do::Enter(i));
+            // The test's own system calls do as it says.
+            if self.st.chances_on && s.task != self.main_task() {
+                let way = self.st.chance_of_syscall(&self.config.chances, &s.op);
+                Self::offer_chances(offer, way);
+            }
         }
         if self.st.tasks_with_work > 0 {
             for (i, t) in self.st.tasks.iter().enumerate() {

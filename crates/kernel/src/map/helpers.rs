@@ -182,10 +182,11 @@ fn perf_event_output(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> 
         INDEX => cpu.0,
         index => index as u32,
     };
+    let full = st.fails();
     match st.maps[map.at()].perf(index) {
         Some(result) => done(
             result
-                .and_then(|event| event.output(cpu, sample))
+                .and_then(|event| event.output(cpu, sample, full))
                 .map(|()| 0),
         ),
         None => a.bad(2),

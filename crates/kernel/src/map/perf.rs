@@ -52,8 +52,8 @@ impl Perf {
     }
 
     /// `perf_event_output` of an event that counts on its own CPU only. That samples were lost is
-    /// said before the next one that fits.
-    pub fn output(&mut self, cpu: Cpu, mut sample: Vec<u8>) -> Result<(), Errno> {
+    /// said before the next one that fits; none does where the ring is to be `full`.
+    pub fn output(&mut self, cpu: Cpu, mut sample: Vec<u8>, full: bool) -> Result<(), Errno> {
         if self.cpu != cpu {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -63,7 +63,7 @@ impl Perf {
         let sample = PerfRecord::Sample(sample);
         let len = sample.size() + lost.as_ref().map_or(0, PerfRecord::size);
         // `CIRC_SPACE`: a ring is never quite full.
-        if self.bytes + len >= RING {
+        if full || self.bytes + len >= RING {
             self.lost += 1;
             return Err(Errno::ENOSPC);
         }
@@ -115,24 +115,24 @@ mod tests {
     #[test]
     fn a_full_ring_loses_the_newest_and_says_so() {
         let mut perf = Perf::new(Cpu(1));
-        assert_eq!(perf.output(Cpu(0), vec![1]), Err(Errno::EOPNOTSUPP));
+        assert_eq!(perf.output(Cpu(0), vec![1], false), Err(Errno::EOPNOTSUPP));
         let sample = |n: u8| vec![n; 4096 - HEADER];
         let read = |n: u8| Some(PerfRecord::Sample(sample(n)));
         for n in 0..63 {
-            perf.output(Cpu(1), sample(n)).unwrap();
+            perf.output(Cpu(1), sample(n), false).unwrap();
         }
         // One byte of the ring stays free.
-        assert_eq!(perf.output(Cpu(1), sample(63)), Err(Errno::ENOSPC));
-        assert_eq!(perf.output(Cpu(1), sample(63)), Err(Errno::ENOSPC));
+        assert_eq!(perf.output(Cpu(1), sample(63), false), Err(Errno::ENOSPC));
+        assert_eq!(perf.output(Cpu(1), sample(63), false), Err(Errno::ENOSPC));
         assert_eq!(perf.read(), read(0));
-        perf.output(Cpu(1), sample(64)).unwrap();
+        perf.output(Cpu(1), sample(64), false).unwrap();
         for n in 1..63 {
             assert_eq!(perf.read(), read(n));
         }
         assert_eq!(perf.read(), Some(PerfRecord::Lost(2)));
         assert_eq!(perf.read(), read(64));
         assert_eq!((perf.read(), perf.bytes), (None, 0));
-        perf.output(Cpu(1), vec![7; 10]).unwrap();
+        perf.output(Cpu(1), vec![7; 10], false).unwrap();
         let mut padded = vec![7; 10];
         padded.extend([0; 2]);
         assert_eq!(perf.read(), Some(PerfRecord::Sample(padded)));
