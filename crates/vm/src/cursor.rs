@@ -6,10 +6,10 @@ use crate::op::Op;
 
 /// A place in the ops of an image.
 ///
-/// Invariant: the place is one of `ops`, or one past a `Bad`. It holds because ops come from
-/// [`Ops`](crate::op::Ops) alone: they end in `Bad`, after which a loop fetches no more; their
-/// jumps land inside (checked by [`Image`](crate::Image)); a wide op is followed by its
-/// second slot; and every other place is given as an index, which is checked here.
+/// Invariant: the place is one of `ops`. It holds because ops come from [`Ops`](crate::op::Ops)
+/// alone: they end in `Bad`, from which a loop goes nowhere; their jumps land inside (checked by
+/// [`Image`](crate::Image)); a wide op is followed by its second slot; and every other place is
+/// given as an index, which is checked here.
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
     at: *const Op,
@@ -24,22 +24,25 @@ impl<'a> Cursor<'a> {
         Some(Cursor { at, ops })
     }
 
-    /// The op here; moves on to the next. Not to be called after it gave a `Bad`.
+    /// The op here.
     #[inline(always)]
-    pub fn fetch(&mut self) -> &'a Op {
-        // SAFETY: by the invariant there is an op here, and one past it is at most the end.
-        unsafe {
-            let op = &*self.at;
-            self.at = self.at.add(1);
-            op
-        }
+    pub fn op(&self) -> &'a Op {
+        // SAFETY: by the invariant there is an op here.
+        unsafe { &*self.at }
     }
 
-    /// Skips the second slot of a wide op, or takes a jump of `by` bytes, from an op just fetched.
+    /// Goes on to the next op, or to the second slot of a wide one. Not to be called at a `Bad`.
+    #[inline(always)]
+    pub fn next(&mut self) {
+        // SAFETY: only the last op has none behind it, and that is a `Bad`.
+        self.at = unsafe { self.at.add(1) };
+    }
+
+    /// Takes the jump of the op here, which goes `by` bytes from the next.
     #[inline(always)]
     pub fn jump(&mut self, by: i32) {
-        // SAFETY: jumps land inside, and so does the slot after a second slot.
-        self.at = unsafe { self.at.byte_offset(by as isize) };
+        // SAFETY: jumps land inside.
+        self.at = unsafe { self.at.add(1).byte_offset(by as isize) };
     }
 
     /// Goes to an op by index; false, and nothing happens, where there is none.

@@ -118,12 +118,18 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             act.regs[$x as usize]
         };
     }
+    // Checked mode ends for now; the program goes on at `$at`.
+    macro_rules! put_back {
+        ($at:expr) => {
+            let (prog, at) = (act.prog, $at);
+            mem.lend(|m| ck.put_back(m, prog, at));
+        };
+    }
     // Lends the memory to the host, with all that checked mode knows.
     macro_rules! lend {
         (|$m:ident| $to:expr) => {{
             if CHECKED {
-                let (prog, at) = (act.prog, pc.index());
-                mem.lend(|m| ck.put_back(m, prog, at));
+                put_back!(pc.index() + 1);
             }
             let answer = mem.lend(|$m| $to);
             if CHECKED {
@@ -137,7 +143,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! check {
         ($how:ident, $size:expr, $reg:expr, $addr:expr) => {
             if CHECKED && mem.has($addr) {
-                let at = (act.prog, pc.index());
+                let at = (act.prog, pc.index() + 1);
                 if let Err(kind) = ck.$how::<{ $size }>($reg as usize, $addr, at) {
                     fault!(kind);
                 }
@@ -165,16 +171,16 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         };
     }
     // Stops as if the current instruction had not begun.
-    macro_rules! stop_before {
-        ($why:expr) => {{
-            pc.jump(-(SLOT as i32));
-            break $why;
-        }};
-    }
     macro_rules! fault {
-        ($kind:expr) => {{
-            pc.jump(-(SLOT as i32));
-            break fault(pc.index(), $kind);
+        ($kind:expr) => {
+            break fault(pc.index(), $kind)
+        };
+    }
+    // Stops after the current instruction.
+    macro_rules! stop_after {
+        ($why:expr) => {{
+            pc.next();
+            break $why;
         }};
     }
     macro_rules! check_budget {
@@ -194,11 +200,11 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     }
     macro_rules! goto {
         ($to:expr) => {{
-            let before = pc.position();
+            let next = pc.position() + SLOT;
             if !pc.goto($to) {
                 fault!(FaultKind::BadInsn);
             }
-            limit += pc.position() - before;
+            limit += pc.position() - next;
             check_budget!();
             continue;
         }};
@@ -208,11 +214,11 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($addr:expr, $size:expr, $kind:ident) => {
             if EXPLORE && GuestMem::is_shared($addr) {
                 if !act.grant {
-                    stop_before!(Stop::Access(Access {
+                    break Stop::Access(Access {
                         addr: $addr,
                         size: $size,
                         kind: AccessKind::$kind,
-                    }));
+                    });
                 }
                 act.grant = false;
             }
@@ -270,7 +276,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 false => translated!(addr, size as usize, Read),
             };
             if CHECKED && mem.has(addr) {
-                let at = (act.prog, pc.index());
+                let at = (act.prog, pc.index() + 1);
                 ck.probed($o.s as usize, addr, size as u64, at);
             }
             R!($o.d) = lend!(|m| probe(host, m, addr, $o.imm as u8, to));
@@ -326,7 +332,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
             match lend!(|m| load_packet(host, offset, $size, m)) {
                 Some(v) => R!(0) = v,
-                None => break Stop::Exit(0),
+                None => stop_after!(Stop::Exit(0)),
             }
         }};
     }
@@ -338,15 +344,15 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     given!(0);
                 }
                 other => {
-                    let next = answered(act, other, pc.index());
+                    let next = answered(act, other, pc.index() + 1);
                     if CHECKED {
                         reached(&mut ck, act, other);
                     }
                     match next {
                         Next::On => {}
                         Next::Goto(to) => goto!(to),
-                        Next::Before(stop) => stop_before!(stop),
-                        Next::After(stop) => break stop,
+                        Next::Before(stop) => break stop,
+                        Next::After(stop) => stop_after!(stop),
                     }
                 }
             }
@@ -357,22 +363,22 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             let call = $call;
             if EXPLORE {
                 if !act.grant && host.is_visible(call, act.args_ref()) {
-                    stop_before!(Stop::Call(call));
+                    break Stop::Call(call);
                 }
                 act.grant = false;
             }
-            let insns = insns!();
+            let insns = insns!().wrapping_add(1);
             flow!(lend!(|m| host.call(call, act.args_ref(), insns, m)))
         }};
     }
     macro_rules! exit {
         () => {{
             let Some(frame) = act.frames.pop() else {
+                pc.next();
                 (act.insns, act.pc) = (insns!(), pc.index() as u32);
                 if CHECKED {
                     ck.ended();
-                    let (prog, at) = (act.prog, pc.index());
-                    mem.lend(|m| ck.put_back(m, prog, at));
+                    put_back!(pc.index());
                 }
                 return Some(R!(0));
             };
@@ -386,17 +392,20 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 }
                 // It returns from what a tail call went to.
                 (act.prog, act.pc) = (frame.prog, frame.ret);
-                break Stop::Switch;
+                stop_after!(Stop::Switch);
             }
             if frame.to_host {
+                // Back to the call.
                 let before = pc.position();
-                if !pc.goto(frame.ret as usize) {
+                if !pc.goto((frame.ret as usize).wrapping_sub(1)) {
                     fault!(FaultKind::BadInsn);
                 }
                 limit += pc.position() - before;
                 let r0 = R!(0);
                 flow!(lend!(|m| resume(host, r0, m)));
+                pc.next();
                 check_budget!();
+                continue;
             } else {
                 goto!(frame.ret as usize);
             }
@@ -518,7 +527,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         (ldimm, $o:expr, $v:ident) => {
             R!($o.d) = $o.imm as u64;
             given!($o.d);
-            pc.jump(SLOT as i32);
+            pc.next();
             limit += SLOT;
         };
         (ja, $o:expr, $v:ident) => {
@@ -528,7 +537,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             call_out!(Call::Helper($o.imm as u32))
         };
         (bpf, $o:expr, $v:ident) => {{
-            if let Err(kind) = push(act, pc.index(), false) {
+            if let Err(kind) = push(act, pc.index() + 1, false) {
                 fault!(kind)
             }
             if CHECKED {
@@ -556,7 +565,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 if STEP && pc.position() >= limit {
                     break Stop::Budget;
                 }
-                let o = pc.fetch();
+                let o = pc.op();
                 match o.f {
                     $(F::$a => one!(o, ai $af x),
                       F::$b => one!(o, ar $af x),
@@ -632,12 +641,14 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                         let mut v: u64;
                         elem!($($shape0)*, o, v);
                         $({
+                            pc.next();
                             #[allow(unused, reason = "an exit has no operands")]
-                            let o = pc.fetch();
+                            let o = pc.op();
                             elem!($($shape)*, o, v);
                         })*
                     })*
                 }
+                pc.next();
             }
         };
     }
@@ -666,8 +677,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     }
     if !STEP && matches!(why, Stop::Budget) {
         if CHECKED {
-            let (prog, at) = (act.prog, pc.index());
-            mem.lend(|m| ck.put_back(m, prog, at));
+            put_back!(pc.index());
         }
         let left = left!();
         return mem.lend(|m| rest::<EXPLORE, CHECKED>(image, act, m, host, left, stop));
@@ -676,8 +686,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         if matches!(why, Stop::Exit(_)) {
             ck.ended();
         }
-        let (prog, at) = (act.prog, pc.index());
-        mem.lend(|m| ck.put_back(m, prog, at));
+        put_back!(pc.index());
     }
     *stop = why;
     None
