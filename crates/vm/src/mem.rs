@@ -389,8 +389,12 @@ impl<'a> Guest<'a> {
     pub fn store<const N: usize>(&mut self, addr: u64, bytes: [u8; N]) -> Result<(), Refused> {
         const { assert!(N <= 8) };
         if addr.wrapping_sub(self.hot) >= self.within {
-            (self.hot, self.within) = store_elsewhere(self.mem, addr, bytes)?;
-            return Ok(());
+            (self.hot, self.within) = store_elsewhere(self.mem, addr, bytes);
+            return match (self.within, self.hot) {
+                (0, 0) => Err(Refused::Outside),
+                (0, _) => Err(Refused::Full),
+                _ => Ok(()),
+            };
         }
         // SAFETY: `hot` is in the mapping, in pages that are marked, all N bytes are in them, and
         // `&mut self` makes this the only access.
@@ -402,28 +406,49 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Stores outside of the hot pages; gives those that are hot now, as [`Guest`] holds them.
+/// Of four pages in a row which are marked - one bit each - and one of them: where those begin that
+/// are marked without a gap with it, and how many.
+const HOT: [[(u8, u8); REACH]; 1 << REACH] = {
+    let mut table = [[(0, 0); REACH]; 1 << REACH];
+    let mut at = 0;
+    while at < REACH << REACH {
+        let (marks, page) = (at / REACH, at % REACH);
+        let (mut first, mut end) = (page, page);
+        while end < REACH && marks >> end & 1 == 1 {
+            end += 1;
+        }
+        while first > 0 && marks >> (first - 1) & 1 == 1 {
+            first -= 1;
+        }
+        table[marks][page] = (first as u8, (end - first) as u8);
+        at += 1;
+    }
+    table
+};
+
+/// Stores outside of the hot pages; gives those that are hot now, as [`Guest`] holds them. Where it is
+/// refused there are none: 0 in place of where they begin is [`Refused::Outside`], 1 is
+/// [`Refused::Full`]. Two registers hold that.
 #[inline(never)]
 fn store_elsewhere<const N: usize>(
     mem: &mut GuestMem,
     addr: u64,
     bytes: [u8; N],
-) -> Result<(u64, u64), Refused> {
-    let off = mem.offset(addr).ok_or(Refused::Outside)?;
+) -> (u64, u64) {
+    let Some(off) = mem.offset(addr) else {
+        return (0, 0);
+    };
     if !mem.put(off, bytes) {
-        return Err(Refused::Full);
+        return (1, 0);
     }
-    // The dirty pages around it, within a host's page.
     let page = off as usize / PAGE;
-    let first = page / REACH * REACH;
-    let end = (first + REACH).min(mem.limit as usize / PAGE);
-    let dirty = &mem.dirty()[first..end];
-    let before = dirty[..page - first].iter().rev();
-    let start = page - before.take_while(|d| **d != 0).count();
-    let after = dirty[page - first..].iter();
-    let end = page + after.take_while(|d| **d != 0).count();
-    let within = (end - start) * PAGE - 7;
-    Ok((BASE + (start * PAGE) as u64, within as u64))
+    let (reach, page) = (page / REACH, page % REACH);
+    let (reaches, _) = mem.dirty().as_chunks::<REACH>();
+    // Each mark, which is 0 or 1, to a bit of the last byte.
+    let marks = u32::from_le_bytes(reaches[reach]).wrapping_mul(0x0102_0408) >> 24;
+    let (first, pages) = HOT[marks as usize % HOT.len()][page];
+    let start = (reach * REACH + first as usize) * PAGE;
+    (BASE + start as u64, (pages as usize * PAGE - 7) as u64)
 }
 
 impl Drop for GuestMem {
