@@ -106,7 +106,7 @@ struct Bpfsim<H> {
     stack: u64,
     mode: Mode,
     kernel: H,
-    insns: u64,
+    act: Activation,
 }
 
 impl Bpfsim<()> {
@@ -144,7 +144,7 @@ impl Bpfsim<()> {
                 stack,
                 mode,
                 kernel: Mixer,
-                insns: 0,
+                act: Activation::default(),
             }),
             false => Box::new(Bpfsim {
                 image,
@@ -153,7 +153,7 @@ impl Bpfsim<()> {
                 stack,
                 mode,
                 kernel: Told { replies, next: 0 },
-                insns: 0,
+                act: Activation::default(),
             }),
         })
     }
@@ -161,24 +161,21 @@ impl Bpfsim<()> {
 
 impl<H: Anew> Engine for Bpfsim<H> {
     fn insns(&self) -> Option<u64> {
-        Some(self.insns)
+        Some(self.act.insns)
     }
 
     fn run(&mut self) -> Option<u64> {
         self.kernel.begin();
-        let mut act = Activation::new(0, self.args, self.stack);
+        self.act.begin(0, self.args, self.stack);
         match bpfsim_vm::run(
             &self.image,
-            &mut act,
+            &mut self.act,
             &mut self.mem,
             &mut self.kernel,
             FUEL,
             self.mode,
         ) {
-            Stop::Exit(r0) => {
-                self.insns = act.insns;
-                Some(r0)
-            }
+            Stop::Exit(r0) => Some(r0),
             _ => None,
         }
     }

@@ -377,23 +377,28 @@ impl Kernel {
         stack: u32,
         what: Running,
     ) {
-        let mut act = Activation::new(entry, args, self.stacks[stack as usize]);
-        act.prog = cur.prog.0;
+        let at = self.stacks[stack as usize];
         let next = Next::Start(Starts::Program);
         let mut spare = self.spare_runs.pop();
         let run = match spare.as_mut().and_then(Shared::own) {
             Some(own) => {
+                own.act.begin(entry, args, at);
+                own.act.prog = cur.prog.0;
                 own.cur.set(cur);
-                (own.act, own.what, own.next, own.stack) = (act, what, next, stack);
+                (own.what, own.next, own.stack) = (what, next, stack);
                 spare
             }
-            None => Some(Shared::new(Run {
-                act,
-                cur: Shared::new(cur),
-                what,
-                next,
-                stack,
-            })),
+            None => {
+                let mut act = Activation::new(entry, args, at);
+                act.prog = cur.prog.0;
+                Some(Shared::new(Run {
+                    act,
+                    cur: Shared::new(cur),
+                    what,
+                    next,
+                    stack,
+                }))
+            }
         };
         let index = match self.free_runs.pop() {
             Some(index) => {

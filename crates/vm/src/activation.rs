@@ -33,7 +33,7 @@ pub(crate) struct Frame {
 /// Registers, frames and pc of one run of one program.
 ///
 /// Registers come first, so that a loop has one address for them and the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct Activation {
     /// R0 to R10; the rest is unused, so that a masked index is always in range.
@@ -63,9 +63,18 @@ impl Activation {
     /// bytes of stack at guest address `stack`.
     #[inline]
     pub fn new(entry: u32, args: [u64; 5], stack: u64) -> Activation {
+        let mut act = Activation::default();
+        act.begin(entry, args, stack);
+        act
+    }
+
+    /// Has it be as a new one, without making all of it anew.
+    #[inline]
+    pub fn begin(&mut self, entry: u32, args: [u64; 5], stack: u64) {
         let [a, b, c, d, e] = args;
         let fp = stack.wrapping_add(STACK_SIZE);
-        Activation {
+        self.frames.clear();
+        *self = Activation {
             regs: [0, a, b, c, d, e, 0, 0, 0, 0, fp, 0, 0, 0, 0, 0],
             pc: entry,
             prog: 0,
@@ -75,8 +84,8 @@ impl Activation {
             shadow: 0,
             insns: 0,
             may_goto: crate::interp::MAY_GOTO_LIMIT,
-            frames: Vec::new(),
-        }
+            frames: std::mem::take(&mut self.frames),
+        };
     }
 
     /// R1 to R5.

@@ -27,6 +27,9 @@ const PAGE: usize = 1024;
 /// As far as a loop looks for pages that are dirty already: a host's page.
 const REACH: usize = 4096 / PAGE;
 
+/// No pages that a store finds dirty without looking.
+const NOT_HOT: (u64, u64) = (0, 0);
+
 /// Why guest memory could not be made or extended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemError {
@@ -87,6 +90,8 @@ pub struct GuestMem {
     /// Host address of guest offset 0.
     host: NonNull<u8>,
     limit: u64,
+    /// The pages that a loop stored to last, as [`Guest`] holds them; all of them are dirty.
+    hot: (u64, u64),
     next: [u64; 4],
     dirty_list: Vec<u32>,
     max_dirty: usize,
@@ -138,6 +143,7 @@ impl GuestMem {
         Ok(GuestMem {
             host,
             limit,
+            hot: NOT_HOT,
             next: Area::ALL.map(|a| a.range().0),
             dirty_list: Vec::new(),
             // 1 GiB of touched memory.
@@ -214,9 +220,7 @@ impl GuestMem {
     #[inline(always)]
     pub(crate) fn put<const N: usize>(&mut self, off: u32, bytes: [u8; N]) -> bool {
         debug_assert!((off as u64) < self.limit && N <= 8);
-        let (first, last) = (off as usize / PAGE, (off as usize + N - 1) / PAGE);
-        let dirty = self.dirty();
-        if (dirty[first] == 0 || dirty[last] == 0) && !self.mark(first, last) {
+        if !self.marked(off as usize / PAGE, (off as usize + N - 1) / PAGE) {
             return false;
         }
         // SAFETY: as in `get`, and `&mut self` makes this the only access.
@@ -230,7 +234,15 @@ impl GuestMem {
         true
     }
 
+    /// Has all of these pages be dirty; false when the cap on touched pages is reached.
+    #[inline(always)]
+    fn marked(&mut self, first: usize, last: usize) -> bool {
+        let dirty = self.dirty();
+        last - first < 2 && dirty[first] != 0 && dirty[last] != 0 || self.mark(first, last)
+    }
+
     #[cold]
+    #[inline(never)]
     fn mark(&mut self, first: usize, last: usize) -> bool {
         for page in first..=last {
             if self.dirty()[page] == 0 {
@@ -262,7 +274,7 @@ impl GuestMem {
             return None;
         }
         let off = (addr - BASE) as usize;
-        if len > 0 && !self.mark(off / PAGE, (off + len as usize - 1) / PAGE) {
+        if len > 0 && !self.marked(off / PAGE, (off + len as usize - 1) / PAGE) {
             return None;
         }
         self.shadow_written(addr, len);
@@ -339,13 +351,13 @@ pub(crate) enum Refused {
 impl<'a> Guest<'a> {
     #[inline(always)]
     pub fn new(mem: &'a mut GuestMem) -> Guest<'a> {
-        let (host, limit) = (mem.host, mem.limit);
+        let (host, limit, (hot, within)) = (mem.host, mem.limit, mem.hot);
         Guest {
             mem,
             host,
             limit,
-            hot: 0,
-            within: 0,
+            hot,
+            within,
         }
     }
 
@@ -353,7 +365,8 @@ impl<'a> Guest<'a> {
     #[inline(always)]
     pub fn lend<T>(&mut self, to: impl FnOnce(&mut GuestMem) -> T) -> T {
         let answer = to(self.mem);
-        (self.host, self.limit, self.within) = (self.mem.host, self.mem.limit, 0);
+        (self.host, self.limit) = (self.mem.host, self.mem.limit);
+        (self.hot, self.within) = self.mem.hot;
         answer
     }
 
@@ -430,11 +443,7 @@ const HOT: [[(u8, u8); REACH]; 1 << REACH] = {
 /// refused there are none: 0 in place of where they begin is [`Refused::Outside`], 1 is
 /// [`Refused::Full`]. Two registers hold that.
 #[inline(never)]
-fn store_elsewhere<const N: usize>(
-    mem: &mut GuestMem,
-    addr: u64,
-    bytes: [u8; N],
-) -> (u64, u64) {
+fn store_elsewhere<const N: usize>(mem: &mut GuestMem, addr: u64, bytes: [u8; N]) -> (u64, u64) {
     let Some(off) = mem.offset(addr) else {
         return (0, 0);
     };
@@ -448,7 +457,8 @@ fn store_elsewhere<const N: usize>(
     let marks = u32::from_le_bytes(reaches[reach]).wrapping_mul(0x0102_0408) >> 24;
     let (first, pages) = HOT[marks as usize % HOT.len()][page];
     let start = (reach * REACH + first as usize) * PAGE;
-    (BASE + start as u64, (pages as usize * PAGE - 7) as u64)
+    mem.hot = (BASE + start as u64, (pages as usize * PAGE - 7) as u64);
+    mem.hot
 }
 
 impl Drop for GuestMem {
@@ -486,5 +496,50 @@ mod tests {
         mem.write_u64(a + PAGE as u64, 1).unwrap();
         assert_eq!(mem.write_u64(a + 2 * PAGE as u64, 1), None);
         assert_eq!(mem.read_u64(a + 2 * PAGE as u64), Some(0));
+    }
+
+    #[test]
+    fn a_loop_finds_the_dirty_pages_around_its_store() {
+        for (marks, stored) in (0..1 << REACH).flat_map(|m| (0..REACH).map(move |s| (m, s))) {
+            let mut mem = GuestMem::new().unwrap();
+            let size = 3 * 4096;
+            let start = mem.alloc(Area::Stack, size, 4096).unwrap() + 4096;
+            let page = |i: usize| start + (i * PAGE) as u64;
+            for i in (0..REACH).filter(|i| marks >> i & 1 == 1) {
+                mem.write_u64(page(i), 1).unwrap();
+            }
+            let mut guest = Guest::new(&mut mem);
+            assert!(guest.store(page(stored) + 8, [2]).is_ok());
+            let (hot, within) = (guest.hot, guest.within);
+            let dirty = |i: &usize| marks >> i & 1 == 1 || *i == stored;
+            let first = stored - (0..stored).rev().take_while(dirty).count();
+            let end = stored + (stored..REACH).take_while(dirty).count();
+            let bytes = (end - first) * PAGE;
+            assert_eq!((hot, within), (page(first), bytes as u64 - 7));
+            // Into pages beyond it, and of others.
+            let mut guest = Guest::new(&mut mem);
+            assert!(guest.store(page(end) - 3, 7_u64.to_le_bytes()).is_ok());
+            assert!(guest.store(BASE - 1, [1]).is_err());
+            assert_eq!(mem.read_u64(page(end) - 3), Some(7));
+        }
+    }
+
+    #[test]
+    fn what_a_loop_stored_to_is_marked_again() {
+        let mut mem = GuestMem::new().unwrap();
+        let at = mem.alloc(Area::Stack, 64, 64).unwrap();
+        let store = |mem: &mut GuestMem, value: u64| {
+            assert!(Guest::new(mem).store(at, value.to_le_bytes()).is_ok());
+            assert_eq!((mem.read_u64(at), mem.dirty_pages()), (Some(value), 1));
+        };
+        store(&mut mem, 1);
+        let first = mem.snapshot();
+        store(&mut mem, 2);
+        store(&mut mem, 3);
+        assert!(mem.restore(&first));
+        assert_eq!((mem.read_u64(at), mem.dirty_pages()), (Some(1), 0));
+        store(&mut mem, 4);
+        assert!(mem.restore(&first));
+        assert_eq!(mem.read_u64(at), Some(1));
     }
 }

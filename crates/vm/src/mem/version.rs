@@ -5,7 +5,7 @@
 //! pages. So taking a snapshot copies those, and going to another version takes the steps down to what
 //! both have below them and up from there.
 
-use super::{GuestMem, PAGE};
+use super::{GuestMem, NOT_HOT, PAGE};
 use crate::shadow::{ByWord, KeptShadow};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -147,6 +147,7 @@ impl GuestMem {
             return;
         }
         self.version.absorb();
+        self.hot = NOT_HOT;
         let mut written = std::mem::take(&mut self.dirty_list);
         written.sort_unstable();
         let changes = written.drain(..).map(|page| {
@@ -205,6 +206,7 @@ impl GuestMem {
             now.bring_back(then);
         }
         self.go_to(&snapshot.version);
+        self.hot = NOT_HOT;
         let mut written = std::mem::take(&mut self.dirty_list);
         for page in written.drain(..) {
             self.dirty()[page as usize] = 0;
