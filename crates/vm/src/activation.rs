@@ -71,21 +71,25 @@ impl Activation {
     /// Has it be as a new one, without making all of it anew.
     #[inline]
     pub fn begin(&mut self, entry: u32, args: [u64; 5], stack: u64) {
-        let [a, b, c, d, e] = args;
-        let fp = stack.wrapping_add(STACK_SIZE);
-        self.frames.clear();
-        *self = Activation {
-            regs: [0, a, b, c, d, e, 0, 0, 0, 0, fp, 0, 0, 0, 0, 0],
-            pc: entry,
-            prog: 0,
-            grant: false,
-            entered: false,
-            stack,
-            shadow: 0,
-            insns: 0,
-            may_goto: crate::interp::MAY_GOTO_LIMIT,
-            frames: std::mem::take(&mut self.frames),
-        };
+        let Activation {
+            regs,
+            pc,
+            prog,
+            grant,
+            entered,
+            stack: own,
+            shadow,
+            insns,
+            may_goto,
+            frames,
+        } = self;
+        let ([a, b, c, d, e], fp) = (args, stack.wrapping_add(STACK_SIZE));
+        *regs = [0, a, b, c, d, e, 0, 0, 0, 0, fp, 0, 0, 0, 0, 0];
+        (*pc, *prog, *insns) = (entry, 0, 0);
+        (*grant, *entered) = (false, false);
+        (*own, *shadow) = (stack, 0);
+        *may_goto = crate::interp::MAY_GOTO_LIMIT;
+        frames.clear();
     }
 
     /// R1 to R5.
