@@ -53,12 +53,12 @@ pub use bpfsim_explore::{
 pub use bpfsim_kernel::explanation;
 pub use bpfsim_kernel::mix;
 pub use bpfsim_kernel::{
-    Arg, AsyncKind, BOOTED, Blocked, Chance, Chances, Chooser, Config, Cpu, CtxId, Detectors,
-    Element, Event, Failure, FailureKind, Job, KernelBtf, LeftOver, Level, LoadError, MapBtf,
-    MapFd, MapId, MapSpec, NoChances, NoDetectors, NsId, NsKind, OnUnsupported, Party, Place,
-    Preemption, Prepared, ProgramInput, ProgramOutput, Protection, Record, Redirect, RedirectKind,
-    Rejection, Report, Route, RouteKind, SockId, SockSpec, SockState, Standing, SysOp, SysResult,
-    Sysctl, Trace, Wait, Warning, What, update,
+    Arg, AsyncKind, BOOTED, Blocked, Chance, Chances, Chooser, Config, Connection, Cpu, CtxId,
+    Detectors, Element, Event, Failure, FailureKind, Job, KernelBtf, LeftOver, Level, LoadError,
+    MapBtf, MapFd, MapId, MapSpec, NoChances, NoDetectors, NsId, NsKind, OnUnsupported, Party,
+    Place, Preemption, Prepared, ProgramInput, ProgramOutput, Protection, Record, Redirect,
+    RedirectKind, Rejection, Report, Route, RouteKind, SockId, SockSpec, SockState, Standing,
+    SysOp, SysResult, Sysctl, Trace, Wait, Warning, What, update,
 };
 /// Makes a test of a function: `#[bpfsim::test(random = 1000, pct = 3, exhaustive)]` on
 /// `fn name(sim: &Sim) -> Result<()>` makes the tests `name::random` (so many random orders),

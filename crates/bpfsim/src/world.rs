@@ -3,7 +3,7 @@
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
 use bpfsim_kernel::{
-    Arg, CgroupId, FileId, NetdevSpec, NsId, NsKind, Route, SockId, SockSpec, SockState,
+    Arg, CgroupId, Connection, FileId, NetdevSpec, NsId, NsKind, Route, SockId, SockSpec, SockState,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -150,6 +150,30 @@ impl Sim {
         let name = format!("{}/{}", route.dest, route.prefix);
         let added = self.kernel_mut().add_route(route);
         added.map_err(|errno| refused("route", &name, errno))
+    }
+
+    /// Has netfilter track a connection, for `bpf_skb_ct_lookup` and its like. `EEXIST` for one that
+    /// is tracked already.
+    ///
+    /// ```
+    /// use bpfsim::{Connection, Sim};
+    ///
+    /// let sim = Sim::new()?;
+    /// let (client, server) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+    /// sim.track(&Connection { mark: 7, ..Connection::new(6, client, server) })?;
+    /// assert_eq!(sim.tracked()[0].mark, 7);
+    /// # Ok::<(), bpfsim::Error>(())
+    /// ```
+    pub fn track(&self, conn: &Connection) -> Result<()> {
+        let name = format!("{} to {}", conn.source, conn.dest);
+        let tracked = self.kernel_mut().track(conn);
+        tracked.map_err(|errno| refused("connection", &name, errno))
+    }
+
+    /// The connections that netfilter tracks, with what programs made of them, the oldest first;
+    /// those that have run out excepted.
+    pub fn tracked(&self) -> Vec<Connection> {
+        self.kernel().tracked()
     }
 
     /// Opens a file of an absolute path, for arguments of programs and for tasks to execute.

@@ -184,3 +184,8 @@ fn lwt() {
 fn crypto() {
     compare("crypto");
 }
+
+#[test]
+fn conntrack() {
+    compare("conntrack");
+}

@@ -28,8 +28,10 @@ pub(crate) use cgroup::kfuncs as cgroup_kfuncs;
 pub(crate) use file::kfuncs as file_kfuncs;
 pub(crate) use hook::KFUNCS as HOOK_KFUNCS;
 pub(crate) use iterate::{Iteration, begin_rb_add, resume};
+pub(crate) use misc::{HZ, jiffies};
 pub(crate) use msg::Message;
 pub(crate) use retval::{hook_retval, retval};
+pub(crate) use sock::own_sock;
 
 use crate::asynch::{Callback, Slot};
 use crate::ids::{MapId, TaskId};

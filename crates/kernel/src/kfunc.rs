@@ -1,6 +1,7 @@
 //! Kfuncs, by name. A program's call holds the index in [`KFUNCS`] once it is loaded.
 
 mod arena;
+mod conntrack;
 mod cpumask;
 pub(crate) mod crypto;
 mod css;
@@ -122,6 +123,7 @@ const GROUPS: &[&[Kfunc]] = &[
     dynptr::KFUNCS,
     string::KFUNCS,
     cpumask::KFUNCS,
+    conntrack::KFUNCS,
     crypto::KFUNCS,
     css::KFUNCS,
     lock::KFUNCS,

@@ -118,7 +118,7 @@ pub use trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
 pub use types::KernelBtf;
 pub use user_mem::Protection;
 pub use verify::{Profile, Resolved, veristat_fixup, veristat_freplace};
-pub use world::{NetdevSpec, NsKind, Route, RouteKind, SockSpec, SockState};
+pub use world::{Connection, NetdevSpec, NsKind, Route, RouteKind, SockSpec, SockState};
 
 /// True when bpfsim runs the kfunc of this name.
 pub fn runs_kfunc(name: &str) -> bool {

@@ -11,8 +11,7 @@ use bpfsim_vm::{Flow, GuestMem};
 
 pub(super) const HELPERS: &[Helper] = &[
     row(Func::Jiffies64, false, |st, _, _| {
-        let ticks = st.cpu().clock as u128 * HZ as u128 / 1_000_000_000;
-        Ok(Flow::Done(INITIAL_JIFFIES + ticks as u64))
+        Ok(Flow::Done(jiffies(st.cpu().clock)))
     }),
     row(Func::KtimeGetTaiNs, false, |st, _, _| {
         Ok(Flow::Done(BOOTED_TAI + st.cpu().clock))
@@ -46,12 +45,18 @@ pub(super) const HELPERS: &[Helper] = &[
 
 /// `CONFIG_HZ` of the emulated kernel, and its first value of `jiffies`: five minutes before they
 /// are more than 32 bits.
-const HZ: u64 = 250;
+pub(crate) const HZ: u64 = 250;
 const INITIAL_JIFFIES: u64 = (1 << 32) - 300 * HZ;
 /// International atomic time at boot, in ns: the beginning of 2025.
 const BOOTED_TAI: u64 = 1_735_689_637_000_000_000;
 /// Most bytes that a sequence file holds before it is read.
 const SEQ_SIZE: usize = 8 * 4096;
+
+/// `jiffies_64` at a time, in ns.
+pub(crate) fn jiffies(clock: u64) -> u64 {
+    let ticks = clock as u128 * HZ as u128 / 1_000_000_000;
+    INITIAL_JIFFIES + ticks as u64
+}
 
 fn done(result: Result<u64, Errno>) -> Arg<Flow> {
     Ok(Flow::Done(ret(result)))

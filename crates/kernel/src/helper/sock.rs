@@ -87,7 +87,7 @@ pub(crate) const HELPERS: &[Helper] = &[
 ];
 
 /// The socket of a context, or the one that a pointer is to.
-pub(super) fn own_sock(st: &State, addr: u64) -> Option<SockId> {
+pub(crate) fn own_sock(st: &State, addr: u64) -> Option<SockId> {
     let ProgCtx::Fields(ctx) = &st.cur.ctx else {
         return st.world.sock_at(addr);
     };

@@ -37,6 +37,8 @@ pub(crate) enum ObjectKind {
     Cpumask,
     /// `struct bpf_crypto_ctx`: its cipher is in [`Objects::ciphers`].
     Crypto,
+    /// `struct nf_conn`: a connection of the world.
+    Conn,
     /// Memory that the kernel itself uses: storage of a run, the state of an iterator.
     Buffer,
 }

@@ -7,6 +7,7 @@ use crate::kernel::Kernel;
 use bpfsim_vm::MemError;
 
 mod cgroup;
+mod conn;
 mod fd;
 mod file;
 mod netdev;
@@ -15,6 +16,8 @@ mod route;
 mod sock;
 
 pub(crate) use cgroup::Cgroup;
+pub use conn::Connection;
+pub(crate) use conn::{Conn, ConnTuple, Zone, ips, ticks};
 pub(crate) use file::{File, Xattrs};
 pub use netdev::NetdevSpec;
 pub(crate) use netdev::{LOOPBACK, Netdev};
@@ -41,6 +44,7 @@ pub(crate) struct World {
     pub files: Vec<File>,
     pub routes: Vec<Route>,
     pub neighbours: Vec<Neighbour>,
+    pub conns: Vec<Conn>,
     /// The initial ones, by kind, come first.
     pub namespaces: Vec<Namespace>,
 }
