@@ -430,17 +430,16 @@ impl<F: Fn(&Sim) -> std::result::Result<(), Failed> + Sync> Model for Tested<F> 
 pub(crate) fn executor<'a>(
     test: impl Fn(&Sim) -> std::result::Result<(), Failed> + 'a,
 ) -> Worker<'a> {
-    // A machine, and what it was made for but for the seed.
+    // A machine, and what it was made for.
     let mut own: Option<(Config, Machine)> = None;
     Box::new(move |config, begin, chooser| {
-        let kind = Config {
-            seed: 0,
-            ..config.clone()
-        };
-        let machine = match own.take().filter(|(k, _)| *k == kind) {
-            Some((_, machine)) => machine,
-            None => match Machine::new(config.clone()) {
-                Ok(machine) => machine,
+        if let Some((kind, _)) = &mut own {
+            kind.seed = config.seed;
+        }
+        let (_, machine) = match &mut own {
+            Some(own) if own.0 == *config => own,
+            own => match Machine::new(config.clone()) {
+                Ok(machine) => own.insert((config.clone(), machine)),
                 Err(error) => return unable(&error),
             },
         };
@@ -454,8 +453,8 @@ pub(crate) fn executor<'a>(
         };
         let run = run(&test, sim);
         // What a panic left undone is not built upon.
-        if run.result.is_ok() {
-            own = Some((kind, machine));
+        if run.result.is_err() {
+            own = None;
         }
         run
     })

@@ -20,11 +20,13 @@ use crate::runner::{Clock, Runner, Unit, Worker};
 use crate::schedule::default_pick;
 use crate::taken::Taken;
 use bpfsim_kernel::{Choice, Chooser, Offer, Step};
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Remembering a machine costs as much as some steps, and which nodes are come back to shows later:
-/// nodes that can be gone back to at once are so many steps apart, from there others are come to.
+/// Remembering a machine costs as much as some steps, and which nodes are come back to shows later. Nodes
+/// of a depth at which the last one was come back to can be gone back to at once; of others those that
+/// are so many steps apart, from where those between are come to.
 const APART: usize = 8;
 
 /// A way to go on that was explored from an earlier state and need not be again until something
@@ -38,12 +40,14 @@ struct Asleep {
 /// A state on the way that is being explored. What can be done there is in the event that follows.
 #[derive(Debug)]
 struct Node {
-    keys: Vec<Key>,
+    keys: SmallVec<[Key; 4]>,
     pick: usize,
     /// Choices between two or more before it.
     choices: usize,
     /// Steps between it and the last node before it that can be gone back to at once.
     apart: usize,
+    /// It can be gone back to at once.
+    is_point: bool,
     /// CPUs whose ways to go on are to be explored from here.
     wanted: u64,
     done: Vec<Asleep>,
@@ -55,9 +59,9 @@ impl Node {
         self.sleep.iter().any(|s| s.key == *key)
     }
 
-    /// It can be gone back to at once.
-    fn is_point(&self) -> bool {
-        self.keys.len() > 1 && self.apart >= APART
+    /// Whatever can be done here is to be explored.
+    fn wants_all(&self) -> bool {
+        self.keys.iter().all(|k| self.wanted & 1 << k.0 != 0)
     }
 
     /// What is to be explored next from here.
@@ -87,6 +91,8 @@ pub(crate) struct Tree {
     relation: Relation,
     nodes: Vec<Node>,
     path: Path,
+    /// By depth: the last node that was done with was come back to.
+    come_back: Vec<bool>,
     /// Steps taken in this execution.
     taken: Taken,
     /// All that could be done was asleep: the rest of this execution is known.
@@ -114,12 +120,15 @@ impl Tree {
             }
             _ => Vec::new(),
         };
+        let last = self.nodes.last();
+        let apart = last.map_or(APART, |n| if n.is_point { 1 } else { n.apart + 1 });
+        let come_back = self.come_back.get(at).is_some_and(|&back| back);
         let mut node = Node {
             keys: choices.iter().map(key).collect(),
             pick: fixed.unwrap_or_else(|| default_pick(choices, self.taken.last())),
-            choices: (self.nodes.last()).map_or(0, |n| n.choices + usize::from(n.keys.len() > 1)),
-            apart: (self.nodes.last())
-                .map_or(APART, |n| if n.is_point() { 1 } else { n.apart + 1 }),
+            choices: last.map_or(0, |n| n.choices + usize::from(n.keys.len() > 1)),
+            apart,
+            is_point: choices.len() > 1 && (come_back || apart >= APART),
             wanted: 0,
             done: Vec::new(),
             sleep,
@@ -168,8 +177,11 @@ impl Tree {
 
     /// Has an order explored in which event `later` comes before event `earlier`.
     fn reverse(&mut self, earlier: usize, later: usize) {
+        if self.nodes[earlier].wants_all() {
+            return;
+        }
         let between = (earlier + 1..later).filter(|&i| !self.path.before(earlier, i));
-        let sequence: Vec<usize> = between.chain([later]).collect();
+        let sequence: SmallVec<[usize; 32]> = between.chain([later]).collect();
         let events = &self.path.events;
         let cpu = |i: usize| events[i].effects.cpu;
         // What can come first of these.
@@ -178,7 +190,7 @@ impl Tree {
                 .iter()
                 .any(|&j| cpu(j) == cpu(i) || self.path.before(j, i))
         });
-        let firsts: Vec<usize> = firsts.map(|(_, &i)| i).collect();
+        let firsts: SmallVec<[usize; 8]> = firsts.map(|(_, &i)| i).collect();
         let node = &mut self.nodes[earlier];
         let offered = |i: usize| {
             let e = &events[i];
@@ -186,7 +198,7 @@ impl Tree {
             node.keys.iter().any(|k| (k.0, k.1) == (key.0, key.1))
         };
         // `earlier` made it possible: it cannot come first.
-        if firsts == [later] && !offered(later) {
+        if firsts[..] == [later] && !offered(later) {
             return;
         }
         if firsts.iter().any(|&i| node.wanted & 1 << cpu(i) != 0) {
@@ -217,7 +229,15 @@ impl Tree {
                 key: node.keys[node.pick],
                 effects: event.effects,
             });
-            if let Some(pick) = node.next() {
+            let depth = self.nodes.len();
+            if self.come_back.len() <= depth {
+                self.come_back.resize(depth + 1, false);
+            }
+            let next = node.next();
+            if next.is_some() || node.keys.len() > 1 && node.done.len() == 1 {
+                self.come_back[depth] = next.is_some();
+            }
+            if let Some(pick) = next {
                 node.pick = pick;
                 let keep = node.choices;
                 self.nodes.push(node);
@@ -272,7 +292,7 @@ impl Chooser for Guide {
     fn comes_back(&self) -> bool {
         let tree = &*self.0.borrow();
         let node = tree.nodes.get(tree.taken.steps());
-        node.is_some_and(|node| !tree.redundant && node.is_point())
+        node.is_some_and(|node| !tree.redundant && node.is_point)
     }
 
     fn records(&self) -> bool {

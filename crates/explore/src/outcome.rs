@@ -49,7 +49,11 @@ impl Counts {
     pub(crate) fn add(&mut self, other: Counts) {
         self.executions += other.executions;
         self.redundant += other.redundant;
-        self.traces.extend(other.traces);
+        let mut fewer = other.traces;
+        if self.traces.len() < fewer.len() {
+            std::mem::swap(&mut self.traces, &mut fewer);
+        }
+        self.traces.extend(fewer);
         self.sequence = mix(self.sequence, other.sequence);
         self.choices += other.choices;
         self.steps += other.steps;

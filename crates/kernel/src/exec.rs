@@ -815,7 +815,7 @@ impl Kernel {
             if let SysResult::Output(out) = &mut out {
                 out.retval = retval;
             }
-            s.out = Some(out);
+            s.out = Some(Shared::new(out));
         }
         let bh_off = s.bh_off;
         self.cpus[cpu.at()].thread.syscall = Some(s);

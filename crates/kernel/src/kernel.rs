@@ -108,7 +108,7 @@ pub struct Kernel {
     pub(crate) cpus: Vec<Shared<CpuRuns>>,
     pub(crate) stacks: Vec<u64>,
     pub(crate) free_stacks: Vec<u32>,
-    pub(crate) results: Shared<Vec<Option<SysResult>>>,
+    pub(crate) results: Shared<Vec<Option<Shared<SysResult>>>>,
     /// Tasks whose user mode is the caller's and that wait for their turn there.
     pub(crate) user_turns: std::collections::VecDeque<TaskId>,
     pub(crate) chooser: Box<dyn Chooser>,
@@ -163,7 +163,7 @@ impl Kernel {
         let st = State {
             maps: Vec::new(),
             progs: Shared::default(),
-            tasks: Vec::new(),
+            tasks: Shared::default(),
             cpus: (0..cpus)
                 .map(|_| CpuState {
                     clock: BOOTED,
@@ -457,7 +457,7 @@ impl Kernel {
 
     /// What came of a hook that was made to happen, once it has.
     pub fn fired(&self, job: Job) -> Option<&Fired> {
-        match self.results[job.0].as_ref() {
+        match self.results[job.0].as_deref() {
             Some(SysResult::Fired(fired)) => Some(fired),
             _ => None,
         }
@@ -465,7 +465,7 @@ impl Kernel {
 
     /// The result of a spawned run, once it has ended.
     pub fn result(&self, job: Job) -> Option<&ProgramOutput> {
-        match self.results[job.0].as_ref() {
+        match self.results[job.0].as_deref() {
             Some(SysResult::Output(out)) => Some(out),
             _ => None,
         }
@@ -509,7 +509,8 @@ impl Kernel {
             out: None,
         });
         if let Err(refused) = self.check_op(&call.op) {
-            (call.phase, call.out) = (Phase::Return, Some(refused.into()));
+            let out: SysResult = refused.into();
+            (call.phase, call.out) = (Phase::Return, Some(Shared::new(out)));
         }
         self.cpus[cpu.at()].queue.push_back(call);
         Job(job)

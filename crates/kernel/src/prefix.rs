@@ -130,7 +130,16 @@ impl Kernel {
     /// From here on the kernel is remembered before each choice and after each stretch, for
     /// [`Kernel::again`]. Call it in the state that executions begin with.
     pub fn remember(&mut self) {
-        self.prefix = Some(Box::default());
+        let mut spare = Vec::new();
+        if let Some(old) = &mut self.prefix {
+            old.drop_points(0);
+            old.drop_stretches(0);
+            spare = std::mem::take(&mut old.spare);
+        }
+        self.prefix = Some(Box::new(Prefix {
+            spare,
+            ..Prefix::default()
+        }));
     }
 
     /// An execution begins that is not remembered: what was before it still is.

@@ -8,14 +8,26 @@
 //! test's own code to what it starts.
 
 use crate::ids::{Cpu, TaskId};
-use crate::shared::Shared;
 use crate::stamped::{Anew, Stamped};
 use bpfsim_vm::{Access, AccessKind, Site};
 use smallvec::SmallVec;
 
 /// How far each lane had come.
-#[derive(Clone, Default, Debug, PartialEq, Eq)]
+#[derive(Default, Debug, PartialEq, Eq)]
 struct Clock(SmallVec<[u32; 6]>);
+
+impl Clone for Clock {
+    #[inline]
+    fn clone(&self) -> Clock {
+        Clock(SmallVec::from_slice(&self.0))
+    }
+
+    #[inline]
+    fn clone_from(&mut self, from: &Clock) {
+        self.0.clear();
+        self.0.extend_from_slice(&from.0);
+    }
+}
 
 impl Clock {
     fn at(&self, lane: u16) -> u32 {
@@ -41,7 +53,8 @@ impl Clock {
 }
 
 /// One execution at a time on one CPU.
-#[derive(Clone, Debug)]
+#[derive(Debug, educe::Educe)]
+#[educe(Clone)]
 struct Lane {
     cpu: Cpu,
     busy: bool,
@@ -136,7 +149,7 @@ pub(crate) struct Races {
     /// All that ended, by CPU.
     ended: Vec<Clock>,
     /// All that ended, by task.
-    tasks: Shared<Vec<(TaskId, Clock)>>,
+    tasks: Vec<(TaskId, Clock)>,
     /// What the test's own code comes after.
     user: Clock,
     /// Locks, slots, elements and atomics, by address.
@@ -182,10 +195,9 @@ impl Races {
             self.ended.resize_with(cpu.at() + 1, Clock::default);
         }
         self.ended[cpu.at()].join(&l.clock);
-        let tasks = &mut *self.tasks;
-        match tasks.iter_mut().find(|t| t.0 == task) {
+        match self.tasks.iter_mut().find(|t| t.0 == task) {
             Some((_, clock)) => clock.join(&l.clock),
-            None => tasks.push((task, l.clock.clone())),
+            None => self.tasks.push((task, l.clock.clone())),
         }
     }
 

@@ -62,7 +62,7 @@ pub(crate) struct Syscall {
     pub storage: Vec<(MapId, u64)>,
     /// The program runs with soft interrupts off.
     pub bh_off: bool,
-    pub out: Option<SysResult>,
+    pub out: Option<Shared<SysResult>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -43,7 +43,7 @@ struct Rest {
     cpus: Vec<Shared<CpuRuns>>,
     stacks: Vec<u64>,
     free_stacks: Vec<u32>,
-    results: Shared<Vec<Option<SysResult>>>,
+    results: Shared<Vec<Option<Shared<SysResult>>>>,
     user_turns: VecDeque<TaskId>,
     callbacks: u64,
     buffers: Buffers,

@@ -36,7 +36,7 @@ use std::sync::Arc;
 pub(crate) struct State {
     pub maps: Vec<Map>,
     pub progs: Shared<Vec<ProgMeta>>,
-    pub tasks: Vec<Shared<Task>>,
+    pub tasks: Shared<Vec<Shared<Task>>>,
     pub cpus: Vec<CpuState>,
     pub timers: Shared<Pool<Timer>>,
     pub works: Shared<Pool<Work>>,

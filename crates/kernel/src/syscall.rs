@@ -348,7 +348,8 @@ impl Kernel {
 
     /// What a system call returned, once it has; later calls find nothing.
     pub fn take_result(&mut self, job: Job) -> Option<SysResult> {
-        self.results.get_mut(job.0)?.take()
+        let result = self.results.get_mut(job.0)?.take()?;
+        Some((*result).clone())
     }
 
     /// Makes a system call of the main task at once, before anything else that is due. `Err` is
@@ -431,7 +432,7 @@ impl Kernel {
         }
         std::mem::swap(&mut self.st.cur, &mut run.cur);
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
-            s.out = Some(result);
+            s.out = Some(Shared::new(result));
             s.phase = Phase::Return;
         }
         self.cpus[cpu.at()].stack.pop();

@@ -12,6 +12,7 @@ use crate::kernel::Kernel;
 use crate::packet::ETH_HLEN;
 use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput};
 use crate::run::{Job, Phase, Run, Running};
+use crate::shared::Shared;
 use crate::state::{AtHook, Cur, Session};
 use crate::syscall::{SysOp, SysResult};
 use crate::testrun::{PacketKind, Refused};
@@ -221,7 +222,7 @@ impl Kernel {
         t.made += 1;
         let id = t.id.child(t.made);
         if let Err(refused) = self.check_fire(&hook, &input) {
-            self.results[job] = Some(refused.into());
+            self.results[job] = Some(Shared::new(refused.into()));
             if waits {
                 self.user_turns.push_back(by);
             }
@@ -622,10 +623,10 @@ impl Kernel {
             let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
                 return Ok(());
             };
-            (s.out, s.phase) = (Some(result), Phase::Return);
+            (s.out, s.phase) = (Some(Shared::new(result)), Phase::Return);
             return self.let_bottom_halves_in(cpu);
         };
-        self.results[job] = Some(result);
+        self.results[job] = Some(Shared::new(result));
         if self.window.job == Some(job) {
             self.st.touch(crate::touch::Touch::All);
         }

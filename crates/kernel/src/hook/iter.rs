@@ -7,6 +7,7 @@ use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::kernel::Kernel;
 use crate::prog::{Arg, ProgCtx};
 use crate::run::{Phase, Run, Running};
+use crate::shared::Shared;
 use crate::state::{AtHook, Cur};
 use crate::syscall::SysResult;
 use crate::touch::Touch;
@@ -374,7 +375,7 @@ impl Kernel {
     fn iter_over(&mut self, cpu: Cpu, result: SysResult) -> Result<(), Failure> {
         self.st.touch(Touch::All);
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
-            (s.out, s.phase) = (Some(result), Phase::Return);
+            (s.out, s.phase) = (Some(Shared::new(result)), Phase::Return);
         }
         Ok(())
     }

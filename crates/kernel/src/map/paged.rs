@@ -4,7 +4,8 @@ use super::Errno;
 use crate::shared::Shared;
 use bpfsim_vm::{Area, Elements, GuestMem};
 
-const PAGE: usize = 256;
+/// Few, since a page is copied when it is first written to after a snapshot.
+const PAGE: usize = 64;
 
 /// A table of default values, of which only written pages exist.
 #[derive(Clone, Debug)]
