@@ -234,6 +234,17 @@ pub static HELPERS: &[(Func, Status)] = &[
     (Func::SkAncestorCgroupId, Done),
     (Func::SkbAdjustRoom, Done),
     (Func::LwtPushEncap, Done),
+    (Func::LoadHdrOpt, Partial("no SYN is saved")),
+    (Func::StoreHdrOpt, Done),
+    (Func::ReserveHdrOpt, Done),
+    (
+        Func::ImaInodeHash,
+        Partial("of a kernel without IMA: -EOPNOTSUPP"),
+    ),
+    (
+        Func::ImaFileHash,
+        Partial("of a kernel without IMA: -EOPNOTSUPP"),
+    ),
     (Func::LwtSeg6StoreBytes, Done),
     (Func::LwtSeg6AdjustSrh, Done),
     (Func::LwtSeg6Action, Done),

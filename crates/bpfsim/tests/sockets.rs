@@ -303,3 +303,50 @@ fn a_listener_that_has_room_needs_no_cookies() -> Result<()> {
     ensure_eq!(ask()?, [EINVAL; 4]);
     Ok(())
 }
+
+/// What programs find in TCP headers, and put there: our own expectations.
+#[test]
+fn options_of_headers() -> Result<()> {
+    const OBJECT: &[u8] = include_bytes!("../../../fixtures/hdr_opts.bpf.o");
+    const MSS: [u8; 4] = [2, 4, 5, 180];
+    let sim = Sim::new()?;
+    let mut bpf = Ebpf::load(&sim, OBJECT)?;
+    let sock = sim.sock(SockSpec::new(
+        6,
+        "10.0.0.1:80".parse().unwrap(),
+        SockState::Established,
+    ))?;
+    let mut run = |op: u32, options: &[u8]| -> Result<(Vec<i64>, Vec<u8>)> {
+        let mut data = vec![0; 20];
+        data.extend(options);
+        let input = ProgramInput {
+            ctx: op.to_le_bytes().to_vec(),
+            data,
+            sock: Some(sock.id()),
+            ..ProgramInput::default()
+        };
+        let left = bpf.program_mut("options")?.test_run(input)?.data_out;
+        let n: u32 = bpf.global("n")?;
+        let out: [u64; 32] = bpf.global("out")?;
+        bpf.set_global("n", &0u32)?;
+        let said = out[..n as usize].iter().map(|&w| w as i64).collect();
+        Ok((said, left))
+    };
+    let came = [&MSS[..], &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]].concat();
+    let (said, _) = run(13, &came)?;
+    ensure_eq!(said, [10, -28, 4, -42, -42, -22, -22, -22, -22, -2, -1, -1]);
+    // Options that are none.
+    let (said, _) = run(13, &[34, 1])?;
+    ensure_eq!(said[..3], [-14, -14, -14]);
+    // Ten bytes are asked for, of which there is room: twelve are there then.
+    let (said, _) = run(14, &MSS)?;
+    ensure_eq!(said, [-22, 0, -22, -28, 0, -1]);
+    let (said, left) = run(15, &MSS)?;
+    ensure_eq!(said, [-22, -22, -22, -17, 0, -17, -28, 0, 6]);
+    let written = [254, 6, 0xeb, 0x9f, 1, 2, 30, 6, 0xeb, 0x9f, 1, 2];
+    ensure_eq!(left[20..], [&MSS[..], &written].concat()[..]);
+    // Nothing was asked for.
+    let (said, left) = run(15, &MSS)?;
+    ensure_eq!((said[4], left.len()), (-28, 24));
+    sim.finish()
+}

@@ -4,6 +4,7 @@ mod cgroup;
 pub(crate) mod dynptr;
 mod fib;
 mod file;
+pub(crate) mod hdr_opt;
 mod hook;
 mod iterate;
 pub(crate) mod lwt;
@@ -239,6 +240,7 @@ const GROUPS: &[&[Helper]] = &[
     retval::HELPERS,
     room::HELPERS,
     lwt::HELPERS,
+    hdr_opt::HELPERS,
     file::HELPERS,
     fib::HELPERS,
     sockmap::HELPERS,

@@ -57,6 +57,8 @@ pub(crate) struct FieldsCtx {
     pub message: Option<Message>,
     /// What of an XDP packet is not in its head.
     pub frags: Frags,
+    /// What a `sock_ops` program may still put into a TCP header.
+    pub opt_room: u32,
     /// Memory beside it, address and length: a flow dissector's keys.
     pub beside: Option<(u64, u64)>,
     /// What a socket buffer knows beside its fields.
@@ -104,7 +106,7 @@ pub(crate) struct Packet {
 pub(crate) const ETH_HLEN: u64 = 14;
 
 /// The fields that show a packet, by context: start, end, metadata, length.
-const SHOWS: [(CtxSlot, CtxSlot, Option<CtxSlot>, Option<CtxSlot>); 5] = [
+const SHOWS: [(CtxSlot, CtxSlot, Option<CtxSlot>, Option<CtxSlot>); 6] = [
     (
         CtxSlot::SkbData,
         CtxSlot::SkbDataEnd,
@@ -128,6 +130,12 @@ const SHOWS: [(CtxSlot, CtxSlot, Option<CtxSlot>, Option<CtxSlot>); 5] = [
         CtxSlot::SkReuseportDataEnd,
         None,
         Some(CtxSlot::SkReuseportLen),
+    ),
+    (
+        CtxSlot::SockOpsSkbData,
+        CtxSlot::SockOpsSkbDataEnd,
+        None,
+        Some(CtxSlot::SockOpsSkbLen),
     ),
     (
         CtxSlot::SockoptOptval,
@@ -159,6 +167,7 @@ impl FieldsCtx {
             tunnel: None,
             message: None,
             frags: Frags::default(),
+            opt_room: 0,
             beside: None,
             skb: SkbState::default(),
             sysctl: None,

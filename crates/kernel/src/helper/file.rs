@@ -10,6 +10,8 @@ use bpfsim_abi::{Errno, Func};
 use bpfsim_vm::{Flow, GuestMem};
 
 pub(super) const HELPERS: &[Helper] = &[
+    row(Func::ImaInodeHash, false, no_ima),
+    row(Func::ImaFileHash, false, no_ima),
     row(Func::DPath, false, |st, mem, a| match a.r[2] as u32 {
         0 => Ok(Flow::Done(0)),
         _ => Ok(Flow::Done(ret(d_path(st, mem, a)?))),
@@ -20,6 +22,11 @@ pub(super) const HELPERS: &[Helper] = &[
         file.map_or_else(|| a.bad(1), |_| Ok(Flow::Done(0)))
     }),
 ];
+
+/// `bpf_ima_inode_hash`, `bpf_ima_file_hash`: a kernel without `CONFIG_IMA` measures nothing.
+fn no_ima(_: &mut State, _: &mut GuestMem, _: &Args) -> Arg<Flow> {
+    Ok(Flow::Done(ret(Err(Errno::EOPNOTSUPP))))
+}
 
 /// Writes the path of a `struct path` to a buffer, as `d_path` does: from the buffer's end on, then
 /// to its beginning. Gives its length with the NUL.

@@ -118,6 +118,8 @@ pub(crate) struct Sock {
     pub options: BTreeMap<(i32, i32), i32>,
     /// `TCP_CONGESTION`
     pub congestion: String,
+    /// Bytes of options that programs have asked for in its next TCP header.
+    pub opt_reserved: u32,
 }
 
 /// The address by which a program has a socket as `struct bpf_sock`.
@@ -321,6 +323,7 @@ impl Kernel {
             open,
             options: BTreeMap::new(),
             congestion: "cubic".to_string(),
+            opt_reserved: 0,
         };
         self.fill_sock(&sock);
         self.st.world.socks.push(sock);
