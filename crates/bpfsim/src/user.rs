@@ -110,9 +110,10 @@ impl User {
         crate::Task(self.task)
     }
 
-    /// Virtual time since boot.
+    /// Virtual time since boot, as the clock of the task's CPU has it, and programs there find it:
+    /// what other CPUs do meanwhile makes no difference to it.
     pub fn now(&self) -> Duration {
-        self.sim.now()
+        Duration::from_nanos(self.sim.kernel().now_of(self.task))
     }
 
     /// `BPF_PROG_TEST_RUN`

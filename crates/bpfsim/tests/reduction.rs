@@ -5,10 +5,10 @@
 
 use bpfsim::explore::{Relation, Rule};
 use bpfsim::{
-    Arg, Config, Cpu, Ebpf, EbpfLoader, Hook, Level, Outcome, Preemption, ProgramInput, Runner,
-    Sim, Strategy, SysOp, Task,
+    Arg, Config, Cpu, Ebpf, EbpfLoader, Hook, Level, Outcome, Preemption, ProgramInput, RingBuf,
+    Runner, Sim, Strategy, SysOp, Task,
 };
-use bpfsim_testing::small_orders::{SmallOrders, bytes, small_orders};
+use bpfsim_testing::small_orders::{SmallOrders, bytes, small_orders, small_printing};
 use bpfsim_testing::small_worlds::{SmallWorld, THEMES, Target, Theme, UserCall, small_world};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -92,6 +92,9 @@ impl Program for SmallOrders {
         state.extend(bpf.global_bytes("out")?);
         elements(&bpf, &mut state, "elements", 8, 8..)?;
         elements(&bpf, &mut state, "table", 2, 0..)?;
+        state.extend(sim.printk().concat().bytes());
+        let records = RingBuf::<u32>::try_from(bpf.map("records")?)?;
+        state.extend(records.records()?.iter().map(|script| *script as u8));
         Ok(state)
     }
 
@@ -360,6 +363,62 @@ fn nothing_is_lost_of_sleepers_interrupts_users_and_objects() {
     }
     all.check();
     assert_eq!(needless, [], "rules that can be left out");
+}
+
+/// The order in which executions print is one that tests see.
+#[test]
+fn lines_come_in_every_order() {
+    let mut needless = vec![Rule::Printk];
+    let mut sums = Sums::default();
+    for seed in 0.. {
+        sums.compare(&small_printing(seed), WORLD_ORDERS, &mut needless);
+        if sums.programs == number("SMALL_PRINTING", 4 * OF_THEME) {
+            break;
+        }
+    }
+    sums.check();
+    assert_eq!(needless, [], "rules that can be left out");
+}
+
+/// Code of a task that waited sees its own CPU's time, whatever others have done meanwhile, and all
+/// lines that were printed before.
+#[test]
+fn what_tasks_see_of_time_and_lines_is_not_lost() {
+    /// A task that looks while another one does this twice.
+    #[derive(Debug)]
+    struct Looks(u8);
+    impl Program for Looks {
+        fn run(&self, sim: &Sim) -> bpfsim::Result<Vec<u8>> {
+            let mut scripts: bpfsim_testing::small_orders::Scripts = Default::default();
+            scripts[1][..2].copy_from_slice(&[(self.0, 0), (self.0, 0)]);
+            let loader = EbpfLoader::new().set_global("scripts", bytes(&scripts).as_slice());
+            let bpf = loader.load(sim, ORDERS_OBJECT)?;
+            sim.spawn_on(Cpu(1), bpf.program("run")?, script(1))?;
+            let (table, log, looks) = (bpf.map("table")?, Log::default(), sim.clone());
+            let seen = Rc::clone(&log);
+            sim.spawn_user(Cpu(0), async move |user| {
+                for key in 0..2_u32 {
+                    let _ = user.lookup(&table, &key.to_le_bytes()).await;
+                    let seen = &mut *seen.borrow_mut();
+                    seen.push(looks.printk().len() as u8);
+                    seen.extend(user.now().as_nanos().to_le_bytes());
+                }
+                Ok(())
+            })?;
+            finish(sim, 0)?;
+            Ok(log.take())
+        }
+
+        fn config(&self) -> Config {
+            Config::default()
+        }
+    }
+    let mut needless = vec![Rule::Printk];
+    let mut sums = Sums::default();
+    let (prints, adds) = (14, 2);
+    assert!(sums.compare(&Looks(adds), ORDERS, &mut needless));
+    assert!(sums.compare(&Looks(prints), ORDERS, &mut needless));
+    assert_eq!(needless, []);
 }
 
 /// Two CPUs give a task of a third work to do: that comes in either order. All orders of it are too

@@ -39,6 +39,8 @@ pub enum Rule {
     /// After both, code of the test goes on that is a task's user space: it may share what it
     /// likes with that of other tasks.
     UserSpace,
+    /// Both print, or one does and after the other code of the test goes on that may look.
+    Printk,
     /// One of them may touch anything, and look at anything.
     All,
 }
@@ -83,6 +85,12 @@ const RULES: &[(Rule, Holds)] = &[
     }),
     (Rule::UserSpace, |a, b| {
         (a, b) == (&Touch::UserSpace, &Touch::UserSpace)
+    }),
+    (Rule::Printk, |a, b| {
+        matches!(
+            (a, b),
+            (Touch::Printk, Touch::Printk | Touch::UserSpace) | (Touch::UserSpace, Touch::Printk)
+        )
     }),
     (Rule::Idle, |a, b| match (a, b) {
         (&Touch::Idle { ahead: a }, &Touch::Idle { ahead: b }) => a || b,

@@ -321,6 +321,11 @@ impl Kernel {
         self.st.now()
     }
 
+    /// Virtual time as the CPU of a task has it.
+    pub fn now_of(&self, task: TaskId) -> u64 {
+        self.st.cpus[self.st.tasks[task.at()].cpu.at()].clock
+    }
+
     /// Everything that happened so far.
     pub fn trace(&self) -> &Trace {
         &self.st.trace

@@ -125,6 +125,7 @@ impl Kernel {
             };
             let (cpu, what) = self.offer.what[self.offer.picked];
             let performed = self.perform(cpu, what, self.slice(self.offer.picked));
+            self.window.last = cpu;
             self.record_rest();
             return performed.map(|()| true);
         }

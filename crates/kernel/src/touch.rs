@@ -50,6 +50,8 @@ pub enum Touch {
     },
     /// A deadline came or went: of a timer, of a wait that has an end, of an interrupt.
     Deadline,
+    /// A line is printed, after those that were before.
+    Printk,
     /// Code of the test that is a task's user space goes on.
     UserSpace,
     /// Anything at all.
@@ -69,6 +71,8 @@ enum Effect {
     ResLock(usize),
     /// The field of a map value that this argument points to.
     Field(usize, u32),
+    /// Prints.
+    Prints,
     /// Nothing that others touch.
     Nothing,
 }
@@ -89,6 +93,8 @@ const CALLS: &[(Func, Effect)] = &[
     (Func::TimerSetCallback, Effect::Field(0, 16)),
     (Func::TimerStart, Effect::Field(0, 16)),
     (Func::TimerCancel, Effect::Field(0, 16)),
+    (Func::TracePrintk, Effect::Prints),
+    (Func::TraceVprintk, Effect::Prints),
     (Func::GetPrandomU32, Effect::Nothing),
 ];
 
@@ -188,6 +194,7 @@ impl State {
                     }
                 }
             }
+            Some(Effect::Prints) => self.touch(Touch::Printk),
             Some(Effect::Nothing) => {}
             None if reach::is_through_dynptr(call) => {}
             None if is_visible(call) && self.map_at(args[0]).is_some() => self.touch(Touch::Map {

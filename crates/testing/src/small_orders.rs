@@ -39,11 +39,30 @@ const CODES: &[(u8, u32)] = &[
     (13, 1), // record
 ];
 
+/// What scripts that print do: lines, and what makes more than two executions of them.
+const PRINTING: &[(u8, u32)] = &[
+    (14, 5), // print
+    (1, 1),
+    (5, 1),
+    (6, 2),
+    (8, 1),
+    (9, 2),
+];
+
 /// Scripts from here on are those of callbacks.
 const CALLBACKS: u8 = 4;
 
 /// The program of a seed.
 pub fn small_orders(seed: u64) -> SmallOrders {
+    of_codes(seed, CODES)
+}
+
+/// One that prints.
+pub fn small_printing(seed: u64) -> SmallOrders {
+    of_codes(seed, PRINTING)
+}
+
+fn of_codes(seed: u64, codes: &[(u8, u32)]) -> SmallOrders {
     let mut rng = Rng(seed);
     let mut scripts = [[(0, 0); SCRIPT_LEN]; SCRIPTS];
     for (i, script) in scripts.iter_mut().enumerate() {
@@ -53,7 +72,7 @@ pub fn small_orders(seed: u64) -> SmallOrders {
             false => 1 + (rng.below(4) == 0) as usize,
         };
         for op in script.iter_mut().take(len) {
-            *op = op_of(&mut rng, callback);
+            *op = op_of(&mut rng, codes, callback);
         }
     }
     let mut begun = vec![(0, 0), (1, 1)];
@@ -81,11 +100,11 @@ pub(crate) fn code_of(rng: &mut Rng, codes: &[(u8, u32)]) -> u8 {
     found.map_or(1, |(code, _)| *code)
 }
 
-fn op_of(rng: &mut Rng, callback: bool) -> (u8, u8) {
-    let code = code_of(rng, CODES);
+fn op_of(rng: &mut Rng, codes: &[(u8, u32)], callback: bool) -> (u8, u8) {
+    let code = code_of(rng, codes);
     match code {
         // Callbacks arm nothing, or there would be no end.
-        6 | 7 | 9 if callback => (2, 0),
+        6 | 7 | 9 if callback => (if codes == CODES { 2 } else { 14 }, 0),
         // Few elements, so that executions meet there.
         6..=9 => (code, CALLBACKS + rng.below(2) as u8),
         _ => (code, rng.below(2) as u8),
