@@ -15,6 +15,7 @@ use bpfsim::{
     Strategy,
 };
 use rustix::time::{ClockId, clock_gettime};
+use shuttle::scheduler::{RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -155,6 +156,12 @@ enum Order {
     Timeline,
 }
 
+#[doc(hidden)]
+pub fn small(times: u64) -> Duration {
+    let m = Model { program: "small", ..MODELS[0] };
+    ours(&m, times, &Config::default(), Order::Random)
+}
+
 fn ours(model: &Model, times: u64, config: &Config, order: Order) -> Duration {
     let machine = Machine::new(config.clone()).expect("a machine");
     let steps = 42;
@@ -205,6 +212,46 @@ fn scene(sim: &Sim, program: &str) -> bpfsim::Result<()> {
         sim.spawn_on(Cpu(1), program, ProgramInput::empty())?;
     }
     sim.run_until_idle()
+}
+
+/// Steps of a mean execution under random orders, here and in shuttle.
+pub fn steps(model: &Model, times: u64) -> [f64; 2] {
+    let machine = Machine::new(Config::default()).expect("a machine");
+    let mut ours = 0;
+    for seed in 1..=times {
+        let (recorder, record) = Recorder::new(Box::new(Random::new(seed)));
+        scene(machine.begin(seed, Box::new(recorder)), model.program).expect("it passes");
+        ours += record.borrow().steps;
+    }
+    let theirs = Arc::new(AtomicU64::new(0));
+    let counting = Counting {
+        inner: RandomScheduler::new_from_seed(1, times as usize),
+        steps: Arc::clone(&theirs),
+    };
+    shuttle::Runner::new(counting, Default::default()).run(model.shuttle);
+    let theirs = theirs.load(Ordering::Relaxed);
+    [ours, theirs].map(|steps| steps as f64 / times as f64)
+}
+
+/// Counts the steps that another of shuttle's schedulers decides.
+struct Counting {
+    inner: RandomScheduler,
+    steps: Arc<AtomicU64>,
+}
+
+impl Scheduler for Counting {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        self.inner.new_execution()
+    }
+
+    fn next_task(&mut self, ready: &[&Task], now: Option<TaskId>, yields: bool) -> Option<TaskId> {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        self.inner.next_task(ready, now, yields)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.inner.next_u64()
+    }
 }
 
 /// loom tries every order; it may have fewer than are asked for, and looks at the limit now and then
@@ -269,11 +316,15 @@ macro_rules! models {
             }
 
             pub fn locked() {
-                let counter = Arc::new(Mutex::new(0));
-                let task = |counter: Arc<Mutex<usize>>| {
+                let counter = Arc::new((Mutex::new(()), AtomicUsize::new(0)));
+                let task = |counter: Arc<(Mutex<()>, AtomicUsize)>| {
                     move || {
+                        let (lock, count) = &*counter;
                         for _ in 0..ROUNDS {
-                            *counter.lock().unwrap() += 1;
+                            let held = lock.lock().unwrap();
+                            let old = count.load(SeqCst);
+                            count.store(old + 1, SeqCst);
+                            drop(held);
                         }
                     }
                 };

@@ -326,7 +326,7 @@ impl Kernel {
             at: f.at,
             who: Some((Cpu(f.by.cpu), CtxId(f.by.ctx))),
             place: self.site_place(f.by).map(Box::new),
-            other: f.other.map(|o| Box::new(self.party(o))),
+            other: f.other().map(|o| Box::new(self.party(o))),
             spot: self.spot_of(kind).map(Box::new),
         }
     }

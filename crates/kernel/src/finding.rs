@@ -8,22 +8,36 @@ use crate::log::{Log, LogMark};
 use bpfsim_vm::{Access, AccessKind, Site};
 use std::collections::HashSet;
 
-/// Something that a detector found.
+/// Something that a detector found. Plain words side by side: there are hundreds of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Finding {
-    what: What,
     pub at: u64,
     pub by: Site,
-    pub other: Option<Site>,
+    /// The other place, if there is one.
+    other: Site,
+    /// Of the two that come by the hundred, the access.
+    access: Access,
+    /// Of a race, what the other access was.
+    kind: AccessKind,
+    what: What,
+    /// The other place is one.
+    two: bool,
+    /// Of others, the place in [`Findings::kinds`].
+    nth: u32,
 }
 
 /// The two that come by the hundred, and the others.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
-    Race(Access, AccessKind),
-    Lost(Access),
-    /// The kind at this place of [`Findings::kinds`].
-    Other(u32),
+    Race,
+    Lost,
+    Other,
+}
+
+impl Finding {
+    pub fn other(&self) -> Option<Site> {
+        self.two.then_some(self.other)
+    }
 }
 
 /// All that was found, in order.
@@ -38,6 +52,21 @@ pub(crate) struct Findings {
     fatal: Option<(Finding, FailureKind)>,
     /// Length of the list at which it is to be looked through.
     much: usize,
+}
+
+/// A finding about two places.
+#[inline(always)]
+fn pair(what: What, (at, by, other): (u64, &Site, &Site), access: Access, kind: AccessKind) -> Finding {
+    Finding {
+        at,
+        by: *by,
+        other: *other,
+        access,
+        kind,
+        what,
+        two: true,
+        nth: 0,
+    }
 }
 
 /// So many findings are always kept as they came.
@@ -57,12 +86,12 @@ impl Findings {
 
     fn key(&self, f: &Finding) -> Key {
         let kind = match f.what {
-            What::Race(..) => "race",
-            What::Lost(_) => "lost",
-            What::Other(at) => self.kinds[at as usize].name(),
+            What::Race => "race",
+            What::Lost => "lost",
+            What::Other => self.kinds[f.nth as usize].name(),
         };
         let place = |site: Site| (site.prog, site.pc);
-        Key(kind, place(f.by), f.other.map(place))
+        Key(kind, place(f.by), f.other().map(place))
     }
 
     /// Each once.
@@ -75,9 +104,12 @@ impl Findings {
 
     fn kind(&self, f: &Finding) -> FailureKind {
         match f.what {
-            What::Race(access, other) => FailureKind::DataRace { access, other },
-            What::Lost(access) => FailureKind::LostUpdate(access),
-            What::Other(at) => self.kinds[at as usize].clone(),
+            What::Race => FailureKind::DataRace {
+                access: f.access,
+                other: f.kind,
+            },
+            What::Lost => FailureKind::LostUpdate(f.access),
+            What::Other => self.kinds[f.nth as usize].clone(),
         }
     }
 
@@ -117,35 +149,46 @@ impl Findings {
     #[inline]
     pub fn race(&mut self, at: u64, by: &Site, other: &Site, access: Access, kind: AccessKind) {
         let report = self.detectors.data_race;
-        self.add(report, What::Race(access, kind), at, by, Some(other));
+        if report != Report::Off {
+            self.add(report, pair(What::Race, (at, by, other), access, kind));
+        }
     }
 
     /// A store over another one.
+    #[inline]
     pub fn lost(&mut self, at: u64, by: &Site, other: &Site, access: Access) {
         let report = self.detectors.lost_update;
-        self.add(report, What::Lost(access), at, by, Some(other));
+        if report != Report::Off {
+            self.add(
+                report,
+                pair(What::Lost, (at, by, other), access, AccessKind::Write),
+            );
+        }
     }
 
     pub fn other(&mut self, at: u64, by: &Site, other: Option<&Site>, kind: FailureKind) {
         let report = self.detectors.of(&kind);
         if report != Report::Off {
-            let what = What::Other(self.kinds.len() as u32);
+            let none = Access {
+                addr: 0,
+                size: 0,
+                kind: AccessKind::Read,
+            };
+            let nowhere = Site::default();
+            let places = (at, by, other.unwrap_or(&nowhere));
+            let found = Finding {
+                two: other.is_some(),
+                nth: self.kinds.len() as u32,
+                ..pair(What::Other, places, none, AccessKind::Read)
+            };
             self.kinds.push(kind);
-            self.add(report, what, at, by, other);
+            self.add(report, found);
         }
     }
 
     #[inline]
-    fn add(&mut self, report: Report, what: What, at: u64, by: &Site, other: Option<&Site>) {
-        if report == Report::Off {
-            return;
-        }
-        self.list.push(Finding {
-            what,
-            at,
-            by: *by,
-            other: other.copied(),
-        });
+    fn add(&mut self, report: Report, found: Finding) {
+        self.list.push(found);
         if report == Report::Fail && self.fatal.is_none() {
             self.end();
         }
@@ -167,9 +210,9 @@ impl Findings {
         self.much = 2 * all.len();
         let mut kinds = Vec::new();
         for f in &mut all {
-            if let What::Other(at) = &mut f.what {
-                kinds.push(self.kinds[*at as usize].clone());
-                *at = kinds.len() as u32 - 1;
+            if f.what == What::Other {
+                kinds.push(self.kinds[f.nth as usize].clone());
+                f.nth = kinds.len() as u32 - 1;
             }
         }
         self.list.replace(all);

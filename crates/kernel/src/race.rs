@@ -240,18 +240,18 @@ impl Races {
         if orders {
             self.acquire(lane, access.addr);
         }
-        let mut new = Rec {
+        let clock = &self.lanes[lane as usize].clock;
+        let new = Rec {
             by: *by,
-            clock: self.lanes[lane as usize].clock.at(lane),
+            clock: clock.at(lane),
             seq: 0,
         };
         for word in 0..to.div_ceil(8) {
             let bits = |n: u64| n.saturating_sub(word * 8).min(8);
             let mask = ((1_u16 << bits(to)) - (1 << bits(within))) as u8;
-            let (cell, lanes) = (self.cells.entry(first + word * 8), &self.lanes);
-            let clock = &lanes[lane as usize].clock;
+            let cell = self.cells.entry(first + word * 8);
             match cell.is_plain(lane, mask) {
-                true => cell.access(lane, clock, &mut new, access.kind, &mut met),
+                true => cell.access(lane, clock, &new, access.kind, &mut met),
                 false => cell.mix((lane, mask), clock, new, access.kind, &mut met),
             }
         }
@@ -276,7 +276,7 @@ impl Cell {
         &mut self,
         lane: u16,
         clock: &Clock,
-        new: &mut Rec,
+        new: &Rec,
         kind: AccessKind,
         met: &mut impl FnMut(Met, &Site),
     ) {
@@ -311,12 +311,14 @@ impl Cell {
                 own[READ].clock = 0;
             }
         }
-        new.seq = self.seq;
         own[match kind {
             AccessKind::Read => READ,
             AccessKind::Write => WRITE,
             AccessKind::Rmw => RMW,
-        }] = *new;
+        }] = Rec {
+            seq: self.seq,
+            ..*new
+        };
     }
 
     /// [`Cell::access`] where accesses are not all of the same bytes, or there are many lanes.
