@@ -158,7 +158,10 @@ enum Order {
 
 #[doc(hidden)]
 pub fn small(times: u64) -> Duration {
-    let m = Model { program: "small", ..MODELS[0] };
+    let m = Model {
+        program: "small",
+        ..MODELS[0]
+    };
     ours(&m, times, &Config::default(), Order::Random)
 }
 

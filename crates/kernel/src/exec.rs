@@ -19,8 +19,7 @@ use crate::turn::Turns;
 use crate::view::View;
 use bpfsim_abi::Func;
 use bpfsim_vm::{
-    Access, AccessKind, Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Site,
-    Stop,
+    Access, AccessKind, Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop,
 };
 
 /// Passes of the timer soft interrupt before the rest is left to ksoftirqd
@@ -39,7 +38,7 @@ impl Kernel {
     pub(crate) fn perform(&mut self, cpu: Cpu, what: Do, budget: u64) -> Result<(), Failure> {
         match what {
             Do::Continue => {}
-            Do::GiveUp(at) => self.reach(cpu, at),
+            Do::GiveUp(at) => self.st.reach(cpu, at),
             Do::Timers(at) => {
                 let state = &mut self.st.cpus[cpu.at()];
                 state.clock = state.clock.max(at);
@@ -50,7 +49,7 @@ impl Kernel {
                 self.next_timer(cpu)?;
             }
             Do::Interrupt(i, at) => {
-                self.reach(cpu, at);
+                self.st.reach(cpu, at);
                 self.st.touch(Touch::Deadline);
                 if let Some(irq) = self.cpus[cpu.at()].interrupts.remove(i) {
                     self.begin_fire(cpu, irq.fire)?;
@@ -82,7 +81,7 @@ impl Kernel {
                 self.next_task_work(cpu, task)?;
             }
             Do::Resume(i, at) => {
-                self.reach(cpu, at);
+                self.st.reach(cpu, at);
                 let parked = self.cpus[cpu.at()].parked.remove(i);
                 self.vacate(cpu);
                 let runs = &mut self.cpus[cpu.at()];
@@ -100,12 +99,6 @@ impl Kernel {
             Some(&run) => self.go(cpu, run, budget, what == Do::Continue),
             None => Ok(()),
         }
-    }
-
-    /// A CPU's clock comes to a time that others have come to.
-    fn reach(&mut self, cpu: Cpu, at: u64) {
-        let clock = &mut self.st.cpus[cpu.at()].clock;
-        *clock = (*clock).max(at);
     }
 
     /// A kworker of a CPU that executes nothing; another one is made when all do.
@@ -143,7 +136,13 @@ impl Kernel {
 
     /// Lets a run execute until it stops, and draws the consequences. `goes_on` when that is all
     /// that this step does.
-    fn go(&mut self, cpu: Cpu, index: usize, budget: u64, goes_on: bool) -> Result<(), Failure> {
+    fn go(
+        &mut self,
+        mut cpu: Cpu,
+        mut index: usize,
+        budget: u64,
+        goes_on: bool,
+    ) -> Result<(), Failure> {
         let Some(mut run) = self.runs[index].take() else {
             return Ok(());
         };
@@ -152,48 +151,27 @@ impl Kernel {
             cur,
             what,
             next: doing,
-            ..
+            stack,
         } = &mut *run;
         let next = *doing;
-        let by = Site {
-            ctx: cur.id.0,
-            cpu: cpu.0,
-            prog: act.prog,
-            pc: act.pc,
-        };
         let mode = if self.st.explores {
             Mode::Explore
         } else {
             Mode::Plain
         };
-        let wait = cur.wait;
-        if wait.is_some() {
-            cur.wait = None;
-        }
-        if wait.is_some_and(|w| w.until().is_some()) {
-            self.st.touch(Touch::Deadline);
-        }
-        if let Some(wait) = wait.filter(|w| !w.sleeps()) {
-            // What it waited for happened elsewhere.
-            let now = match cur.over.take() {
-                Some(over) => over,
-                None => self.st.now(),
-            };
-            self.reach(cpu, now.min(wait.until().unwrap_or(u64::MAX)));
-        }
+        self.st.goes_on(cpu, cur);
         act.grant = !matches!(next, Next::Start(_));
         let fuel = self.config.fuel.saturating_sub(act.insns);
         let base = self.st.cpus[cpu.at()].clock - act.insns;
-        std::mem::swap(&mut self.st.cur, cur);
         let coming = std::mem::take(&mut self.st.coming);
         if coming != Chance::Usual {
             self.st.take_chance(coming, next);
         }
-        if self.st.records {
-            self.st.touch_next(&self.mem, next, act.args());
-        }
         self.mem.set_site(self.st.cur.id.0, cpu.0);
         if matches!(*what, Running::Syscall) {
+            if self.st.records {
+                self.st.touch_next(&self.mem, next, act.args());
+            }
             if let Next::Access(access) = next {
                 // A piece of a value on its way into an element.
                 self.st.watch_access(&self.mem.site(), access, false);
@@ -204,13 +182,8 @@ impl Kernel {
             }
             return self.settle();
         }
-        let image = &self.code[self.st.cur.prog.at()].image;
-        if self.st.watch.races_on
-            && let Next::Access(access) = next
-        {
-            let orders = image.orders(act.pc, &access);
-            self.st.watch_access(&by, access, orders);
-        }
+        let image = &*self.code[self.st.cur.prog.at()].image;
+        self.st.begins(&self.mem, &next, act, image);
         let here = self.inside.is_none() && self.recorder.is_none();
         let one = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
         let here = here && !(one && self.offer.choices.len() > 1);
@@ -218,8 +191,15 @@ impl Kernel {
             chooser: &mut *self.chooser,
             offer: &mut self.offer,
             window: &mut self.window,
+            cpus: &self.cpus,
+            runs: &mut self.runs,
+            code: &self.code,
             image,
+            index,
+            what,
+            stack,
             next: doing,
+            fuel: self.config.fuel,
             one,
         });
         let mut view = View {
@@ -236,7 +216,12 @@ impl Kernel {
             (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
-        let loud = view.loud;
+        let (loud, base) = (view.loud, view.base);
+        if let Some(turns) = &view.turns {
+            // It may be another one by now.
+            index = turns.index;
+            cpu = self.st.cur.cpu;
+        }
         if self.offer.chosen {
             std::mem::swap(&mut self.st.cur, &mut run.cur);
             self.runs[index] = Some(run);

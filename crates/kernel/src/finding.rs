@@ -56,7 +56,12 @@ pub(crate) struct Findings {
 
 /// A finding about two places.
 #[inline(always)]
-fn pair(what: What, (at, by, other): (u64, &Site, &Site), access: Access, kind: AccessKind) -> Finding {
+fn pair(
+    what: What,
+    (at, by, other): (u64, &Site, &Site),
+    access: Access,
+    kind: AccessKind,
+) -> Finding {
     Finding {
         at,
         by: *by,

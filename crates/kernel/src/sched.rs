@@ -157,6 +157,8 @@ impl Kernel {
             return performed;
         }
         self.record_rest();
+        // By now that may be another one.
+        let (cpu, _) = self.offer.what[self.offer.picked];
         self.touch_idle(cpu, idle_at);
         let (window, touched) = (&mut self.window, &self.st.touched);
         self.offer.tell(&mut *self.chooser, window, touched);

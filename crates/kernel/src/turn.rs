@@ -6,22 +6,123 @@
 
 use crate::choose::{Choice, Chooser, Next, Wait};
 use crate::exec::{is_quiet_step, object_of, set_access};
+use crate::ids::Cpu;
 use crate::kernel::Window;
+use crate::prog::ProgCode;
+use crate::run::{CpuRuns, Run, Running, What as Do};
 use crate::sched::Offered;
+use crate::shared::Shared;
+use crate::state::{Cur, State};
+use crate::touch::Touch;
 use crate::view::View;
 use bpfsim_abi::Func;
-use bpfsim_vm::{Activation, Call, GuestMem, Image, Site, Stop};
+use bpfsim_vm::{Activation, Call, GuestMem, Image, Site, Stop, Turn};
 
 /// What the scheduler lends to the engine for it.
 pub(crate) struct Turns<'a> {
     pub chooser: &'a mut dyn Chooser,
     pub offer: &'a mut Offered,
     pub window: &'a mut Window,
+    pub cpus: &'a [Shared<CpuRuns>],
+    /// All but the one that executes, whose activation the engine has.
+    pub runs: &'a mut [Option<Shared<Run>>],
+    pub code: &'a [ProgCode],
     pub image: &'a Image,
+    /// Of what executes: where it is among the runs, and the rest of it.
+    pub index: usize,
+    pub what: &'a mut Running,
+    pub stack: &'a mut u32,
     /// What the step that is being taken does.
     pub next: &'a mut Next,
+    /// Most instructions of one execution.
+    pub fuel: u64,
     /// Where there is more than one choice the engine stops: it may be gone back to.
     pub one: bool,
+}
+
+impl State {
+    /// A CPU's clock comes to a time that others have come to.
+    pub fn reach(&mut self, cpu: Cpu, at: u64) {
+        let clock = &mut self.cpus[cpu.at()].clock;
+        *clock = (*clock).max(at);
+    }
+
+    /// An execution goes on, and is the current one.
+    #[inline]
+    pub fn goes_on(&mut self, cpu: Cpu, cur: &mut Shared<Cur>) {
+        if cur.wait.is_some() {
+            self.waited(cpu, cur);
+        }
+        std::mem::swap(&mut self.cur, cur);
+    }
+
+    /// What it waited for happened elsewhere.
+    #[inline(never)]
+    fn waited(&mut self, cpu: Cpu, cur: &mut Cur) {
+        let Some(wait) = cur.wait.take() else {
+            return;
+        };
+        if wait.until().is_some() {
+            self.touch(Touch::Deadline);
+        }
+        if !wait.sleeps() {
+            let now = match cur.over.take() {
+                Some(over) => over,
+                None => self.now(),
+            };
+            self.reach(cpu, now.min(wait.until().unwrap_or(u64::MAX)));
+        }
+    }
+
+    /// What the current execution does next, the program that `act` is of, begins.
+    #[inline]
+    pub fn begins(&mut self, mem: &GuestMem, next: &Next, act: &Activation, image: &Image) {
+        if self.records {
+            self.touch_next(mem, *next, act.args());
+        }
+        if self.watch.races_on
+            && let Next::Access(access) = next
+        {
+            let by = Site {
+                ctx: self.cur.id.0,
+                cpu: self.cur.cpu.0,
+                prog: act.prog,
+                pc: act.pc,
+            };
+            self.watch_access(&by, *access, image.orders(act.pc, access));
+        }
+    }
+}
+
+impl Turns<'_> {
+    /// Puts the run that is to come in the place of the one that executes, if it is of the same
+    /// image and comes to a visible operation.
+    fn exchange(&mut self, st: &mut State, act: &mut Activation) -> bool {
+        let (cpu, what) = self.offer.what[self.offer.picked];
+        let Some(&index) = self.cpus[cpu.at()].stack.last() else {
+            return false;
+        };
+        let Some(there) = &mut self.runs[index] else {
+            return false;
+        };
+        let same = |code: &ProgCode| std::ptr::eq(&*code.image, self.image);
+        if what != Do::Continue
+            || matches!(there.next, Next::Start(_) | Next::Syscall { .. })
+            || matches!(there.what, Running::Syscall)
+            || !self.code.get(there.act.prog as usize).is_some_and(same)
+        {
+            return false;
+        }
+        let other = &mut **there;
+        std::mem::swap(act, &mut other.act);
+        std::mem::swap(self.next, &mut other.next);
+        std::mem::swap(self.what, &mut other.what);
+        std::mem::swap(self.stack, &mut other.stack);
+        st.goes_on(cpu, &mut other.cur);
+        self.runs.swap(index, self.index);
+        self.index = index;
+        true
+    }
 }
 
 /// The `bpf_spin_lock` that is taken.
@@ -57,11 +158,11 @@ impl Offered {
 }
 
 impl View<'_> {
-    /// Ends the step that is being taken, where `stop` comes next, and picks another. True when that
-    /// is what comes next.
-    pub fn take_turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> bool {
+    /// Ends the step that is being taken, where `stop` comes next, and picks another. Says who
+    /// takes it, if that can be without leaving the engine.
+    pub fn take_turn(&mut self, stop: &Stop, act: &mut Activation, mem: &GuestMem) -> Turn {
         let Some(turns) = &mut self.turns else {
-            return false;
+            return Turn::Nobody;
         };
         let call = match *stop {
             Stop::Access(_) => None,
@@ -69,7 +170,7 @@ impl View<'_> {
                 call,
                 object: object_of(call, act.args()),
             }),
-            _ => return false,
+            _ => return Turn::Nobody,
         };
         let offer = &mut *turns.offer;
         let wants = call.as_ref().and_then(lock_of);
@@ -79,7 +180,7 @@ impl View<'_> {
             || !is_quiet_step(turns.next)
             || !offer.stay(turns.next, wants, mem)
         {
-            return false;
+            return Turn::Nobody;
         }
         // What was done is over.
         let cpu = self.st.cur.cpu;
@@ -103,24 +204,21 @@ impl View<'_> {
             self.st.trace.word(offer.picked as u64);
         }
         self.st.touched.clear();
-        if offer.picked != mine {
-            offer.chosen = true;
-            return false;
+        if offer.picked == mine {
+            self.st.begins(mem, turns.next, act, turns.image);
+            return Turn::Same;
         }
-        // What comes begins.
-        if self.st.records {
-            self.st.touch_next(mem, *turns.next, act.args());
+        if !turns.exchange(self.st, act) {
+            turns.offer.chosen = true;
+            return Turn::Nobody;
         }
-        if let Stop::Access(access) = *stop {
-            let by = Site {
-                ctx: self.st.cur.id.0,
-                cpu: cpu.0,
-                prog: act.prog,
-                pc: act.pc,
-            };
-            let orders = turns.image.orders(act.pc, &access);
-            self.st.watch_access(&by, access, orders);
+        self.st.begins(mem, turns.next, act, turns.image);
+        let (ctx, cpu) = (self.st.cur.id.0, self.st.cur.cpu);
+        self.base = self.st.cpus[cpu.at()].clock - act.insns;
+        Turn::Other {
+            budget: turns.fuel.saturating_sub(act.insns),
+            ctx,
+            cpu: cpu.0,
         }
-        true
     }
 }

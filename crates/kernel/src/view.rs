@@ -11,7 +11,7 @@ use crate::map::Arena;
 use crate::reach;
 use crate::state::State;
 use crate::turn::Turns;
-use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Stop};
+use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Stop, Turn};
 
 pub(crate) struct View<'a> {
     pub st: &'a mut State,
@@ -100,7 +100,7 @@ impl Host for View<'_> {
             || reach::is_shared(self.st, call, args)
     }
 
-    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> bool {
+    fn turn(&mut self, stop: &Stop, act: &mut Activation, mem: &GuestMem) -> Turn {
         self.take_turn(stop, act, mem)
     }
 

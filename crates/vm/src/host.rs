@@ -52,6 +52,25 @@ pub enum Flow {
     Fault(FaultKind),
 }
 
+/// Who makes the next visible operation; see [`Host::turn`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nobody yet: the run stops.
+    Nobody,
+    /// The run itself.
+    Same,
+    /// The run that the host has put in its place, of the same image, which stopped before a
+    /// visible operation earlier.
+    Other {
+        /// Instructions that it may execute.
+        budget: u64,
+        /// Who it is, as for [`GuestMem::set_site`](crate::GuestMem::set_site).
+        ctx: u64,
+        /// Its CPU.
+        cpu: u32,
+    },
+}
+
 /// The kernel, as a running program sees it.
 pub trait Host {
     /// Makes a call to a helper or kfunc, the `insns`th instruction of the activation.
@@ -65,10 +84,10 @@ pub trait Host {
     fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool;
 
     /// [`Mode::Explore`](crate::Mode::Explore): the run comes to a visible operation, as if it had
-    /// stopped before it with `stop`. True when it shall make it and go on, without having stopped.
-    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> bool {
+    /// stopped before it with `stop`. Says who goes on without the engine having stopped.
+    fn turn(&mut self, stop: &Stop, act: &mut Activation, mem: &GuestMem) -> Turn {
         let _ = (stop, act, mem);
-        false
+        Turn::Nobody
     }
 
     /// Loads from an address outside of guest memory: a context's window. Gives what the register

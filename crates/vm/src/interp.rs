@@ -10,7 +10,7 @@ use crate::activation::{Frame, MAX_FRAMES};
 use crate::alu::{divided, w32, w64};
 use crate::code::{FETCH, SIGNED, atomic_op, operand_ops};
 use crate::cursor::Cursor;
-use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop};
+use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop, Turn};
 use crate::lower::Image;
 use crate::mem::{Guest, GuestMem, Refused};
 use crate::op::{F, Op, sequences};
@@ -662,11 +662,28 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         if EXPLORE && matches!(why, Stop::Access(_) | Stop::Call(_)) && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
-            let goes_on = host.turn(&why, act, mem.all());
-            act.insns = at_limit;
-            if goes_on {
-                act.grant = true;
-                continue;
+            match host.turn(&why, act, mem.all()) {
+                Turn::Nobody => act.insns = at_limit,
+                Turn::Same => {
+                    (act.insns, act.grant) = (at_limit, true);
+                    continue;
+                }
+                Turn::Other { budget, ctx, cpu } => {
+                    if CHECKED {
+                        ck.exchange(act, ctx, cpu);
+                    }
+                    act.grant = true;
+                    let most = budget.min(MOST) as isize - slack as isize;
+                    act.insns = act.insns.wrapping_add(most as u64);
+                    if !pc.goto(act.pc as usize) {
+                        break fault(act.pc as usize, FaultKind::BadInsn);
+                    }
+                    limit = pc.position() + most * SLOT;
+                    if !STEP && pc.position() > limit {
+                        break Stop::Budget;
+                    }
+                    continue;
+                }
             }
         }
         break why;

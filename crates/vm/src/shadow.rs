@@ -478,6 +478,15 @@ impl Shadow {
         }
     }
 
+    fn set_site(&mut self, ctx: u64, cpu: u32) {
+        self.rest.site = Site {
+            ctx,
+            cpu,
+            prog: u32::MAX,
+            pc: 0,
+        };
+    }
+
     /// The place of a stack in `stacks`, which may be `hint`.
     #[inline]
     fn stack_from(&mut self, base: u64, hint: usize) -> usize {
@@ -841,12 +850,7 @@ impl GuestMem {
     /// Says who executes from here on; program and instruction are known once it makes a call.
     pub fn set_site(&mut self, ctx: u64, cpu: u32) {
         if let Some(s) = &mut self.shadow {
-            s.rest.site = Site {
-                ctx,
-                cpu,
-                prog: u32::MAX,
-                pc: 0,
-            };
+            s.set_site(ctx, cpu);
         }
     }
 

@@ -41,6 +41,18 @@ impl Checker {
         checker
     }
 
+    /// Another run goes on, of this execution on this CPU.
+    pub fn exchange(&mut self, act: &mut Activation, ctx: u64, cpu: u32) {
+        let Some(s) = &mut self.shadow else {
+            return;
+        };
+        s.stacks[self.at].1 = self.own.take().map(Kept::from);
+        self.at = s.stack_from(act.stack, act.shadow as usize);
+        act.shadow = self.at as u32;
+        self.own = s.stacks[self.at].1.take().map(Kept::change);
+        s.set_site(ctx, cpu);
+    }
+
     fn enter(&mut self, act: &Activation) {
         let Some((shadow, own)) = self.both() else {
             return;
