@@ -590,7 +590,8 @@ impl Kernel {
         if let SysOp::IterRead { file, len } = *s.op {
             return self.begin_iter_read(cpu, id, file, len);
         }
-        let SysOp::TestRun { prog, input } = &mut *s.op else {
+        let op = s.op.clone();
+        let SysOp::TestRun { prog, input } = &*op else {
             let id = s.id;
             let cur = Cur {
                 id,
@@ -599,25 +600,21 @@ impl Kernel {
             };
             return self.push_syscall(cpu, cur);
         };
-        let (prog, input) = (*prog, std::mem::take(input));
-        let retval = input.retval;
+        let (prog, retval) = (*prog, input.retval);
         let kept = s.ctx.take();
         let storage = std::mem::take(&mut s.storage);
         self.maybe_grace_period();
         let stack = self.take_stack()?;
         let (r1, ctx) = match kept {
             Some((r1, mut ctx)) => {
-                self.renew_ctx(&mut ctx, &input);
+                self.renew_ctx(&mut ctx, input);
                 (r1, ctx)
             }
             None => {
-                let made = self.make_ctx(prog, &input, cpu);
+                let made = self.make_ctx(prog, input, cpu);
                 made.map_err(|e| self.out_of_memory(e))?
             }
         };
-        if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
-            *s.op = SysOp::TestRun { prog, input };
-        }
         let cur = Cur {
             id,
             cpu,
@@ -672,8 +669,11 @@ impl Kernel {
         }
         let thread = &mut self.cpus[cpu.at()].thread;
         let returns = |s: &crate::run::Syscall| s.task == task && s.phase == Phase::Return;
-        if let Some(s) = thread.syscall.take_if(|s| returns(s)) {
-            self.results[s.job] = s.out.clone();
+        if let Some(mut s) = thread.syscall.take_if(|s| returns(s)) {
+            self.results[s.job] = match s.own() {
+                Some(own) => own.out.take(),
+                None => s.out.clone(),
+            };
             if self.window.job == Some(s.job) {
                 // User space of the test goes on, and may look at anything.
                 self.st.touch(Touch::All);

@@ -11,7 +11,7 @@ use crate::map::{Map, MapSpec};
 use crate::prog::{ProgCode, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
-use crate::shared::Shared;
+use crate::shared::{Lent, Shared};
 use crate::state::{CpuState, Cur, State};
 use crate::syscall::{Goal, Paused, SysOp, SysResult};
 use crate::task::{Task, TaskState};
@@ -114,7 +114,7 @@ pub struct Kernel {
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) window: Window,
     pub(crate) callbacks: u64,
-    pub(crate) offer: crate::sched::Offered,
+    pub(crate) offer: Lent<crate::sched::Offered>,
     /// What searches go back to.
     pub(crate) prefix: Option<Box<crate::prefix::Prefix>>,
     pub(crate) buffers: Buffers,

@@ -171,7 +171,7 @@ impl Kernel {
             return;
         }
         self.note_waits();
-        let mut offer = std::mem::take(&mut self.offer);
+        let mut offer = self.offer.take();
         offer.choices.clear();
         offer.what.clear();
         offer.waiting.clear();
@@ -189,13 +189,14 @@ impl Kernel {
                 idle += 1;
             }
         }
-        self.offer = offer;
+        self.offer.give_back(offer);
     }
 
     /// Offers what was offered before, where the execution that was picked has nothing but an
     /// access before it.
     fn goes_on_alone(&mut self) -> bool {
-        let Some(choice) = self.offer.choices.get_mut(self.offer.picked) else {
+        let picked = self.offer.picked;
+        let Some(choice) = self.offer.choices.get_mut(picked) else {
             return false;
         };
         let cpu = choice.cpu.at();
@@ -232,9 +233,20 @@ impl Kernel {
                 .all(|c| c.parked.is_empty() && c.interrupts.is_empty())
     }
 
+    /// Asks the chooser what it wants to know, before the simulation goes on.
+    pub(crate) fn attend(&mut self) {
+        self.st.explores = self.chooser.explores();
+        self.st.records = self.st.explores && self.chooser.records();
+        self.offer.follows = self.chooser.follows();
+        self.st.chances_on = self.st.explores && !self.config.chances.is_none();
+        let d = &self.config.detectors;
+        let races = d.lost_update != Report::Off || d.data_race != Report::Off;
+        self.st.watch.races_on = self.st.explores && races;
+    }
+
     /// Fills `self.offer` with all that can happen next.
     fn collect(&mut self, until: Option<u64>) {
-        let mut offer = std::mem::take(&mut self.offer);
+        let mut offer = self.offer.take();
         offer.choices.clear();
         offer.what.clear();
         offer.waiting.clear();
@@ -242,13 +254,6 @@ impl Kernel {
         offer.chances = false;
         let now = self.st.now();
         let running = self.cpus.iter().any(|c| !c.stack.is_empty());
-        self.st.explores = self.chooser.explores();
-        self.st.records = self.st.explores && self.chooser.records();
-        offer.follows = self.chooser.follows();
-        self.st.chances_on = self.st.explores && !self.config.chances.is_none();
-        let d = &self.config.detectors;
-        let races = d.lost_update != Report::Off || d.data_race != Report::Off;
-        self.st.watch.races_on = self.st.explores && races;
         let ahead = match running && self.st.explores {
             true => self.window.began.saturating_add(self.config.horizon),
             false => now,
@@ -274,7 +279,7 @@ impl Kernel {
                 }
             }
         }
-        self.offer = offer;
+        self.offer.give_back(offer);
     }
 
     /// A `bpf_spin_lock` that is held and wanted next: when exploring, it is not even tried until

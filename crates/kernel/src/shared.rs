@@ -60,3 +60,47 @@ impl<T: Clone> DerefMut for Shared<T> {
         Rc::make_mut(&mut self.0)
     }
 }
+
+/// A value that is taken out while it is worked on together with what has it.
+pub(crate) struct Lent<T>(Option<Box<T>>);
+
+impl<T: Default> Default for Lent<T> {
+    fn default() -> Self {
+        Lent(Some(Box::default()))
+    }
+}
+
+impl<T: Default> Lent<T> {
+    /// Takes it out; nobody may ask for it before it is [given back](Lent::give_back).
+    #[inline]
+    pub fn take(&mut self) -> Box<T> {
+        self.0.take().unwrap_or_default()
+    }
+
+    #[inline]
+    pub fn give_back(&mut self, value: Box<T>) {
+        self.0 = Some(value);
+    }
+}
+
+impl<T> Deref for Lent<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(value) => value,
+            None => unreachable!("it is lent"),
+        }
+    }
+}
+
+impl<T> DerefMut for Lent<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.0 {
+            Some(value) => value,
+            None => unreachable!("it is lent"),
+        }
+    }
+}

@@ -295,6 +295,7 @@ impl Kernel {
             Goal::Job(job) => Some(job.0),
             Goal::Idle | Goal::Until(_) => None,
         };
+        self.attend();
         loop {
             if let Some(task) = self.user_turns.pop_front() {
                 self.window.open = true;
@@ -361,6 +362,7 @@ impl Kernel {
         self.note_call(op);
         self.begin_window();
         self.offer.again = false;
+        self.attend();
         // The task's CPU must be its own.
         while !self.cpus[0].stack.is_empty() {
             if !self.step(None)? {
