@@ -93,6 +93,7 @@ impl State {
     }
 
     /// The current execution makes this access to shared memory.
+    #[inline]
     pub fn watch_access(&mut self, by: &Site, access: Access, orders: bool) {
         if !self.watch.races_on || self.cur.lane == NO_LANE {
             return;

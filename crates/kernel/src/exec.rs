@@ -217,10 +217,12 @@ impl Kernel {
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
         let (loud, base) = (view.loud, view.base);
-        if let Some(turns) = &view.turns {
+        if let Some(turns) = view.turns {
             // It may be another one by now.
-            index = turns.index;
-            cpu = self.st.cur.cpu;
+            (index, cpu) = (turns.index, view.st.cur.cpu);
+            if !turns.offer.chosen {
+                *turns.next = turns.offer.choices[turns.offer.picked].next;
+            }
         }
         if self.offer.chosen {
             std::mem::swap(&mut self.st.cur, &mut run.cur);

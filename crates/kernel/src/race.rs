@@ -61,10 +61,41 @@ struct Lane {
     clock: Clock,
 }
 
+/// A [`Site`] in two words and a half: taken apart it was written a moment ago in pieces, and copied
+/// as a whole it would have to reach the cache first.
+#[derive(Clone, Copy, Default, Debug)]
+struct By {
+    ctx: u64,
+    /// The program and the instruction.
+    place: u64,
+    cpu: u32,
+}
+
+impl By {
+    #[inline(always)]
+    fn of(site: &Site) -> By {
+        By {
+            ctx: site.ctx,
+            place: u64::from(site.prog) << 32 | u64::from(site.pc),
+            cpu: site.cpu,
+        }
+    }
+
+    #[inline(always)]
+    fn site(&self) -> Site {
+        Site {
+            ctx: self.ctx,
+            cpu: self.cpu,
+            prog: (self.place >> 32) as u32,
+            pc: self.place as u32,
+        }
+    }
+}
+
 /// An access to a word of memory; none if its clock is 0.
 #[derive(Clone, Copy, Default, Debug)]
 struct Rec {
-    by: Site,
+    by: By,
     /// Of its lane, when it was made.
     clock: u32,
     /// Stores to the word so far.
@@ -224,6 +255,7 @@ impl Races {
     }
 
     /// An access to shared memory. `orders` where it acquires and releases.
+    #[inline(always)]
     pub fn access(
         &mut self,
         lane: u16,
@@ -242,7 +274,7 @@ impl Races {
         }
         let clock = &self.lanes[lane as usize].clock;
         let new = Rec {
-            by: *by,
+            by: By::of(by),
             clock: clock.at(lane),
             seq: 0,
         };
@@ -271,7 +303,7 @@ impl Cell {
         self.mask == mask && (lane as usize) < LANES && self.mixed.is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     fn access(
         &mut self,
         lane: u16,
@@ -288,19 +320,19 @@ impl Cell {
         for l in (0..self.lanes as usize).filter(|&l| l != me) {
             let (recs, known) = (&self.recs[l % LANES], clock.at(l as u16));
             if kind == AccessKind::Write && recs[READ].clock > known {
-                met(Met::Race(AccessKind::Read), &recs[READ].by);
+                met(Met::Race(AccessKind::Read), &recs[READ].by.site());
             }
             if recs[WRITE].clock > known {
-                met(Met::Race(AccessKind::Write), &recs[WRITE].by);
+                met(Met::Race(AccessKind::Write), &recs[WRITE].by.site());
             }
             if overwrites && recs[WRITE].seq > since {
-                met(Met::Lost, &recs[WRITE].by);
+                met(Met::Lost, &recs[WRITE].by.site());
             }
             if kind == AccessKind::Write && recs[RMW].clock > known {
-                met(Met::Race(AccessKind::Rmw), &recs[RMW].by);
+                met(Met::Race(AccessKind::Rmw), &recs[RMW].by.site());
             }
             if overwrites && recs[RMW].seq > since {
-                met(Met::Lost, &recs[RMW].by);
+                met(Met::Lost, &recs[RMW].by.site());
             }
         }
         let own = &mut self.recs[me];
@@ -365,10 +397,10 @@ impl Cell {
             }
             let plain_store = kind == AccessKind::Write || r.kind == AccessKind::Write;
             if plain_store && r.rec.clock > clock.at(r.lane) {
-                met(Met::Race(r.kind), &r.rec.by);
+                met(Met::Race(r.kind), &r.rec.by.site());
             }
             if since.is_some_and(|seq| writes(r.kind) && r.rec.seq > seq) {
-                met(Met::Lost, &r.rec.by);
+                met(Met::Lost, &r.rec.by.site());
             }
         }
         if writes(kind) {

@@ -289,9 +289,11 @@ impl Trace {
             AccessKind::Write => 2,
             AccessKind::Rmw => 3,
         };
-        self.word(ctx.0);
-        self.word(access.addr ^ kind << 56 ^ (access.size as u64) << 60);
-        self.word(value);
+        // Side by side: this is what most steps do.
+        let what = access.addr ^ kind << 56 ^ (access.size as u64) << 60;
+        let what = what.wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(32);
+        let value = value.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        self.word(ctx.0 ^ what ^ value);
     }
 
     pub(crate) fn word(&mut self, word: u64) {

@@ -16,7 +16,7 @@ use crate::state::{Cur, State};
 use crate::touch::Touch;
 use crate::view::View;
 use bpfsim_abi::Func;
-use bpfsim_vm::{Activation, Call, GuestMem, Image, Site, Stop, Turn};
+use bpfsim_vm::{Access, Activation, Call, GuestMem, Image, Site, Stop, Turn};
 
 /// What the scheduler lends to the engine for it.
 pub(crate) struct Turns<'a> {
@@ -32,7 +32,7 @@ pub(crate) struct Turns<'a> {
     pub index: usize,
     pub what: &'a mut Running,
     pub stack: &'a mut u32,
-    /// What the step that is being taken does.
+    /// What it did when the engine was entered; what it does by now is in the offer.
     pub next: &'a mut Next,
     /// Most instructions of one execution.
     pub fuel: u64,
@@ -75,21 +75,22 @@ impl State {
     }
 
     /// What the current execution does next, the program that `act` is of, begins.
-    #[inline]
+    #[inline(always)]
     pub fn begins(&mut self, mem: &GuestMem, next: &Next, act: &Activation, image: &Image) {
         if self.records {
             self.touch_next(mem, *next, act.args());
         }
         if self.watch.races_on
-            && let Next::Access(access) = next
+            && let Next::Access(Access { addr, size, kind }) = *next
         {
+            let access = Access { addr, size, kind };
             let by = Site {
                 ctx: self.cur.id.0,
                 cpu: self.cur.cpu.0,
                 prog: act.prog,
                 pc: act.pc,
             };
-            self.watch_access(&by, *access, image.orders(act.pc, access));
+            self.watch_access(&by, access, image.orders(act.pc, &access));
         }
     }
 }
@@ -97,7 +98,7 @@ impl State {
 impl Turns<'_> {
     /// Puts the run that is to come in the place of the one that executes, if it is of the same
     /// image and comes to a visible operation.
-    fn exchange(&mut self, st: &mut State, act: &mut Activation) -> bool {
+    fn exchange(&mut self, st: &mut State, act: &mut Activation, mine: usize) -> bool {
         let (cpu, what) = self.offer.what[self.offer.picked];
         let Some(&index) = self.cpus[cpu.at()].stack.last() else {
             return false;
@@ -115,7 +116,7 @@ impl Turns<'_> {
         }
         let other = &mut **there;
         std::mem::swap(act, &mut other.act);
-        std::mem::swap(self.next, &mut other.next);
+        other.next = self.offer.choices[mine].next;
         std::mem::swap(self.what, &mut other.what);
         std::mem::swap(self.stack, &mut other.stack);
         st.goes_on(cpu, &mut other.cur);
@@ -173,12 +174,14 @@ impl View<'_> {
             _ => return Turn::Nobody,
         };
         let offer = &mut *turns.offer;
+        let mine = offer.picked;
+        let did = &offer.choices[mine].next;
         let wants = call.as_ref().and_then(lock_of);
         if self.loud
             || turns.one && offer.choices.len() > 1
             || self.st.watch.findings.fatal().is_some()
-            || !is_quiet_step(turns.next)
-            || !offer.stay(turns.next, wants, mem)
+            || !is_quiet_step(did)
+            || !offer.stay(did, wants, mem)
         {
             return Turn::Nobody;
         }
@@ -186,17 +189,14 @@ impl View<'_> {
         let cpu = self.st.cur.cpu;
         let clock = self.base + act.insns;
         self.st.cpus[cpu.at()].clock = clock;
-        self.st.trace_done(turns.next, mem);
+        self.st.trace_done(did, mem);
         offer.tell(turns.chooser, turns.window, &self.st.touched);
-        let mine = offer.picked;
         let choice = &mut offer.choices[mine];
         choice.at = clock;
-        for to in [&mut choice.next, &mut *turns.next] {
-            match (*stop, call) {
-                (Stop::Access(a), _) => set_access(to, a.addr, a.size, a.kind),
-                (_, Some(call)) => *to = call,
-                (_, None) => {}
-            }
+        match (*stop, call) {
+            (Stop::Access(a), _) => set_access(&mut choice.next, a.addr, a.size, a.kind),
+            (_, Some(call)) => choice.next = call,
+            (_, None) => {}
         }
         offer.stays = true;
         offer.pick(turns.chooser, turns.window);
@@ -204,15 +204,17 @@ impl View<'_> {
             self.st.trace.word(offer.picked as u64);
         }
         self.st.touched.clear();
-        if offer.picked == mine {
-            self.st.begins(mem, turns.next, act, turns.image);
-            return Turn::Same;
-        }
-        if !turns.exchange(self.st, act) {
+        let same = offer.picked == mine;
+        if !same && !turns.exchange(self.st, act, mine) {
             turns.offer.chosen = true;
+            *turns.next = turns.offer.choices[mine].next;
             return Turn::Nobody;
         }
-        self.st.begins(mem, turns.next, act, turns.image);
+        let next = &turns.offer.choices[turns.offer.picked].next;
+        self.st.begins(mem, next, act, turns.image);
+        if same {
+            return Turn::Same;
+        }
         let (ctx, cpu) = (self.st.cur.id.0, self.st.cur.cpu);
         self.base = self.st.cpus[cpu.at()].clock - act.insns;
         Turn::Other {
