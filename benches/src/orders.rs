@@ -156,48 +156,6 @@ enum Order {
     Timeline,
 }
 
-#[doc(hidden)]
-pub fn small(times: u64, what: u32) -> Duration {
-    let m = Model {
-        program: "small",
-        ..MODELS[0]
-    };
-    let (c, o) = match what {
-        0 => (Config::default(), Order::Random),
-        1 => (config(false, false), Order::Random),
-        _ => {
-            let machine = Machine::new(config(what & 1 == 0, what & 1 == 0)).expect("a machine");
-            {
-                let sim = machine.begin(1, Box::new(Recorder::new(Box::new(Random::new(1))).0));
-                scene(sim, "small").unwrap();
-            }
-            return timed(|| {
-                for seed in 1..=times {
-                    let sim =
-                        machine.begin(seed, Box::new(Recorder::new(Box::new(Random::new(seed))).0));
-                    if what < 4 {
-                        continue;
-                    }
-                    let bpf = Ebpf::load_static(sim, OBJECT).unwrap();
-                    let program: Program<'_> = bpf.program("small").unwrap();
-                    if what < 6 {
-                        continue;
-                    }
-                    sim.spawn_on(Cpu(0), program, ProgramInput::empty())
-                        .unwrap();
-                    sim.spawn_on(Cpu(1), program, ProgramInput::empty())
-                        .unwrap();
-                    if what < 8 {
-                        continue;
-                    }
-                    sim.kernel_bench();
-                }
-            });
-        }
-    };
-    ours(&m, times, &c, o)
-}
-
 fn ours(model: &Model, times: u64, config: &Config, order: Order) -> Duration {
     let machine = Machine::new(config.clone()).expect("a machine");
     let steps = 42;

@@ -357,11 +357,6 @@ impl Sim {
         self.kernel().warnings()
     }
 
-    #[doc(hidden)]
-    pub fn kernel_bench(&self) {
-        drop(self.kernel_mut());
-    }
-
     /// Ends a test: runs what is due, and fails if anything is stuck, or a callback whose arming
     /// returned 0 has not run though its time has come.
     pub fn finish(&self) -> Result<()> {
