@@ -8,7 +8,6 @@
 //! test's own code to what it starts.
 
 use crate::ids::{Cpu, TaskId};
-use crate::shared::Shared;
 use crate::stamped::{Anew, Stamped};
 use bpfsim_vm::{Access, AccessKind, Site};
 use smallvec::SmallVec;
