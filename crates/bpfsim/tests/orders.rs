@@ -1,6 +1,6 @@
 //! Two increments of one counter, each a load, an add and a store.
 
-use bpfsim::{Cache, Cpu, Ebpf, ProgramInput, Seed, Sim};
+use bpfsim::{Cache, Config, Cpu, Ebpf, ProgramInput, Record, Seed, Sim};
 use std::collections::BTreeSet;
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
@@ -70,4 +70,44 @@ fn a_timer_waits_for_a_program_with_soft_interrupts_off() {
             .map(drop)
     });
     assert_eq!(seen, BTreeSet::from([2]));
+}
+
+/// Turns are taken inside the engine unless a recording is made: the results, the order and where
+/// instructions run out are the same.
+#[test]
+fn turns_inside_the_engine_are_turns() {
+    const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
+    let loaded = Cache::default();
+    let run = |program: &str, fuel: u64, seed: u64, record: bool| {
+        let config = Config {
+            fuel,
+            ..Config::default()
+        };
+        let sim = Sim::with(config, Seed(seed)).unwrap();
+        sim.use_cache(&loaded);
+        let bpf = Ebpf::load(&sim, MODELS).unwrap();
+        sim.record(Record {
+            moments: record,
+            ..Record::default()
+        });
+        for cpu in [Cpu(0), Cpu(1)] {
+            let program = bpf.program(program).unwrap();
+            sim.spawn_on(cpu, program, ProgramInput::empty()).unwrap();
+        }
+        let result = sim.run_until_idle().map_err(|e| e.to_string());
+        let warnings = sim.warnings().len();
+        (result, sim.trace_hash(), sim.now(), warnings)
+    };
+    let mut ends = BTreeSet::new();
+    for program in ["unlocked", "locked", "arm_own"] {
+        for fuel in (1..130).step_by(4).chain([100_000]) {
+            for seed in 0..3 {
+                let inside = run(program, fuel, seed, false);
+                let case = (program, fuel, seed);
+                assert_eq!(inside, run(program, fuel, seed, true), "{case:?}");
+                ends.insert((program, inside.0.is_ok()));
+            }
+        }
+    }
+    assert_eq!(ends.len(), 6, "some end and some run out: {ends:?}");
 }

@@ -71,6 +71,9 @@ impl Inside {
         budget: u64,
         mode: Mode,
     ) -> Stop {
+        if budget == 0 {
+            return Stop::Budget;
+        }
         let first = act.insns;
         loop {
             match self {

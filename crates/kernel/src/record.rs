@@ -119,6 +119,9 @@ impl Recorder {
         mode: Mode,
         next: Next,
     ) -> Stop {
+        if budget == 0 {
+            return Stop::Budget;
+        }
         let first = act.insns;
         let mut open = match next {
             Next::Access(a) if act.grant => self.begin_access(view, mem, act, a),
