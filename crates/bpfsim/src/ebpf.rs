@@ -2,15 +2,27 @@
 
 use crate::setup::Bytes;
 use crate::{Bench, Error, Map, Result, Sim};
-use bpfsim_abi::{Errno, KernelVersion};
+use bpfsim_abi::{AttachType, Errno, KernelVersion, ProgType};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{
     Config, Loaded, MapId, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
     ProgramInput, ProgramOutput, SysOp, SysResult, hash_bytes, mix,
 };
-use bpfsim_loader::load;
+use bpfsim_loader::{Object, load};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A program of an object, by its name.
+fn program_of<'a>(object: &'a mut Object, name: &str) -> Result<&'a mut bpfsim_loader::Program> {
+    match object.programs.iter().position(|p| p.name == name) {
+        Some(at) => Ok(&mut object.programs[at]),
+        None => Err(Error::not_found(
+            "program",
+            name,
+            object.programs.iter().map(|p| p.name.as_str()),
+        )),
+    }
+}
 
 /// An object whose maps and programs are in a [`Sim`].
 #[derive(Clone)]
@@ -45,6 +57,8 @@ pub struct ProgramMut<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct EbpfLoader {
     only: Option<Vec<String>>,
+    types: Vec<(String, ProgType)>,
+    attach_types: Vec<(String, AttachType)>,
     globals: Vec<(String, Vec<u8>)>,
     policy: Policy,
     kernel: KernelVersion,
@@ -59,6 +73,8 @@ impl PartialEq for EbpfLoader {
             (a, b) => a.is_none() && b.is_none(),
         };
         btf && self.only == other.only
+            && self.types == other.types
+            && self.attach_types == other.attach_types
             && self.globals == other.globals
             && self.policy == other.policy
             && self.kernel == other.kernel
@@ -76,6 +92,32 @@ impl EbpfLoader {
     #[must_use]
     pub fn only(mut self, program: &str) -> EbpfLoader {
         self.only.get_or_insert_default().push(program.to_string());
+        self
+    }
+
+    /// Loads this program as one of a type, whatever its section's name says
+    /// (`bpf_program__set_type`). libbpf knows no type of sections with names of one's own.
+    ///
+    /// ```
+    /// use bpfsim::{EbpfLoader, ProgType};
+    ///
+    /// let loader = EbpfLoader::new().set_type("classify", ProgType::SchedCls);
+    /// ```
+    #[must_use]
+    pub fn set_type(mut self, program: &str, prog_type: ProgType) -> EbpfLoader {
+        self.types.push((program.to_string(), prog_type));
+        self
+    }
+
+    /// Loads this program as one that is to be attached to this
+    /// (`bpf_program__set_expected_attach_type`).
+    #[must_use]
+    pub fn set_expected_attach_type(
+        mut self,
+        program: &str,
+        attach_type: AttachType,
+    ) -> EbpfLoader {
+        self.attach_types.push((program.to_string(), attach_type));
         self
     }
 
@@ -130,17 +172,17 @@ impl EbpfLoader {
         let mut object = load(bytes)?;
         if let Some(only) = &self.only {
             for name in only {
-                object.program(name).ok_or_else(|| {
-                    Error::not_found(
-                        "program",
-                        name,
-                        object.programs.iter().map(|p| p.name.as_str()),
-                    )
-                })?;
+                program_of(&mut object, name)?;
             }
             for program in &mut object.programs {
                 program.autoload = only.contains(&program.name);
             }
+        }
+        for (name, prog_type) in &self.types {
+            program_of(&mut object, name)?.set_type(*prog_type);
+        }
+        for (name, attach_type) in &self.attach_types {
+            program_of(&mut object, name)?.set_expected_attach_type(*attach_type);
         }
         for (name, value) in &self.globals {
             object.set_global(name, value)?;

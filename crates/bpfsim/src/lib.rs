@@ -43,7 +43,7 @@ mod user;
 mod world;
 
 pub use bench::Bench;
-pub use bpfsim_abi::{AttachType, Errno, KernelVersion};
+pub use bpfsim_abi::{AttachType, Errno, KernelVersion, ProgType};
 pub use bpfsim_btf::Btf;
 pub use bpfsim_explore as explore;
 pub use bpfsim_explore::timeline;

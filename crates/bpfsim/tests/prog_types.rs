@@ -1,6 +1,6 @@
 //! Programs of each type of which the table says that they run get the context that a test gives.
 
-use bpfsim::{Arg, Ebpf, ProgramInput, Result, Sim, ensure_eq};
+use bpfsim::{Arg, AttachType, Ebpf, EbpfLoader, ProgramInput, Result, Sim, ensure_eq};
 use bpfsim_abi::{ProgType, Status, status};
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/prog_types.bpf.o");
@@ -101,4 +101,35 @@ fn a_cgroups_hook_gives_what_its_program_left() -> Result<()> {
         (64, 0)
     );
     Ok(())
+}
+
+/// Sections whose names say nothing: the type comes from who loads them.
+#[test]
+fn types_are_set_before_the_load() {
+    const OBJECT: &[u8] = include_bytes!("../../../fixtures/own_sections.bpf.o");
+    let load = |loader: EbpfLoader| loader.load(&Sim::new().unwrap(), OBJECT);
+    let classify = |prog_type| {
+        let loader = EbpfLoader::new().only("classify");
+        let mut bpf = load(loader.set_type("classify", prog_type)).unwrap();
+        let input = ProgramInput::packet(&[0; 64]);
+        let ran = bpf.program_mut("classify").unwrap().test_run(input);
+        ran.unwrap().return_value
+    };
+    // With its Ethernet header, and without.
+    assert_eq!(classify(ProgType::SchedCls), 64);
+    assert_eq!(classify(ProgType::LwtXmit), 50);
+    assert!(load(EbpfLoader::new().only("classify")).is_err());
+    let connects = EbpfLoader::new()
+        .only("connects")
+        .set_type("connects", ProgType::CgroupSockAddr);
+    for (attach_type, taken) in [
+        (AttachType::CgroupInet4Connect, true),
+        (AttachType::CgroupInet6Connect, false),
+    ] {
+        let loader = connects
+            .clone()
+            .set_expected_attach_type("connects", attach_type);
+        assert_eq!(load(loader).is_ok(), taken, "{}", attach_type.name());
+    }
+    assert!(load(EbpfLoader::new().set_type("nobody", ProgType::Xdp)).is_err());
 }

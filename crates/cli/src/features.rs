@@ -438,11 +438,14 @@ fn lacks(object: &Object, program: &Program) -> Vec<(Kind, String)> {
         }
     };
     let prog_type = program.spec.prog_type;
-    add(
-        Kind::ProgType,
-        prog_type.name().to_owned(),
-        status::prog_type(prog_type),
-    );
+    // Of a section that libbpf does not know, whoever loads the program says the type.
+    if prog_type != ProgType::Unspec {
+        add(
+            Kind::ProgType,
+            prog_type.name().to_owned(),
+            status::prog_type(prog_type),
+        );
+    }
     for insn in program.insns.iter().filter(|i| is_helper_call(i)) {
         let number = u32::try_from(insn.imm).unwrap_or(u32::MAX);
         match Func::from_u32(number) {

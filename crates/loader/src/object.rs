@@ -120,6 +120,24 @@ impl SectionSpec {
 }
 
 impl Program {
+    /// Says what type it is, whatever its section's name says, which then counts no more
+    /// (`bpf_program__set_type`).
+    pub fn set_type(&mut self, prog_type: ProgType) {
+        if self.spec.prog_type != prog_type {
+            self.spec = SectionSpec {
+                prog_type,
+                attach_type: self.spec.attach_type,
+                flags: SecFlags::NONE,
+                def: None,
+            };
+        }
+    }
+
+    /// Says what it is loaded to attach to (`bpf_program__set_expected_attach_type`).
+    pub fn set_expected_attach_type(&mut self, attach_type: AttachType) {
+        self.spec.attach_type = Some(attach_type);
+    }
+
     /// What the section name says it attaches to.
     pub fn attach_target(&self) -> Option<AttachTarget<'_>> {
         sections::attach_target(self.spec.def?, &self.section)
