@@ -262,11 +262,50 @@ impl<'a> Cases<'a> {
     }
 }
 
+/// What came of a case.
+struct Came {
+    objects: u32,
+    failed: bool,
+    /// The order that was taken.
+    case: Case,
+    choices: u64,
+    seen: Features,
+    /// What the programs compare with.
+    words: Vec<i64>,
+}
+
+impl Cases<'_> {
+    fn run(&mut self, config: &Config, case: Case) -> Came {
+        self.inputs.replace(case.inputs.clone());
+        let (chooser, met) = Meetings::new(Loose::new(case.order.clone()));
+        let (recorder, record) = Recorder::new(Box::new(chooser));
+        let run = quietly(|| (self.worker)(config, Begin::Alone, Box::new(recorder)));
+        let record = record.take();
+        let mut seen = self.seen.take();
+        seen.append(&mut met.borrow_mut());
+        Came {
+            objects: run.objects,
+            failed: run.result.is_err(),
+            case: Case {
+                order: record.schedule(),
+                ..case
+            },
+            choices: record.choices,
+            seen,
+            words: self.words.borrow().clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Cases that are made before what they show is looked at, at most: the same for any number of
+/// threads, so that these find the same.
+const ROUND: u64 = 64;
+
 impl Runner {
     /// Searches for a failure by changing orders and inputs, led by what shows something new:
     /// branches of BPF, and operations of two executions that meet. Begins with `seeds`, runs on
-    /// this thread, and ends with the first failure or when the executions or the time are used up.
-    /// Without a time limit equal runners find the same.
+    /// the runner's threads, and ends with the first failure or when the executions or the time are
+    /// used up. Without a time limit equal runners find the same, on any number of threads.
     pub fn fuzz(
         &self,
         seeds: Vec<Case>,
@@ -278,7 +317,6 @@ impl Runner {
         let mut config = runner.config.clone();
         config.seed = runner.seed;
         let mut corpus = Corpus::new(runner.seed, seeds);
-        let mut cases = Cases::new(&test);
         let mut done = Fuzzed {
             executions: 0,
             features: 0,
@@ -287,40 +325,40 @@ impl Runner {
             config: config.clone(),
             objects: 0,
         };
-        while done.executions < runner.executions
-            && until.is_none_or(|until| std::time::Instant::now() < until)
-        {
-            let case = corpus.next_case();
-            cases.inputs.replace(case.inputs.clone());
-            let (chooser, met) = Meetings::new(Loose::new(case.order.clone()));
-            let (recorder, record) = Recorder::new(Box::new(chooser));
-            let run = quietly(|| (cases.worker)(&config, Begin::Alone, Box::new(recorder)));
-            done.executions += 1;
-            if done.executions == 1 {
-                corpus.learn(cases.words.borrow().clone().unwrap_or_default());
-            }
-            done.objects = run.objects;
-            let record = record.take();
-            let mut seen = cases.seen.take();
-            seen.append(&mut met.borrow_mut());
-            if run.result.is_err() {
-                let order = record.schedule();
-                done.failure =
-                    smallest(&runner, &config, &test, order, case.inputs, done.executions);
-                break;
-            }
-            let case = Case {
-                order: record.schedule(),
-                ..case
-            };
-            corpus.judge(case, record.choices, &seen);
-            if done.executions.is_multiple_of(64) {
+        let mut failed = None;
+        bpfsim_explore::in_rounds(
+            runner.threads,
+            || Cases::new(&test),
+            |cases, case| cases.run(&config, case),
+            |round| {
+                for came in round {
+                    done.executions += 1;
+                    done.objects = came.objects;
+                    if done.executions == 1 {
+                        corpus.learn(came.words);
+                    }
+                    if came.failed {
+                        failed = Some(came.case);
+                        return Vec::new();
+                    }
+                    corpus.judge(came.case, came.choices, &came.seen);
+                }
                 progress(Fuzzing {
                     executions: done.executions,
                     cases: corpus.cases().len(),
                     features: corpus.features(),
                 });
-            }
+                if until.is_some_and(|until| std::time::Instant::now() >= until) {
+                    return Vec::new();
+                }
+                // Few at first: what they show leads the rest.
+                let n = done.executions.clamp(1, ROUND);
+                let n = n.min(runner.executions - done.executions);
+                (0..n).map(|_| corpus.next_case()).collect()
+            },
+        );
+        if let Some(Case { order, inputs }) = failed {
+            done.failure = smallest(&runner, &config, &test, order, inputs, done.executions);
         }
         (done.features, done.cases) = (corpus.features(), corpus.cases().to_vec());
         done

@@ -10,7 +10,7 @@ use bpfsim_testing::async_ops::{
     parse_entries, run_all,
 };
 use bpfsim_testing::linux::sequences::LinuxMachine;
-use bpfsim_testing::linux::{Linux, stay_on_cpu};
+use bpfsim_testing::linux::{or_skip, stay_on_cpu};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -159,7 +159,7 @@ fn wanted() -> u64 {
 
 #[test]
 fn as_the_running_kernel() {
-    let Some(linux) = Linux::or_skip("as_the_running_kernel") else {
+    let Some(linux) = or_skip("as_the_running_kernel") else {
         return;
     };
     assert!(stay_on_cpu(0));

@@ -5,7 +5,7 @@
 use bpfsim::{Cache, Ebpf, Error, ProgramInput, Sim};
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::observe::test_run_case;
-use bpfsim_testing::linux::{Linux, skip_loudly};
+use bpfsim_testing::linux::{or_skip, skip_loudly};
 use bpfsim_testing::test_runs::{self, Answer, Case};
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/test_run.bpf.o");
@@ -113,7 +113,7 @@ fn as_linux_was_seen_to_answer() {
 #[test]
 fn as_linux_answers_now() {
     let more = std::env::var("BPFSIM_TEST_RUNS").map_or(20, |n| n.parse().unwrap());
-    let Some(linux) = Linux::or_skip("as_linux_answers_now") else {
+    let Some(linux) = or_skip("as_linux_answers_now") else {
         return;
     };
     if !linux.is_series("6.18") {

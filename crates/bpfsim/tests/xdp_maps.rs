@@ -5,7 +5,7 @@ use bpfsim::{
     Ebpf, Errno, Error, Fired, ProgramInput, Redirect, RedirectKind, Result, Sim, ensure, ensure_eq,
 };
 use bpfsim_testing::linux::object::KernelFacts;
-use bpfsim_testing::linux::{Linux, skip_loudly};
+use bpfsim_testing::linux::{or_skip, skip_loudly};
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/xdp_maps.bpf.o");
 
@@ -72,7 +72,7 @@ fn which_programs_maps_take() -> Result<()> {
 
 #[test]
 fn which_programs_linux_takes() {
-    let Some(linux) = Linux::or_skip("which_programs_linux_takes") else {
+    let Some(linux) = or_skip("which_programs_linux_takes") else {
         return;
     };
     if !linux.is_series("6.18") {

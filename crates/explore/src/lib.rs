@@ -47,7 +47,7 @@ pub use error::{Failed, ReplayError};
 pub use hb::{Relation, Rule};
 pub use outcome::{Counts, Found, Outcome, Traces};
 pub use pct::Pct;
-pub use pool::WORKER;
+pub use pool::{WORKER, in_rounds};
 pub use random::Random;
 pub use runner::{Begin, Model, Progress, Run, Runner, Worker};
 pub use schedule::{Departure, Record, Recorder, Replay, ReplayString, Schedule, default_pick};

@@ -86,9 +86,94 @@ pub(crate) fn in_order<W, T: Send>(
     });
 }
 
+/// Runs rounds of units: `next` is given the results of the last round in the order of its units -
+/// of none before the first - and says what the next one's units are; none end it. Each thread has
+/// what `worker` makes for itself. What comes of it depends on the rounds alone, not on the number
+/// of threads.
+pub fn in_rounds<W, C: Send, T: Send>(
+    threads: usize,
+    worker: impl Fn() -> W + Sync,
+    unit: impl Fn(&mut W, C) -> T + Sync,
+    mut next: impl FnMut(Vec<T>) -> Vec<C>,
+) {
+    let threads = threads.max(1);
+    let (give, take) = unbounded::<(usize, Vec<C>)>();
+    let (back, results) = unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (take, back) = (take.clone(), back.clone());
+            let (worker, unit) = (&worker, &unit);
+            let work = move || {
+                let mut own = worker();
+                for (nth, units) in take {
+                    let done: Vec<T> = units.into_iter().map(|u| unit(&mut own, u)).collect();
+                    if back.send((nth, done)).is_err() {
+                        return;
+                    }
+                }
+            };
+            let named = std::thread::Builder::new().name(WORKER.to_string());
+            // As in `in_order`.
+            if named.spawn_scoped(scope, work.clone()).is_err() {
+                scope.spawn(work);
+            }
+        }
+        drop((take, back));
+        let mut done = Vec::new();
+        loop {
+            let mut units = next(std::mem::take(&mut done));
+            let each = units.len().div_ceil(threads).max(1);
+            let mut parts = 0;
+            while !units.is_empty() {
+                let rest = units.split_off(each.min(units.len()));
+                let part = std::mem::replace(&mut units, rest);
+                if give.send((parts, part)).is_err() {
+                    return;
+                }
+                parts += 1;
+            }
+            if parts == 0 {
+                // Without it the threads end.
+                drop(give);
+                return;
+            }
+            let mut came: Vec<(usize, Vec<T>)> = results.iter().take(parts).collect();
+            came.sort_by_key(|(nth, _)| *nth);
+            // A thread that is gone has panicked, which the scope passes on.
+            if came.len() < parts {
+                return;
+            }
+            done = came.into_iter().flat_map(|(_, part)| part).collect();
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_are_the_same_on_any_number_of_threads() {
+        for threads in [1, 2, 7] {
+            let mut seen = Vec::<u64>::new();
+            in_rounds(
+                threads,
+                || 0,
+                |made: &mut u64, n: u64| {
+                    *made += 1;
+                    n * 2
+                },
+                |done| {
+                    seen.extend(&done);
+                    (0..done.len() as u64 + 1)
+                        .filter(|_| done.len() < 9)
+                        .collect()
+                },
+            );
+            let expected = (1..10).flat_map(|n| (0..n).map(|i| i * 2));
+            assert_eq!(seen, expected.collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn merged_in_order_up_to_the_first_that_ends() {

@@ -10,8 +10,8 @@
 use bpfsim_kernel::explanation::Explanation;
 use bpfsim_kernel::{Profile, Resolved, veristat_fixup};
 use bpfsim_loader::Object;
-use bpfsim_testing::linux::Linux;
 use bpfsim_testing::linux::object::{KernelFacts, ObjectError};
+use bpfsim_testing::linux::or_skip;
 use bpfsim_verifier::{Options, Verdict};
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ fn linux_refuses_them_too() {
     let profile = Profile::reference().unwrap();
     let object = object();
     let resolved = Resolved::new(object.clone(), &profile).unwrap();
-    let linux = Linux::or_skip("linux_refuses_them_too").filter(|l| l.is_series("6.18"));
+    let linux = or_skip("linux_refuses_them_too").filter(|l| l.is_series("6.18"));
     let asked = linux.map(|l| (KernelFacts::of_this_machine(&l).unwrap(), l));
     let mut all = String::new();
     for (index, program) in object.programs.iter().enumerate() {

@@ -5,7 +5,7 @@
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::TypeId;
 use bpfsim_kernel::{Config, Kernel, MapBtf, MapId, MapSpec};
-use bpfsim_testing::linux::{self, Linux, skip_loudly};
+use bpfsim_testing::linux::{self, or_skip, skip_loudly};
 use bpfsim_testing::map_ops::{TYPES, types};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
@@ -123,7 +123,7 @@ fn attrs() -> impl Strategy<Value = Attr> {
 #[test]
 fn creation_is_refused_as_by_linux() {
     let name = "creation_is_refused_as_by_linux";
-    let Some(linux) = Linux::or_skip(name) else {
+    let Some(linux) = or_skip(name) else {
         return;
     };
     if !linux.is_series("6.18") {

@@ -9,7 +9,7 @@
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_btf::TypeId;
 use bpfsim_kernel::{Config, Cpu, Kernel, MapBtf, MapId, MapSpec};
-use bpfsim_testing::linux::{Linux, skip_loudly};
+use bpfsim_testing::linux::{Linux, or_skip, skip_loudly};
 use bpfsim_testing::map_ops::{
     Answer, MapOp, OnLinux, POOL, Sequence, Shape, Target, sequences, shapes, special_shapes, types,
 };
@@ -272,7 +272,7 @@ fn live(map_type: MapType, shapes: BoxedStrategy<Shape>) {
 }
 
 fn linux(map_type: MapType) -> Option<Linux> {
-    let linux = Linux::or_skip(map_type.name())?;
+    let linux = or_skip(map_type.name())?;
     if !linux.is_series("6.18") {
         skip_loudly(map_type.name(), format!("Linux is {}", linux.release()));
         return None;

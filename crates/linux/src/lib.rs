@@ -86,13 +86,6 @@ impl Linux {
         Ok(linux)
     }
 
-    /// [`Linux::detect`], for a test that is to be passed over where no kernel answers: says so.
-    pub fn or_skip(test: &str) -> Option<Linux> {
-        Linux::detect()
-            .inspect_err(|why| skip_loudly(test, why))
-            .ok()
-    }
-
     /// The kernel's release, as in `uname -r`.
     pub fn release(&self) -> &str {
         &self.release
@@ -139,12 +132,6 @@ impl Linux {
     }
 }
 
-/// Says that a test was passed over, and why. For tests that need what a machine may not have.
-#[allow(clippy::print_stderr)] // the reader of the test's output is the one to be told
-pub fn skip_loudly(test: &str, why: impl fmt::Display) {
-    eprintln!("SKIPPED {test}: {why}");
-}
-
 /// Keeps the calling thread on one CPU, so that what it arms stays there too. Gives false where the
 /// machine does not let it.
 pub fn stay_on_cpu(cpu: usize) -> bool {
@@ -168,6 +155,16 @@ fn possible_cpus() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `bpfsim_testing::linux::or_skip`, which is above this crate.
+    #[allow(clippy::print_stderr)]
+    fn or_skip(test: &str) -> Option<Linux> {
+        let linux = Linux::detect();
+        linux
+            .inspect_err(|why| eprintln!("SKIPPED {test}: {why}"))
+            .ok()
+    }
+
     use bpfsim_isa::uapi;
 
     #[test]
@@ -183,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_program_sees_its_packet_and_its_map() {
-        let Some(linux) = Linux::or_skip("a_program_sees_its_packet_and_its_map") else {
+        let Some(linux) = or_skip("a_program_sees_its_packet_and_its_map") else {
             return;
         };
         let map = linux
@@ -229,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_refusal_comes_with_its_log() {
-        let Some(linux) = Linux::or_skip("a_refusal_comes_with_its_log") else {
+        let Some(linux) = or_skip("a_refusal_comes_with_its_log") else {
             return;
         };
         let loaded = linux
@@ -240,8 +237,7 @@ mod tests {
 
     #[test]
     fn maps_are_read_and_written_one_by_one_and_in_batches() {
-        let Some(linux) = Linux::or_skip("maps_are_read_and_written_one_by_one_and_in_batches")
-        else {
+        let Some(linux) = or_skip("maps_are_read_and_written_one_by_one_and_in_batches") else {
             return;
         };
         let map = linux

@@ -10,7 +10,7 @@ use bpfsim_btf::{Btf, Kind, Type};
 use bpfsim_isa::uapi::{
     BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD,
 };
-use bpfsim_testing::linux::{Linux, skip_loudly};
+use bpfsim_testing::linux::{or_skip, skip_loudly};
 use bpfsim_testing::verdicts::ask::{Answer, LinuxWithMaps, Sim};
 use bpfsim_testing::verdicts::world::{KFUNCS, MAPS};
 use bpfsim_testing::verdicts::{Flat, MAX_FUNCS, SLEEPABLE};
@@ -244,7 +244,7 @@ fn the_verifier_says_what_linux_said() {
 #[test]
 fn linux_says_it_still() {
     let test = "linux_says_it_still";
-    let Some(linux) = Linux::or_skip(test) else {
+    let Some(linux) = or_skip(test) else {
         return;
     };
     if !linux.is_series("6.18") {

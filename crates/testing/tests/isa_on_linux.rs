@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bpfsim_abi::ProgType;
 use bpfsim_isa::{Insn, assemble};
-use bpfsim_testing::linux::{Linux, ProgSpec};
+use bpfsim_testing::linux::{Linux, ProgSpec, or_skip};
 
 const FORMS: &str = include_str!("../../isa/tests/data/linux-6.18-forms.tsv");
 const LOG: &str = include_str!("../../isa/tests/data/linux-6.18-log.tsv");
@@ -49,7 +49,7 @@ fn rows(table: &str) -> impl Iterator<Item = (Vec<Insn>, &str)> {
 }
 
 fn recorded_kernel(test: &str) -> Option<Linux> {
-    Linux::or_skip(test).filter(|linux| linux.is_series("6.18"))
+    or_skip(test).filter(|linux| linux.is_series("6.18"))
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bpfsim_kernel::{Profile, Resolved};
 use bpfsim_testing::judged::{Judged, STATS};
 use bpfsim_testing::linux::loads::hash;
 use bpfsim_testing::linux::object::KernelFacts;
-use bpfsim_testing::linux::{Linux, skip_loudly};
+use bpfsim_testing::linux::{or_skip, skip_loudly};
 use bpfsim_testing::verdicts::ask::Answer;
 use bpfsim_verifier::{Options, Verdict};
 
@@ -54,7 +54,7 @@ fn bpfsim_says_what_linux_said() {
 #[test]
 fn linux_says_it_still() {
     let test = "linux_says_it_still";
-    let Some(linux) = Linux::or_skip(test) else {
+    let Some(linux) = or_skip(test) else {
         return;
     };
     if !linux.is_series("6.18") {

@@ -2,7 +2,7 @@
 
 use bpfsim_abi::ProgType;
 use bpfsim_isa::{AluOp, Cpu, Op, Operand, Width, decode_all};
-use bpfsim_testing::linux::{Input, Linux, ProgSpec};
+use bpfsim_testing::linux::{Input, Linux, ProgSpec, or_skip};
 use bpfsim_testing::programs::{Config, Program, programs};
 use bpfsim_vm::{Activation, Area, Call, Flow, GuestMem, Host, Image, Mode, STACK_SIZE, Stop, run};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn check(
 
 #[test]
 fn interpreter_does_what_linux_does() {
-    let Some(linux) = Linux::or_skip("interpreter_does_what_linux_does") else {
+    let Some(linux) = or_skip("interpreter_does_what_linux_does") else {
         return;
     };
     check("linux", LONG, |program, area| {

@@ -8,7 +8,7 @@ use bpfsim_loader::{LoadOptions, load_with};
 use bpfsim_testing::linux::loads::{self, Loads, ObjectLoad};
 use bpfsim_testing::linux::object::KernelFacts;
 use bpfsim_testing::linux::observe::observe;
-use bpfsim_testing::linux::{Linux, skip_loudly, stay_on_cpu};
+use bpfsim_testing::linux::{or_skip, skip_loudly, stay_on_cpu};
 use bpfsim_testing::recording::Recording;
 
 /// Every recording below `fixtures/`, by the object that it is of.
@@ -42,7 +42,7 @@ fn linux_still_answers_as_recorded() {
             .any(|(object, _)| object.ends_with("three_kinds.bpf.o"))
     );
     let test = "linux_still_answers_as_recorded";
-    let Some(linux) = Linux::or_skip(test) else {
+    let Some(linux) = or_skip(test) else {
         return;
     };
     if !linux.is_series("6.18") {
@@ -101,7 +101,7 @@ const LOADS: [&str; 2] = ["zoo", "zoo/fixed"];
 
 #[test]
 fn linux_takes_the_bug_zoo() {
-    let linux = Linux::or_skip("linux_takes_the_bug_zoo").filter(|l| l.is_series("6.18"));
+    let linux = or_skip("linux_takes_the_bug_zoo").filter(|l| l.is_series("6.18"));
     let asked = linux.map(|l| (KernelFacts::of_this_machine(&l).unwrap(), l));
     for folder in LOADS {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use bpfsim_abi::ProgType;
 use bpfsim_isa::Insn;
-use bpfsim_testing::linux::{Linux, skip_loudly};
+use bpfsim_testing::linux::{or_skip, skip_loudly};
 use bpfsim_testing::verdicts::ask::{Answer, LinuxWithMaps, Sim};
 use bpfsim_testing::verdicts::world::KFUNCS;
 use bpfsim_testing::verdicts::{Dice, Flat, Program, random, shrink::shrink};
@@ -67,7 +67,7 @@ fn as_recorded() {
 #[test]
 fn as_the_running_kernel() {
     let test = "as_the_running_kernel";
-    let Some(linux) = Linux::or_skip(test) else {
+    let Some(linux) = or_skip(test) else {
         return;
     };
     if !linux.is_series("6.18") {
@@ -139,7 +139,7 @@ fn a_throw_past_a_function_that_is_gone() {
     let said = Sim::new(2).unwrap().ask(&flat, 4);
     let ours = (said.errno.as_str(), said.line.as_str(), said.insns);
     assert_eq!(ours, ("EFAULT", "No program to jit", 6));
-    let linux = Linux::or_skip("a_throw_past_a_function_that_is_gone");
+    let linux = or_skip("a_throw_past_a_function_that_is_gone");
     if let Some(linux) = linux.filter(|linux| linux.is_series("6.18")) {
         assert!(LinuxWithMaps::new(linux).unwrap().ask(&flat, 4).same(&said));
     }

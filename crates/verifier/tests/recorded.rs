@@ -7,7 +7,7 @@
 )]
 
 use bpfsim_abi::{AttachType, ProgType};
-use bpfsim_testing::linux::{Linux, ProgSpec};
+use bpfsim_testing::linux::{ProgSpec, or_skip};
 use bpfsim_verifier::{AttachTo, Env, Options, ProgramToVerify, Verdict, verify};
 
 #[derive(serde::Deserialize)]
@@ -91,7 +91,7 @@ fn the_verifier_says_what_linux_said() {
 
 #[test]
 fn linux_says_it_still() {
-    let Some(linux) = Linux::or_skip("linux_says_it_still") else {
+    let Some(linux) = or_skip("linux_says_it_still") else {
         return;
     };
     if !linux.is_series("6.18") {

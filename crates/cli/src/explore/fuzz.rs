@@ -19,12 +19,13 @@ pub fn run(
     path: &Path,
     bytes: &[u8],
 ) -> Result<Outcome, Stop> {
-    let own = Scenario::read(path).map_err(Stop::unusable)?;
-    let scenario = parking_lot::Mutex::new(own);
+    let mut own = Scenario::read(path).map_err(Stop::unusable)?;
     let first = Case {
-        inputs: scenario.lock().inputs().map_err(Stop::unusable)?,
+        inputs: own.inputs().map_err(Stop::unusable)?,
         ..Case::default()
     };
+    // Executions beside each other have inputs of their own.
+    let free = parking_lot::Mutex::new(Vec::new());
     let inputs = first.inputs.len();
     let mut seeds = vec![first];
     if let Some(folder) = &args.corpus {
@@ -38,9 +39,12 @@ pub fn run(
     let fuzzed = runner.fuzz(
         seeds,
         |sim, inputs| {
-            let mut scenario = scenario.lock();
+            let spare = free.lock().pop();
+            let mut scenario = spare.unwrap_or_else(|| own.clone());
             scenario.set_inputs(inputs);
-            scenario.explore(sim, bytes)
+            let result = scenario.explore(sim, bytes);
+            free.lock().push(scenario);
+            result
         },
         &mut |at| {
             bar.set_position(at.executions);

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::{Spanned, Value};
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
     /// What the program of this step returned.
@@ -58,7 +58,7 @@ pub struct Expect {
     user: Vec<Memory>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sent {
     /// A device, or of a map the entry.
@@ -77,7 +77,7 @@ enum How {
     Map,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Records {
     map: Spanned<String>,
@@ -87,7 +87,7 @@ struct Records {
     dropped: Option<Spanned<u64>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memory {
     task: Option<Spanned<String>>,
@@ -96,7 +96,7 @@ struct Memory {
     hex: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MapElement {
     map: Spanned<String>,

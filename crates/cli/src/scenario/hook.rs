@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 /// A hook, as a table of one key.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookKey {
     Function(Spanned<String>),
@@ -40,14 +40,14 @@ pub enum Netns {
     SkLookup,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AtCgroup {
     path: Spanned<String>,
     what: Spanned<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AtNetfilter {
     family: Family,
@@ -71,14 +71,14 @@ enum Chain {
     PostRouting,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AtSockMap {
     map: Spanned<String>,
     what: Spanned<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     map: Spanned<String>,
@@ -86,7 +86,7 @@ pub struct Member {
 }
 
 /// How to attach.
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct With {
     /// The cgroup of an `lsm_cgroup` program.

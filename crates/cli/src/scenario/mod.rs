@@ -20,13 +20,14 @@ use toml::{Spanned, Value};
 use world::Scene;
 
 /// A scenario, read and not yet run.
+#[derive(Clone)]
 pub struct Scenario {
     name: String,
     text: String,
     file: File,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
@@ -35,7 +36,7 @@ struct File {
     step: Vec<Spanned<Step>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct FileConfig {
     cpus: Option<u32>,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use toml::{Spanned, Value};
 
 /// One step: one of the things to do, and then what to expect.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     run: Option<Spanned<String>>,
@@ -93,7 +93,7 @@ impl Done {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Element {
     map: Spanned<String>,
@@ -102,7 +102,7 @@ struct Element {
     flags: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct User {
     task: Option<Spanned<String>>,

@@ -44,7 +44,7 @@ impl Attached {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTask {
     name: Spanned<String>,
@@ -60,7 +60,7 @@ pub struct NewTask {
     namespaces: Vec<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewNamespace {
     name: Spanned<String>,
@@ -70,7 +70,7 @@ pub struct NewNamespace {
 }
 
 /// A task goes into a namespace.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enter {
     task: Option<Spanned<String>>,
@@ -78,7 +78,7 @@ pub struct Enter {
 }
 
 /// A task opens a file.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Open {
     task: Option<Spanned<String>>,
@@ -105,28 +105,28 @@ pub enum Fate {
     Sleep,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Happens {
     task: Spanned<String>,
     to: Fate,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Move {
     task: Option<Spanned<String>>,
     cgroup: Spanned<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewNetdev {
     name: Spanned<String>,
     mac: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fails {
     call: Spanned<String>,
