@@ -219,6 +219,7 @@ impl State {
         timeout: u32,
     ) -> Option<u64> {
         let layout = self.conn_layout()?;
+        self.conn_gc(mem, layout);
         let cpu = self.cur.cpu;
         let addr = self
             .objects
@@ -238,6 +239,22 @@ impl State {
         });
         self.conn_show(mem, addr);
         Some(addr)
+    }
+
+    /// `nf_ct_gc_expired`: the table gives up those that have run out.
+    fn conn_gc(&mut self, mem: &mut GuestMem, layout: ConnLayout) {
+        let now = self.conn_now();
+        let out = |c: &Conn| {
+            let timeout = mem.read_u32(c.addr + layout.timeout).unwrap_or(0);
+            c.tracked && timeout.wrapping_sub(now) as i32 <= 0
+        };
+        let gone = self.world.conns.iter().filter(|c| out(c)).map(|c| c.addr);
+        for addr in gone.collect::<Vec<_>>() {
+            if let Some(conn) = self.conn_mut(addr) {
+                conn.tracked = false;
+            }
+            self.conn_put(mem, addr);
+        }
     }
 
     /// Has the structure show the connection's addresses.
