@@ -12,7 +12,7 @@ use crate::code::{FETCH, SIGNED, atomic_op, operand_ops};
 use crate::cursor::Cursor;
 use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop, Turn};
 use crate::lower::Image;
-use crate::mem::{Guest, GuestMem, Refused};
+use crate::mem::{GuestMem, Refused};
 use crate::op::{F, Op, sequences};
 use crate::shadow::{Checker, near};
 use crate::{Activation, FRAME_SIZE};
@@ -107,7 +107,6 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         true => Checker::begin(mem, act),
         false => Checker::none(),
     };
-    let mut mem = Guest::new(mem);
     // While it runs, `act.insns` is what it would be at `limit`.
     let most = budget as isize - slack as isize;
     let mut limit = pc.position() + most * SLOT;
@@ -122,7 +121,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! put_back {
         ($at:expr) => {
             let (prog, at) = (act.prog, $at);
-            mem.lend(|m| ck.put_back(m, prog, at));
+            ck.put_back(mem, prog, at);
         };
     }
     // Lends the memory to the host, with all that checked mode knows.
@@ -131,10 +130,11 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             if CHECKED {
                 put_back!(pc.index() + 1);
             }
-            let answer = mem.lend(|$m| $to);
+            let $m = &mut *mem;
+            let answer = $to;
             if CHECKED {
                 let stack = act.stack;
-                mem.lend(|m| ck.take_again(m, stack));
+                ck.take_again(mem, stack);
             }
             answer
         }};
@@ -317,7 +317,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             };
             let r = &mut act.regs;
             let done = match to {
-                Some(to) => mem.lend(|m| atomic(m, r, $o, to, $size as u32)),
+                Some(to) => atomic(mem, r, $o, to, $size as u32),
                 None => lend!(|m| atomic_window(host, m, r, $o, addr, $size as u32)),
             };
             if let Err(kind) = done {
@@ -662,7 +662,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         if EXPLORE && matches!(why, Stop::Access(_) | Stop::Call(_)) && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
-            match host.turn(&why, act, mem.all()) {
+            match host.turn(&why, act, mem) {
                 Turn::Nobody => act.insns = at_limit,
                 Turn::Same => {
                     (act.insns, act.grant) = (at_limit, true);
@@ -697,7 +697,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             put_back!(pc.index());
         }
         let left = left!();
-        return mem.lend(|m| rest::<EXPLORE, CHECKED>(image, act, m, host, left, stop));
+        return rest::<EXPLORE, CHECKED>(image, act, mem, host, left, stop);
     }
     if CHECKED {
         if matches!(why, Stop::Exit(_)) {

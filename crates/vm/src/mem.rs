@@ -90,7 +90,8 @@ pub struct GuestMem {
     /// Host address of guest offset 0.
     host: NonNull<u8>,
     limit: u64,
-    /// The pages that a loop stored to last, as [`Guest`] holds them; all of them are dirty.
+    /// Where the pages begin that a loop stored to last, all of which are dirty, and at how many
+    /// addresses from there on a store of up to 8 bytes may begin.
     hot: (u64, u64),
     next: [u64; 4],
     dirty_list: Vec<u32>,
@@ -329,17 +330,6 @@ impl GuestMem {
     }
 }
 
-/// Guest memory as a loop uses it: what does not change from access to access in registers.
-pub(crate) struct Guest<'a> {
-    mem: &'a mut GuestMem,
-    host: NonNull<u8>,
-    limit: u64,
-    /// Guest address from which on pages are dirty already.
-    hot: u64,
-    /// At how many addresses from `hot` on a store of up to 8 bytes may begin.
-    within: u64,
-}
-
 /// Why a store failed.
 pub(crate) enum Refused {
     /// It is not to guest memory.
@@ -348,66 +338,31 @@ pub(crate) enum Refused {
     Full,
 }
 
-impl<'a> Guest<'a> {
-    #[inline(always)]
-    pub fn new(mem: &'a mut GuestMem) -> Guest<'a> {
-        let (host, limit, (hot, within)) = (mem.host, mem.limit, mem.hot);
-        Guest {
-            mem,
-            host,
-            limit,
-            hot,
-            within,
-        }
-    }
-
-    /// Lends the memory; whoever has it may put another in its place.
-    #[inline(always)]
-    pub fn lend<T>(&mut self, to: impl FnOnce(&mut GuestMem) -> T) -> T {
-        let answer = to(self.mem);
-        (self.host, self.limit) = (self.mem.host, self.mem.limit);
-        (self.hot, self.within) = self.mem.hot;
-        answer
-    }
-
-    /// The memory, to be looked at.
-    #[inline(always)]
-    pub fn all(&self) -> &GuestMem {
-        self.mem
-    }
-
+/// As a loop uses it.
+impl GuestMem {
     /// True for a guest address.
     #[inline(always)]
-    pub fn has(&self, addr: u64) -> bool {
+    pub(crate) fn has(&self, addr: u64) -> bool {
         addr.wrapping_sub(BASE) < self.limit
     }
 
     /// Reads `N` bytes at `addr`, if it is a guest address.
     #[inline(always)]
-    pub fn load<const N: usize>(&self, addr: u64) -> Option<[u8; N]> {
-        let off = addr.wrapping_sub(BASE);
-        if off >= self.limit {
-            return None;
-        }
-        // SAFETY: as in `GuestMem::get`; `host` and `limit` are those of `mem`, since they never
-        // change and nobody else had it.
-        Some(unsafe {
-            let at = self.host.as_ptr().add(off as usize);
-            at.cast::<[u8; N]>().read_unaligned()
-        })
+    pub(crate) fn load<const N: usize>(&self, addr: u64) -> Option<[u8; N]> {
+        self.offset(addr).map(|off| self.get(off))
     }
 
     /// Writes `N` bytes at `addr`.
     #[inline(always)]
-    pub fn store<const N: usize>(&mut self, addr: u64, bytes: [u8; N]) -> Result<(), Refused> {
+    pub(crate) fn store<const N: usize>(
+        &mut self,
+        addr: u64,
+        bytes: [u8; N],
+    ) -> Result<(), Refused> {
         const { assert!(N <= 8) };
-        if addr.wrapping_sub(self.hot) >= self.within {
-            (self.hot, self.within) = store_elsewhere(self.mem, addr, bytes);
-            return match (self.within, self.hot) {
-                (0, 0) => Err(Refused::Outside),
-                (0, _) => Err(Refused::Full),
-                _ => Ok(()),
-            };
+        let (hot, within) = self.hot;
+        if addr.wrapping_sub(hot) >= within {
+            return store_elsewhere(self, addr, bytes);
         }
         // SAFETY: `hot` is in the mapping, in pages that are marked, all N bytes are in them, and
         // `&mut self` makes this the only access.
@@ -439,16 +394,16 @@ const HOT: [[(u8, u8); REACH]; 1 << REACH] = {
     table
 };
 
-/// Stores outside of the hot pages; gives those that are hot now, as [`Guest`] holds them. Where it is
-/// refused there are none: 0 in place of where they begin is [`Refused::Outside`], 1 is
-/// [`Refused::Full`]. Two registers hold that.
+/// Stores outside of the hot pages, and has those that are around it be hot.
 #[inline(never)]
-fn store_elsewhere<const N: usize>(mem: &mut GuestMem, addr: u64, bytes: [u8; N]) -> (u64, u64) {
-    let Some(off) = mem.offset(addr) else {
-        return (0, 0);
-    };
+fn store_elsewhere<const N: usize>(
+    mem: &mut GuestMem,
+    addr: u64,
+    bytes: [u8; N],
+) -> Result<(), Refused> {
+    let off = mem.offset(addr).ok_or(Refused::Outside)?;
     if !mem.put(off, bytes) {
-        return (1, 0);
+        return Err(Refused::Full);
     }
     let page = off as usize / PAGE;
     let (reach, page) = (page / REACH, page % REACH);
@@ -458,7 +413,7 @@ fn store_elsewhere<const N: usize>(mem: &mut GuestMem, addr: u64, bytes: [u8; N]
     let (first, pages) = HOT[marks as usize % HOT.len()][page];
     let start = (reach * REACH + first as usize) * PAGE;
     mem.hot = (BASE + start as u64, (pages as usize * PAGE - 7) as u64);
-    mem.hot
+    Ok(())
 }
 
 impl Drop for GuestMem {
@@ -508,18 +463,15 @@ mod tests {
             for i in (0..REACH).filter(|i| marks >> i & 1 == 1) {
                 mem.write_u64(page(i), 1).unwrap();
             }
-            let mut guest = Guest::new(&mut mem);
-            assert!(guest.store(page(stored) + 8, [2]).is_ok());
-            let (hot, within) = (guest.hot, guest.within);
+            assert!(mem.store(page(stored) + 8, [2]).is_ok());
             let dirty = |i: &usize| marks >> i & 1 == 1 || *i == stored;
             let first = stored - (0..stored).rev().take_while(dirty).count();
             let end = stored + (stored..REACH).take_while(dirty).count();
             let bytes = (end - first) * PAGE;
-            assert_eq!((hot, within), (page(first), bytes as u64 - 7));
+            assert_eq!(mem.hot, (page(first), bytes as u64 - 7));
             // Into pages beyond it, and of others.
-            let mut guest = Guest::new(&mut mem);
-            assert!(guest.store(page(end) - 3, 7_u64.to_le_bytes()).is_ok());
-            assert!(guest.store(BASE - 1, [1]).is_err());
+            assert!(mem.store(page(end) - 3, 7_u64.to_le_bytes()).is_ok());
+            assert!(mem.store(BASE - 1, [1]).is_err());
             assert_eq!(mem.read_u64(page(end) - 3), Some(7));
         }
     }
@@ -529,7 +481,7 @@ mod tests {
         let mut mem = GuestMem::new().unwrap();
         let at = mem.alloc(Area::Stack, 64, 64).unwrap();
         let store = |mem: &mut GuestMem, value: u64| {
-            assert!(Guest::new(mem).store(at, value.to_le_bytes()).is_ok());
+            assert!(mem.store(at, value.to_le_bytes()).is_ok());
             assert_eq!((mem.read_u64(at), mem.dirty_pages()), (Some(value), 1));
         };
         store(&mut mem, 1);
