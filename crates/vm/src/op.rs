@@ -109,10 +109,16 @@ macro_rules! sequences {
             AddJsgt = [Add64I ai add x] [Jsgt64I ji sgt d];
             Add32Jne = [Add32I wi add x] [Jne32I wji ne d];
             Add32Jlt = [Add32I wi add x] [Jlt32I wji lt d];
+            MovIJa = [Mov64I ai mov x] [Ja ja];
+            Mov32Ja = [Mov32I wi mov x] [Ja ja];
+            JeqJa = [Jeq64I ji eq x] [Ja ja];
+            Jeq32Ja = [Jeq32I wji eq x] [Ja ja];
+            Jeq32Jeq32 = [Jeq32I wji eq x] [Jeq32I wji eq x];
             AddJa = [Add64I ai add x] [Ja ja];
             AddRJa = [Add64R ar add x] [Ja ja];
             MovJa = [Mov64R ar mov x] [Ja ja];
             RshJa = [Rsh64I ai rsh x] [Ja ja];
+            MovJeq = [Mov64R ar mov x] [Jeq64I ji eq d];
             Rsh64Jeq = [Rsh64I ai rsh x] [Jeq64I ji eq d];
             And64Jeq = [And64I ai and x] [Jeq64I ji eq d];
             And64Jne = [And64I ai and x] [Jne64I ji ne d];
@@ -136,6 +142,10 @@ macro_rules! sequences {
             MovRshJne = [Mov64R ar mov x] [Rsh64I ai rsh d] [Jne64I ji ne d];
             MovRshJeq = [Mov64R ar mov x] [Rsh64I ai rsh d] [Jeq64I ji eq d];
             Ld16Swap = [Ld16 ld u16 x] [Swap16 swap u16 d];
+            Ld32Ld32 = [Ld32 ld u32 x] [Ld32 ld u32 x];
+            Ld8St8 = [Ld8 ld u8 x] [St8R sr u8 s];
+            Ld32St32 = [Ld32 ld u32 x] [St32R sr u32 s];
+            Ld8Lsh32 = [Ld8 ld u8 x] [Lsh32I wi lsh d];
             Ld64Ld32 = [Ld64 ld u64 x] [Ld32 ld u32 s];
             Ld64Ld64S = [Ld64 ld u64 x] [Ld64 ld u64 s];
             Ld64Ld64 = [Ld64 ld u64 x] [Ld64 ld u64 x];
@@ -155,12 +165,24 @@ macro_rules! sequences {
             Add64Ld8 = [Add64R ar add x] [Ld8 ld u8 s];
             Add64Ld64X = [Add64R ar add x] [Ld64 ld u64 x];
             // What is stored.
+            St64St64St64St64 = [St64R sr u64 x] [St64R sr u64 x] [St64R sr u64 x] [St64R sr u64 x];
+            St8St8 = [St8R sr u8 x] [St8R sr u8 x];
+            Mov32St8 = [Mov32I wi mov x] [St8R sr u8 s];
+            Mov64St32 = [Mov64I ai mov x] [St32R sr u32 s];
             St64St64 = [St64R sr u64 x] [St64R sr u64 x];
             St32St32 = [St32R sr u32 x] [St32R sr u32 x];
             Mov32St16 = [Mov32I wi mov x] [St16R sr u16 s];
             Mov32St32 = [Mov32I wi mov x] [St32R sr u32 s];
             Mov64St64 = [Mov64I ai mov x] [St64R sr u64 s];
             // Arguments and results of calls.
+            MovAddLdImmCallJeq = [Mov64R ar mov x] [Add64I ai add d] [LdImm64 ldimm] [CallHelper call]
+                [Jeq64I ji eq x];
+            MovAddLdImmCallJne = [Mov64R ar mov x] [Add64I ai add d] [LdImm64 ldimm] [CallHelper call]
+                [Jne64I ji ne x];
+            MovAddLdImmCall = [Mov64R ar mov x] [Add64I ai add d] [LdImm64 ldimm] [CallHelper call];
+            MovAddMov32Call = [Mov64R ar mov x] [Add64I ai add d] [Mov32I wi mov x] [CallHelper call];
+            MovAddMovAdd = [Mov64R ar mov x] [Add64I ai add d] [Mov64R ar mov x] [Add64I ai add d];
+            MovAddMov32 = [Mov64R ar mov x] [Add64I ai add d] [Mov32I wi mov x];
             MovMovCall = [Mov64R ar mov x] [Mov64R ar mov x] [CallHelper call];
             MovMovBpf = [Mov64R ar mov x] [Mov64R ar mov x] [CallBpf bpf];
             MovBpf = [Mov64R ar mov x] [CallBpf bpf];
@@ -175,6 +197,7 @@ macro_rules! sequences {
             LdImmCall = [LdImm64 ldimm] [CallHelper call];
             CallJeq = [CallHelper call] [Jeq64I ji eq x];
             CallJne = [CallHelper call] [Jne64I ji ne x];
+            CallMov = [CallHelper call] [Mov64R ar mov x];
             CallLd64 = [CallHelper call] [Ld64 ld u64 x];
             Mov32Exit = [Mov32I wi mov x] [Exit exit];
             Mov64Exit = [Mov64I ai mov x] [Exit exit];
@@ -197,6 +220,9 @@ macro_rules! sequences {
             AddIMov = [Add64I ai add x] [Mov64R ar mov x];
             AddRMov = [Add64R ar add x] [Mov64R ar mov x];
             MovMov = [Mov64R ar mov x] [Mov64R ar mov x];
+            MovIMovI = [Mov64I ai mov x] [Mov64I ai mov x];
+            Mov32Mov32 = [Mov32I wi mov x] [Mov32I wi mov x];
+            MovIAddR = [Mov64I ai mov x] [Add64R ar add s];
             MovRMovI = [Mov64R ar mov x] [Mov64I ai mov x];
             LdImmMov = [LdImm64 ldimm] [Mov64R ar mov x];
         } }
