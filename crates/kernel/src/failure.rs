@@ -24,6 +24,7 @@
 
 use crate::choose::Waiting;
 use crate::ids::{Cpu, CtxId};
+use crate::kernel::BOOTED;
 use crate::spot::Spot;
 use crate::trace::{AsyncKind, Element};
 use bpfsim_vm::{Access, AccessKind, Fault, FaultKind};
@@ -364,7 +365,8 @@ impl FailureKind {
                 let kind = kind.name();
                 write!(
                     f,
-                    "the {kind} of {of}, armed for {due} ns, never ran: {why}"
+                    "the {kind} of {of}, armed for {}, never ran: {why}",
+                    time(*due)
                 )
             }
             FailureKind::Stale {
@@ -413,6 +415,12 @@ impl FailureKind {
     }
 }
 
+/// As timelines have it: since the machine was made.
+fn time(at: u64) -> String {
+    let ns = at.saturating_sub(BOOTED);
+    format!("{}.{:03} us", ns / 1_000, ns % 1_000)
+}
+
 fn kind_name(kind: AccessKind) -> &'static str {
     match kind {
         AccessKind::Read => "a read",
@@ -430,7 +438,7 @@ impl fmt::Display for Failure {
         if let Some((cpu, _)) = self.who {
             write!(f, " on {cpu}")?;
         }
-        write!(f, " at {} ns", self.at)?;
+        write!(f, " at {}", time(self.at))?;
         if let Some(other) = &self.other {
             let role = match &self.kind {
                 FailureKind::LostUpdate(_) => "stored in between",
