@@ -64,10 +64,11 @@ impl Node {
         self.keys.iter().all(|k| self.wanted & 1 << k.0 != 0)
     }
 
-    /// What is to be explored next from here.
+    /// What is to be explored next from here, after what is picked now.
     fn next(&self) -> Option<usize> {
+        let now = &self.keys[self.pick];
         let wanted = |k: &Key| self.wanted & 1 << k.0 != 0;
-        let done = |k: &Key| self.done.iter().any(|d| d.key == *k);
+        let done = |k: &Key| k == now || self.done.iter().any(|d| d.key == *k);
         self.keys
             .iter()
             .position(|k| wanted(k) && !done(k) && !self.is_asleep(k))
@@ -225,19 +226,19 @@ impl Tree {
             let Some(event) = self.path.events.pop() else {
                 continue;
             };
-            node.done.push(Asleep {
-                key: node.keys[node.pick],
-                effects: event.effects,
-            });
             let depth = self.nodes.len();
             if self.come_back.len() <= depth {
                 self.come_back.resize(depth + 1, false);
             }
             let next = node.next();
-            if next.is_some() || node.keys.len() > 1 && node.done.len() == 1 {
+            if next.is_some() || node.keys.len() > 1 && node.done.is_empty() {
                 self.come_back[depth] = next.is_some();
             }
             if let Some(pick) = next {
+                node.done.push(Asleep {
+                    key: node.keys[node.pick],
+                    effects: event.effects,
+                });
                 node.pick = pick;
                 let keep = node.choices;
                 self.nodes.push(node);

@@ -48,55 +48,96 @@ pub enum Rule {
 /// True when a rule makes two steps dependent.
 type Holds = fn(&Touch, &Touch) -> bool;
 
-/// The dependency relation, a row for each kind of conflict between what two steps touched.
-const RULES: &[(Rule, Holds)] = &[
-    (Rule::Memory, |a, b| match (a, b) {
-        (
-            &Touch::Memory {
-                addr: a,
-                size: m,
-                kind: k,
-                ..
-            },
-            &Touch::Memory {
-                addr: b,
-                size: n,
-                kind: l,
-                ..
-            },
-        ) => {
-            let overlap = a < b.saturating_add(n.into()) && b < a.saturating_add(m.into());
-            overlap && (k, l) != (AccessKind::Read, AccessKind::Read)
+/// Kinds of [`Touch`], as bits.
+mod kind {
+    use super::Touch;
+
+    pub const MEMORY: u8 = 1;
+    pub const MAP: u8 = 1 << 1;
+    pub const CPU: u8 = 1 << 2;
+    pub const IDLE: u8 = 1 << 3;
+    pub const DEADLINE: u8 = 1 << 4;
+    pub const USER_SPACE: u8 = 1 << 5;
+    pub const PRINTK: u8 = 1 << 6;
+    pub const ALL: u8 = 1 << 7;
+
+    pub fn of(touch: &Touch) -> u8 {
+        match touch {
+            Touch::Memory { .. } => MEMORY,
+            Touch::Map { .. } => MAP,
+            Touch::Cpu(_) => CPU,
+            Touch::Idle { .. } => IDLE,
+            Touch::Deadline => DEADLINE,
+            Touch::UserSpace => USER_SPACE,
+            Touch::Printk => PRINTK,
+            Touch::All => ALL,
         }
-        _ => false,
+    }
+}
+
+/// The dependency relation, a row for each kind of conflict between what two steps touched: which kinds
+/// of what one and the other touched it is between, and when it is one.
+const RULES: &[(Rule, u8, u8, Holds)] = &[
+    (Rule::Memory, kind::MEMORY, kind::MEMORY, |a, b| {
+        match (a, b) {
+            (
+                &Touch::Memory {
+                    addr: a,
+                    size: m,
+                    kind: k,
+                    ..
+                },
+                &Touch::Memory {
+                    addr: b,
+                    size: n,
+                    kind: l,
+                    ..
+                },
+            ) => {
+                let overlap = a < b.saturating_add(n.into()) && b < a.saturating_add(m.into());
+                overlap && (k, l) != (AccessKind::Read, AccessKind::Read)
+            }
+            _ => false,
+        }
     }),
-    (Rule::Map, |a, b| match (a, b) {
+    (Rule::Map, kind::MAP, kind::MAP, |a, b| match (a, b) {
         (&Touch::Map { map: m, write: w }, &Touch::Map { map: n, write: v }) => m == n && (w || v),
         _ => false,
     }),
-    (Rule::Element, |a, b| match (a, b) {
-        (&Touch::Map { map: m, write }, &Touch::Memory { map: n, .. })
-        | (&Touch::Memory { map: n, .. }, &Touch::Map { map: m, write }) => write && m == n,
-        _ => false,
+    (Rule::Element, kind::MAP, kind::MEMORY, |a, b| {
+        match (a, b) {
+            (&Touch::Map { map: m, write }, &Touch::Memory { map: n, .. })
+            | (&Touch::Memory { map: n, .. }, &Touch::Map { map: m, write }) => write && m == n,
+            _ => false,
+        }
     }),
-    (Rule::Queue, |a, b| match (a, b) {
+    (Rule::Queue, kind::CPU, kind::CPU, |a, b| match (a, b) {
         (Touch::Cpu(a), Touch::Cpu(b)) => a == b,
         _ => false,
     }),
-    (Rule::UserSpace, |a, b| {
-        (a, b) == (&Touch::UserSpace, &Touch::UserSpace)
-    }),
-    (Rule::Printk, |a, b| {
-        matches!(
-            (a, b),
-            (Touch::Printk, Touch::Printk | Touch::UserSpace) | (Touch::UserSpace, Touch::Printk)
-        )
-    }),
-    (Rule::Idle, |a, b| match (a, b) {
+    (
+        Rule::UserSpace,
+        kind::USER_SPACE,
+        kind::USER_SPACE,
+        |a, b| (a, b) == (&Touch::UserSpace, &Touch::UserSpace),
+    ),
+    (
+        Rule::Printk,
+        kind::PRINTK,
+        kind::PRINTK | kind::USER_SPACE,
+        |a, b| {
+            matches!(
+                (a, b),
+                (Touch::Printk, Touch::Printk | Touch::UserSpace)
+                    | (Touch::UserSpace, Touch::Printk)
+            )
+        },
+    ),
+    (Rule::Idle, kind::IDLE, kind::IDLE, |a, b| match (a, b) {
         (&Touch::Idle { ahead: a }, &Touch::Idle { ahead: b }) => a || b,
         _ => false,
     }),
-    (Rule::Deadline, |a, b| {
+    (Rule::Deadline, kind::IDLE, kind::DEADLINE, |a, b| {
         matches!(
             (a, b),
             (Touch::Idle { .. }, Touch::Deadline) | (Touch::Deadline, Touch::Idle { .. })
@@ -118,20 +159,19 @@ impl Relation {
 
     /// True when two steps of different CPUs may not change places for what they touched.
     pub(crate) fn dependent(&self, a: &Effects, b: &Effects) -> bool {
+        let either = a.kinds | b.kinds;
         let onto = |a: &Effects, cpu: u32| a.touched.contains(&Touch::Cpu(bpfsim_kernel::Cpu(cpu)));
-        if self.has(Rule::Cpu) && (onto(a, b.cpu) || onto(b, a.cpu)) {
+        if either & kind::CPU != 0 && self.has(Rule::Cpu) && (onto(a, b.cpu) || onto(b, a.cpu)) {
             return true;
         }
         // Also with what touches nothing: it ends a window, maybe, or looks at the clock.
-        let all = |e: &Effects| e.touched.contains(&Touch::All);
-        if self.has(Rule::All) && (all(a) || all(b)) {
+        if either & kind::ALL != 0 && self.has(Rule::All) {
             return true;
         }
-        let rules = RULES.iter().filter(|(rule, _)| self.has(*rule));
-        rules.into_iter().any(|(_, holds)| {
-            a.touched
-                .iter()
-                .any(|x| b.touched.iter().any(|y| holds(x, y)))
+        RULES.iter().any(|&(rule, one, other, holds)| {
+            let between = |a: &Effects, b: &Effects| a.kinds & one != 0 && b.kinds & other != 0;
+            let holds = |x| b.touched.iter().any(|y| holds(x, y));
+            (between(a, b) || between(b, a)) && self.has(rule) && a.touched.iter().any(holds)
         })
     }
 }
@@ -148,7 +188,9 @@ pub(crate) fn key(choice: &Choice) -> Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Effects {
     pub cpu: u32,
-    pub touched: SmallVec<[Touch; 4]>,
+    /// Of what it touched.
+    kinds: u8,
+    pub touched: SmallVec<[Touch; 2]>,
     /// CPUs, other than its own, that cannot do any more what they could.
     pub lost: u64,
 }
@@ -158,7 +200,7 @@ pub(crate) struct Effects {
 pub(crate) struct Event {
     pub effects: Effects,
     /// What could be chosen.
-    pub keys: SmallVec<[Key; 4]>,
+    pub keys: SmallVec<[Key; 2]>,
     pub picked: usize,
     pub window: u64,
     /// Its number among its CPU's.
@@ -188,7 +230,8 @@ impl Path {
         let previous = self.events.last();
         let start = previous.filter(|p| p.window == step.window);
         let start = start.map_or(at, |p| p.start);
-        let mut last = previous.map_or(SmallVec::new(), |p| p.last.clone());
+        let mut last: SmallVec<[(u32, u32); 4]> =
+            previous.map_or(SmallVec::new(), |p| SmallVec::from_slice(&p.last));
         if last.len() <= cpu as usize {
             last.resize(cpu as usize + 1, (0, 0));
         }
@@ -197,7 +240,8 @@ impl Path {
         self.events.push(Event {
             effects: Effects {
                 cpu,
-                touched: step.touched.into(),
+                kinds: step.touched.iter().fold(0, |kinds, t| kinds | kind::of(t)),
+                touched: SmallVec::from_slice(step.touched),
                 lost: 0,
             },
             keys: step.choices.iter().map(key).collect(),
@@ -222,7 +266,7 @@ impl Path {
         relation: &Relation,
         window: u64,
         after: &[Choice],
-    ) -> SmallVec<[usize; 4]> {
+    ) -> SmallVec<[usize; 16]> {
         let mut races = SmallVec::new();
         let Some(last) = self.events.len().checked_sub(1) else {
             return races;
@@ -248,7 +292,7 @@ impl Path {
         {
             join(&mut clock, &before[at as usize - 1].clock);
         }
-        let known = clock.clone();
+        let known: SmallVec<[u32; 4]> = SmallVec::from_slice(&clock);
         let known = |cpu: u32| known.get(cpu as usize).copied().unwrap_or(0);
         // Of other CPUs, those that it is not known to come after.
         let others = last.iter().enumerate().filter(|l| l.0 as u32 != own);
@@ -330,8 +374,11 @@ fn raise(clock: &mut SmallVec<[u32; 4]>, cpu: u32, nth: u32) {
 }
 
 fn join(clock: &mut SmallVec<[u32; 4]>, other: &[u32]) {
-    for (cpu, &nth) in other.iter().enumerate() {
-        raise(clock, cpu as u32, nth);
+    if clock.len() < other.len() {
+        clock.resize(other.len(), 0);
+    }
+    for (mine, &theirs) in clock.iter_mut().zip(other) {
+        *mine = (*mine).max(theirs);
     }
 }
 
