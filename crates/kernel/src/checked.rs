@@ -118,7 +118,7 @@ impl State {
         let races = &mut self.watch.races;
         let Call::Helper(id) = call else {
             // Those of works and task work take their slot's lock.
-            let object = crate::exec::object_of(call, *args);
+            let object = crate::turn::object_of(call, *args);
             races.acquire(lane, object);
             races.release(lane, object);
             return;

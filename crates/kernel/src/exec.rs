@@ -1,26 +1,22 @@
-//! Making things happen: executions begin, go on and end.
+//! Making things happen: executions begin and go on.
 
 use crate::asynch::{Callback, Slot};
 use crate::chance::Chance;
 use crate::choose::{Next, Starts};
-use crate::failure::{Failure, FailureKind, LeftOver};
+use crate::failure::{Failure, FailureKind};
 use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::kernel::Kernel;
-use crate::prog::ProgCtx;
 use crate::race::NO_LANE;
 use crate::run::{Phase, Run, Running, What as Do};
 use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
-use crate::syscall::{SysOp, SysResult};
+use crate::syscall::SysOp;
 use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Level, What};
-use crate::turn::Turns;
+use crate::turn::{Turns, is_quiet_step, object_of, set_access};
 use crate::view::View;
-use bpfsim_abi::Func;
-use bpfsim_vm::{
-    Access, AccessKind, Activation, Area, Call, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop,
-};
+use bpfsim_vm::{Activation, Area, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
 
 /// Passes of the timer soft interrupt before the rest is left to ksoftirqd
 /// (`MAX_SOFTIRQ_RESTART`).
@@ -29,8 +25,6 @@ const MAX_PASSES: u32 = 10;
 const TICK: u64 = 4_000_000;
 /// Stacks that a simulation begins with.
 const FIRST_STACKS: u32 = 4;
-/// Ended runs whose memory is kept.
-const MOST_SPARE: usize = 16;
 /// Bytes beside a stack: the key that callbacks of array elements are given.
 const STACK_EXTRA: u64 = 64;
 
@@ -313,7 +307,7 @@ impl Kernel {
     }
 
     /// A failure of what executes now.
-    fn failure(&self, kind: FailureKind, insn: Option<u32>) -> Failure {
+    pub(crate) fn failure(&self, kind: FailureKind, insn: Option<u32>) -> Failure {
         let cur = &self.st.cur;
         let other = match &kind {
             FailureKind::Fault(fault) => match fault.kind {
@@ -495,16 +489,6 @@ impl Kernel {
         }
     }
 
-    /// The current execution ends.
-    pub(crate) fn end_lane(&mut self) {
-        let cur = &self.st.cur;
-        let races = &mut self.st.watch.races;
-        if cur.slot != 0 {
-            races.release(cur.lane, cur.slot);
-        }
-        races.end(cur.lane, cur.cpu, cur.task);
-    }
-
     pub(crate) fn event(&mut self, cur: &Cur, what: What) {
         let at = self.st.cpus[cur.cpu.at()].clock;
         let (cpu, ctx, level) = (cur.cpu, cur.id, cur.level);
@@ -518,7 +502,7 @@ impl Kernel {
     }
 
     /// Goes on with a timer soft interrupt: the next timer of the pass, another pass, or its end.
-    fn next_timer(&mut self, cpu: Cpu) -> Result<(), Failure> {
+    pub(crate) fn next_timer(&mut self, cpu: Cpu) -> Result<(), Failure> {
         loop {
             let state = &mut self.st.cpus[cpu.at()];
             let Some(softirq) = &mut state.softirq else {
@@ -687,152 +671,9 @@ impl Kernel {
         }
         Ok(())
     }
-
-    /// A run returned `r0`. `self.st.cur` is still its own.
-    fn ended(
-        &mut self,
-        cpu: Cpu,
-        index: usize,
-        mut run: Shared<Run>,
-        r0: u64,
-    ) -> Result<(), Failure> {
-        self.cpus[cpu.at()].stack.pop();
-        self.free_runs.push(index);
-        self.free_stacks.push(run.stack);
-        if let Running::Hook(fire) = &run.what {
-            // What the hook itself held off.
-            self.st.cur.preempt_off -= fire.holds_preemption_off();
-        }
-        if let Some(what) = left_over(&self.st.cur) {
-            return Err(self.failure(FailureKind::LeftOver(what), Some(run.act.pc)));
-        }
-        if self.st.cur.lane != NO_LANE {
-            self.end_lane();
-        }
-        let return_value = r0 as u32;
-        let meta = &self.st.progs[self.st.cur.prog.at()];
-        match &run.what {
-            Running::Program(_) | Running::Hook(_) | Running::Iter(_) => {
-                let name = meta.name.clone();
-                self.st.event(What::ProgramEnd { name, return_value });
-            }
-            what => {
-                let (kind, element) = async_kind(what);
-                let name = meta.function(run.act.pc.saturating_sub(1)).clone();
-                self.st.event(What::CallbackEnd {
-                    kind,
-                    name,
-                    element,
-                    return_value,
-                });
-            }
-        }
-        std::mem::swap(&mut self.st.cur, &mut run.cur);
-        let result = match &run.what {
-            Running::Timer(timer, _) => {
-                self.st.timer_ended(cpu, *timer);
-                self.next_timer(cpu)
-            }
-            Running::Work(work, _) => {
-                self.st.wq_ended(*work);
-                Ok(())
-            }
-            Running::TaskWork(work, _) => {
-                self.st.task_work_ended(*work);
-                Ok(())
-            }
-            Running::Program(r1) => {
-                let r1 = *r1;
-                self.program_ended(cpu, &mut run, r1, return_value)
-            }
-            Running::Hook(_) => self.hooked_ended(cpu, &mut run, return_value),
-            Running::Iter(_) => self.iter_ended(cpu, &mut run, return_value),
-            Running::Syscall => Ok(()),
-        };
-        self.spare(run);
-        self.st.free_gone_maps(&mut self.mem);
-        result
-    }
-
-    /// Its memory is for later runs, if nobody goes back to it.
-    pub(crate) fn spare(&mut self, mut run: Shared<Run>) {
-        if self.spare_runs.len() < MOST_SPARE && run.own().is_some() {
-            self.spare_runs.push(run);
-        }
-    }
-
-    /// One run of a system call's program is over: soft interrupts are let in, then it runs again
-    /// or returns.
-    fn program_ended(
-        &mut self,
-        cpu: Cpu,
-        run: &mut Run,
-        r1: u64,
-        return_value: u32,
-    ) -> Result<(), Failure> {
-        let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
-            return Ok(());
-        };
-        s.left -= 1;
-        if s.left > 0 {
-            s.storage = std::mem::take(&mut run.cur.storage);
-        }
-        self.drop_kept(run);
-        self.st.seq_out.extend_from_slice(&run.cur.seq);
-        // A copy where somebody goes back to the run.
-        let seq = run.cur.seq.clone();
-        let meta = &self.st.progs[run.cur.prog.at()];
-        let retval = crate::helper::hook_retval(meta, &run.cur, return_value);
-        let mut ctx = match run.cur.own() {
-            Some(cur) => std::mem::replace(&mut cur.ctx, ProgCtx::Memory),
-            None => run.cur.ctx.clone(),
-        };
-        self.note_redirect(&mut ctx, return_value);
-        if s.left > 0 {
-            s.phase = Phase::Enter;
-            s.ctx = Some((r1, ctx));
-        } else if let op = s.op.clone()
-            && let SysOp::TestRun { prog, input } = &*op
-        {
-            s.phase = Phase::Return;
-            let mut out = self.finish_ctx(*prog, input, r1, ctx, return_value, run.act.insns);
-            if let (SysResult::Output(out), false) = (&mut out, seq.is_empty()) {
-                out.data_out = seq;
-            }
-            if let SysResult::Output(out) = &mut out {
-                out.retval = retval;
-            }
-            s.out = Some(Shared::new(out));
-        }
-        let bh_off = s.bh_off;
-        self.cpus[cpu.at()].thread.syscall = Some(s);
-        match bh_off {
-            true => self.let_bottom_halves_in(cpu),
-            false => Ok(()),
-        }
-    }
-
-    /// What helpers made for a program as long as it runs is given back.
-    pub(crate) fn drop_kept(&mut self, run: &Run) {
-        let kept = run.cur.storage.iter().map(|(_, at)| *at);
-        for at in kept.chain([run.cur.kern_ctx]) {
-            self.st.obj_drop(&mut self.mem, at);
-        }
-    }
-
-    /// Bottom halves are on again: timers that are due expire at once.
-    pub(crate) fn let_bottom_halves_in(&mut self, cpu: Cpu) -> Result<(), Failure> {
-        let state = &mut self.st.cpus[cpu.at()];
-        let now = state.clock;
-        if self.st.timer_next(cpu).is_none_or(|due| due > now) {
-            return Ok(());
-        }
-        self.st.cpus[cpu.at()].softirq = Some(Softirq { now, passes: 1 });
-        self.next_timer(cpu)
-    }
 }
 
-fn async_kind(what: &Running) -> (AsyncKind, Element) {
+pub(crate) fn async_kind(what: &Running) -> (AsyncKind, Element) {
     match what {
         Running::Timer(_, e) => (AsyncKind::Timer, e.clone()),
         Running::Work(_, e) => (AsyncKind::Wq, e.clone()),
@@ -841,76 +682,4 @@ fn async_kind(what: &Running) -> (AsyncKind, Element) {
             unreachable!("no callback")
         }
     }
-}
-
-/// The shared object that a visible call is about: its first argument is the map, the slot or
-/// the lock, but for task work, whose first is the task.
-pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
-    match call {
-        Call::Kfunc(k) if crate::kfunc::name(k).is_some_and(|n| n.starts_with("bpf_task_work")) => {
-            args[1]
-        }
-        _ => args[0],
-    }
-}
-
-/// An access comes next. By its parts: they were written one by one a moment ago, and copied as a
-/// whole they would have to reach the cache first.
-#[inline(never)]
-pub(crate) fn set_access(next: &mut Next, addr: u64, size: u8, kind: AccessKind) {
-    *next = Next::Access(Access { addr, size, kind });
-}
-
-/// Calls after which others can do what they could do before, but for those that wait for a
-/// `bpf_spin_lock`.
-const QUIET: u128 = bits(&[
-    Func::MapLookupElem,
-    Func::KtimeGetNs,
-    Func::TracePrintk,
-    Func::GetPrandomU32,
-    Func::GetSmpProcessorId,
-    Func::GetCurrentPidTgid,
-    Func::GetCurrentComm,
-    Func::SpinLock,
-    Func::SpinUnlock,
-]);
-
-const fn bits(funcs: &[Func]) -> u128 {
-    let (mut bits, mut i) = (0, 0);
-    while i < funcs.len() {
-        bits |= 1 << funcs[i] as u32;
-        i += 1;
-    }
-    bits
-}
-
-/// See [`QUIET`].
-pub(crate) fn is_quiet(call: Call) -> bool {
-    matches!(call, Call::Helper(id) if id < 128 && QUIET >> id & 1 != 0)
-}
-
-/// A run that went on with this has done nothing that is not quiet.
-pub(crate) fn is_quiet_step(next: &Next) -> bool {
-    match *next {
-        Next::Access(_) | Next::Start(Starts::Program) => true,
-        Next::Call { call, .. } => is_quiet(call),
-        Next::Start(_) | Next::Syscall { .. } => false,
-    }
-}
-
-/// What an execution that returns must not have any more.
-fn left_over(cur: &Cur) -> Option<LeftOver> {
-    if let Some(&lock) = cur.locks.first() {
-        return Some(LeftOver::SpinLock(lock));
-    }
-    if cur.irq_off > 0 {
-        return Some(LeftOver::IrqsOff);
-    }
-    if cur.preempt_off > 0 {
-        return Some(LeftOver::PreemptionOff);
-    }
-    cur.held.first().map(|h| LeftOver::Reference {
-        from: h.from,
-        addr: h.addr,
-    })
 }

@@ -31,6 +31,7 @@ mod checked;
 mod choose;
 mod detectors;
 mod dynptr;
+mod ended;
 mod exec;
 mod failure;
 mod field;

@@ -2,7 +2,6 @@
 
 use crate::chance::Chance;
 use crate::choose::{Choice, Chooser, Last, Next, Offer, Starts, Step, Usual, Wait, Waiting};
-use crate::exec::set_access;
 use crate::failure::{Failure, Report};
 use crate::ids::{Cpu, CtxId, TaskId};
 use crate::kernel::{Kernel, Preemption, Window};
@@ -12,6 +11,7 @@ use crate::syscall::SysOp;
 use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::Level;
+use crate::turn::set_access;
 use bpfsim_abi::Func;
 use bpfsim_vm::Call;
 

@@ -4,8 +4,7 @@
 //! stays as it is, but for what the one that took the last step does next. So it is chosen from at
 //! once, and if the same execution goes on, the engine need not stop for it.
 
-use crate::choose::{Choice, Chooser, Next, Wait};
-use crate::exec::{is_quiet_step, object_of, set_access};
+use crate::choose::{Choice, Chooser, Next, Starts, Wait};
 use crate::ids::Cpu;
 use crate::kernel::Window;
 use crate::prog::ProgCode;
@@ -16,7 +15,7 @@ use crate::state::{Cur, State};
 use crate::touch::Touch;
 use crate::view::View;
 use bpfsim_abi::Func;
-use bpfsim_vm::{Access, Activation, Call, GuestMem, Image, Site, Stop, Turn};
+use bpfsim_vm::{Access, AccessKind, Activation, Call, GuestMem, Image, Site, Stop, Turn};
 
 /// What the scheduler lends to the engine for it.
 pub(crate) struct Turns<'a> {
@@ -222,5 +221,60 @@ impl View<'_> {
             ctx,
             cpu: cpu.0,
         }
+    }
+}
+
+/// The shared object that a visible call is about: its first argument is the map, the slot or
+/// the lock, but for task work, whose first is the task.
+pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
+    match call {
+        Call::Kfunc(k) if crate::kfunc::name(k).is_some_and(|n| n.starts_with("bpf_task_work")) => {
+            args[1]
+        }
+        _ => args[0],
+    }
+}
+
+/// An access comes next. By its parts: they were written one by one a moment ago, and copied as a
+/// whole they would have to reach the cache first.
+#[inline(never)]
+pub(crate) fn set_access(next: &mut Next, addr: u64, size: u8, kind: AccessKind) {
+    *next = Next::Access(Access { addr, size, kind });
+}
+
+/// Calls after which others can do what they could do before, but for those that wait for a
+/// `bpf_spin_lock`.
+const QUIET: u128 = bits(&[
+    Func::MapLookupElem,
+    Func::KtimeGetNs,
+    Func::TracePrintk,
+    Func::GetPrandomU32,
+    Func::GetSmpProcessorId,
+    Func::GetCurrentPidTgid,
+    Func::GetCurrentComm,
+    Func::SpinLock,
+    Func::SpinUnlock,
+]);
+
+const fn bits(funcs: &[Func]) -> u128 {
+    let (mut bits, mut i) = (0, 0);
+    while i < funcs.len() {
+        bits |= 1 << funcs[i] as u32;
+        i += 1;
+    }
+    bits
+}
+
+/// See [`QUIET`].
+pub(crate) fn is_quiet(call: Call) -> bool {
+    matches!(call, Call::Helper(id) if id < 128 && QUIET >> id & 1 != 0)
+}
+
+/// A run that went on with this has done nothing that is not quiet.
+pub(crate) fn is_quiet_step(next: &Next) -> bool {
+    match *next {
+        Next::Access(_) | Next::Start(Starts::Program) => true,
+        Next::Call { call, .. } => is_quiet(call),
+        Next::Start(_) | Next::Syscall { .. } => false,
     }
 }

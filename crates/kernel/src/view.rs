@@ -2,7 +2,6 @@
 
 use crate::chance::{self, Chance};
 use crate::checked;
-use crate::exec::is_quiet;
 use crate::failure::FailureKind;
 use crate::helper::{self, Args};
 use crate::inject::{self, Override};
@@ -10,7 +9,7 @@ use crate::kfunc;
 use crate::map::Arena;
 use crate::reach;
 use crate::state::State;
-use crate::turn::Turns;
+use crate::turn::{Turns, is_quiet};
 use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Stop, Turn};
 
 pub(crate) struct View<'a> {

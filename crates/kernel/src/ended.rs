@@ -1,0 +1,188 @@
+//! Making things end: what an execution leaves, gives back and hands on when it returns.
+
+use crate::exec::async_kind;
+use crate::failure::{Failure, FailureKind, LeftOver};
+use crate::ids::Cpu;
+use crate::kernel::Kernel;
+use crate::prog::ProgCtx;
+use crate::race::NO_LANE;
+use crate::run::{Phase, Run, Running};
+use crate::shared::Shared;
+use crate::state::{Cur, Softirq};
+use crate::syscall::{SysOp, SysResult};
+use crate::trace::What;
+
+/// Ended runs whose memory is kept.
+const MOST_SPARE: usize = 16;
+
+impl Kernel {
+    /// The current execution ends.
+    pub(crate) fn end_lane(&mut self) {
+        let cur = &self.st.cur;
+        let races = &mut self.st.watch.races;
+        if cur.slot != 0 {
+            races.release(cur.lane, cur.slot);
+        }
+        races.end(cur.lane, cur.cpu, cur.task);
+    }
+
+    /// A run returned `r0`. `self.st.cur` is still its own.
+    pub(crate) fn ended(
+        &mut self,
+        cpu: Cpu,
+        index: usize,
+        mut run: Shared<Run>,
+        r0: u64,
+    ) -> Result<(), Failure> {
+        self.cpus[cpu.at()].stack.pop();
+        self.free_runs.push(index);
+        self.free_stacks.push(run.stack);
+        if let Running::Hook(fire) = &run.what {
+            // What the hook itself held off.
+            self.st.cur.preempt_off -= fire.holds_preemption_off();
+        }
+        if let Some(what) = left_over(&self.st.cur) {
+            return Err(self.failure(FailureKind::LeftOver(what), Some(run.act.pc)));
+        }
+        if self.st.cur.lane != NO_LANE {
+            self.end_lane();
+        }
+        let return_value = r0 as u32;
+        let meta = &self.st.progs[self.st.cur.prog.at()];
+        match &run.what {
+            Running::Program(_) | Running::Hook(_) | Running::Iter(_) => {
+                let name = meta.name.clone();
+                self.st.event(What::ProgramEnd { name, return_value });
+            }
+            what => {
+                let (kind, element) = async_kind(what);
+                let name = meta.function(run.act.pc.saturating_sub(1)).clone();
+                self.st.event(What::CallbackEnd {
+                    kind,
+                    name,
+                    element,
+                    return_value,
+                });
+            }
+        }
+        std::mem::swap(&mut self.st.cur, &mut run.cur);
+        let result = match &run.what {
+            Running::Timer(timer, _) => {
+                self.st.timer_ended(cpu, *timer);
+                self.next_timer(cpu)
+            }
+            Running::Work(work, _) => {
+                self.st.wq_ended(*work);
+                Ok(())
+            }
+            Running::TaskWork(work, _) => {
+                self.st.task_work_ended(*work);
+                Ok(())
+            }
+            Running::Program(r1) => {
+                let r1 = *r1;
+                self.program_ended(cpu, &mut run, r1, return_value)
+            }
+            Running::Hook(_) => self.hooked_ended(cpu, &mut run, return_value),
+            Running::Iter(_) => self.iter_ended(cpu, &mut run, return_value),
+            Running::Syscall => Ok(()),
+        };
+        self.spare(run);
+        self.st.free_gone_maps(&mut self.mem);
+        result
+    }
+
+    /// Its memory is for later runs, if nobody goes back to it.
+    pub(crate) fn spare(&mut self, mut run: Shared<Run>) {
+        if self.spare_runs.len() < MOST_SPARE && run.own().is_some() {
+            self.spare_runs.push(run);
+        }
+    }
+
+    /// One run of a system call's program is over: soft interrupts are let in, then it runs again
+    /// or returns.
+    fn program_ended(
+        &mut self,
+        cpu: Cpu,
+        run: &mut Run,
+        r1: u64,
+        return_value: u32,
+    ) -> Result<(), Failure> {
+        let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
+            return Ok(());
+        };
+        s.left -= 1;
+        if s.left > 0 {
+            s.storage = std::mem::take(&mut run.cur.storage);
+        }
+        self.drop_kept(run);
+        self.st.seq_out.extend_from_slice(&run.cur.seq);
+        // A copy where somebody goes back to the run.
+        let seq = run.cur.seq.clone();
+        let meta = &self.st.progs[run.cur.prog.at()];
+        let retval = crate::helper::hook_retval(meta, &run.cur, return_value);
+        let mut ctx = match run.cur.own() {
+            Some(cur) => std::mem::replace(&mut cur.ctx, ProgCtx::Memory),
+            None => run.cur.ctx.clone(),
+        };
+        self.note_redirect(&mut ctx, return_value);
+        if s.left > 0 {
+            s.phase = Phase::Enter;
+            s.ctx = Some((r1, ctx));
+        } else if let op = s.op.clone()
+            && let SysOp::TestRun { prog, input } = &*op
+        {
+            s.phase = Phase::Return;
+            let mut out = self.finish_ctx(*prog, input, r1, ctx, return_value, run.act.insns);
+            if let (SysResult::Output(out), false) = (&mut out, seq.is_empty()) {
+                out.data_out = seq;
+            }
+            if let SysResult::Output(out) = &mut out {
+                out.retval = retval;
+            }
+            s.out = Some(Shared::new(out));
+        }
+        let bh_off = s.bh_off;
+        self.cpus[cpu.at()].thread.syscall = Some(s);
+        match bh_off {
+            true => self.let_bottom_halves_in(cpu),
+            false => Ok(()),
+        }
+    }
+
+    /// What helpers made for a program as long as it runs is given back.
+    pub(crate) fn drop_kept(&mut self, run: &Run) {
+        let kept = run.cur.storage.iter().map(|(_, at)| *at);
+        for at in kept.chain([run.cur.kern_ctx]) {
+            self.st.obj_drop(&mut self.mem, at);
+        }
+    }
+
+    /// Bottom halves are on again: timers that are due expire at once.
+    pub(crate) fn let_bottom_halves_in(&mut self, cpu: Cpu) -> Result<(), Failure> {
+        let state = &mut self.st.cpus[cpu.at()];
+        let now = state.clock;
+        if self.st.timer_next(cpu).is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        self.st.cpus[cpu.at()].softirq = Some(Softirq { now, passes: 1 });
+        self.next_timer(cpu)
+    }
+}
+
+/// What an execution that returns must not have any more.
+fn left_over(cur: &Cur) -> Option<LeftOver> {
+    if let Some(&lock) = cur.locks.first() {
+        return Some(LeftOver::SpinLock(lock));
+    }
+    if cur.irq_off > 0 {
+        return Some(LeftOver::IrqsOff);
+    }
+    if cur.preempt_off > 0 {
+        return Some(LeftOver::PreemptionOff);
+    }
+    cur.held.first().map(|h| LeftOver::Reference {
+        from: h.from,
+        addr: h.addr,
+    })
+}
