@@ -224,7 +224,7 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     };
     if args.json {
         let mut told = result(&outcome, args.shard, &command);
-        told["warnings"] = json!(warnings.lines());
+        told["warnings"] = json!(warnings);
         show::json(&told);
     } else {
         text(&outcome, &command);

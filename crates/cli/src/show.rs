@@ -230,7 +230,7 @@ fn coloured(color: ColorChoice, terminal: bool) -> bool {
 
 /// What detectors found, each once: kind, place and the other place, which are the same in all
 /// orders, and what it was about.
-#[derive(Default)]
+#[derive(Default, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Warnings(BTreeMap<String, BTreeSet<String>>);
 
 impl Warnings {

@@ -147,7 +147,7 @@ fn warnings_are_printed() {
     );
     let told: serde_json::Value = serde_json::from_str(&bpfsim(&["explore", "--json"])).unwrap();
     let order = told["failure"]["replay"].as_str().unwrap();
-    assert!(told["warnings"].as_array().unwrap().len() >= 2);
+    assert!(told["warnings"].as_object().unwrap().len() >= 2);
     let run = bpfsim(&["run", "--replay", order]);
     let (_, warnings) = run.split_once("warnings").expect("a heading");
     assert!(
@@ -183,7 +183,7 @@ fn detectors_do_what_they_are_told() {
     assert!(text.contains("lost-update"), "{text}");
 
     let quiet = told(&["--detectors", "off"]);
-    assert_eq!(quiet["warnings"].as_array().map(Vec::len), Some(0));
+    assert!(quiet["warnings"].as_object().is_some_and(|w| w.is_empty()));
     let wrong = explore(&["--detectors", "lost-update"]);
     assert_eq!(wrong.status.code(), Some(2));
     let error = String::from_utf8(wrong.stderr).unwrap();

@@ -1,5 +1,6 @@
 //! `bpfsim explore merge`: what shards found together.
 
+use crate::show::Warnings;
 use crate::{Outcome, Stop, run, show};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ struct Shard {
     traces: Vec<String>,
     complete: bool,
     failure: Option<Value>,
+    warnings: Warnings,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Stop> {
@@ -41,9 +43,17 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     }
     shards.sort_by_key(|s| s.shard);
     let merged = merge(&shards).map_err(Stop::unusable)?;
+    let warnings = warnings(&shards, &merged);
     match args.json {
-        true => show::json(&merged),
-        false => text(&merged),
+        true => {
+            let mut merged = merged.clone();
+            merged["warnings"] = json!(warnings);
+            show::json(&merged);
+        }
+        false => {
+            text(&merged);
+            show::warnings(&warnings);
+        }
     }
     Ok(match merged["failure"].is_null() {
         true => Outcome::Fine,
@@ -86,6 +96,19 @@ fn merge(shards: &[Shard]) -> Result<Value, String> {
     }))
 }
 
+/// What was found in the shards; where one of them failed, what was found in that failure alone, as
+/// where nothing is split.
+fn warnings(shards: &[Shard], merged: &Value) -> Warnings {
+    let mut all = Warnings::default();
+    for shard in shards {
+        let fails = shard.failure.as_ref() == Some(&merged["failure"]);
+        if merged["failure"].is_null() || fails {
+            all.merge(shard.warnings.clone());
+        }
+    }
+    all
+}
+
 fn text(merged: &Value) {
     let word = |key: &str| merged[key].to_string();
     let complete = match merged["complete"] == true {
@@ -121,7 +144,19 @@ mod tests {
             traces: traces.iter().map(|t| t.to_string()).collect(),
             complete: true,
             failure: failed_at.map(|n| json!({ "execution": n })),
+            warnings: serde_json::from_value(json!({ "a race": [format!("map[{part}]")] }))
+                .unwrap(),
         }
+    }
+
+    #[test]
+    fn warnings_of_all_or_of_the_failure() {
+        let shards = [shard(1, &[], None), shard(2, &[], None)];
+        let found = warnings(&shards, &merge(&shards).unwrap());
+        assert_eq!(found.lines(), ["a race: map[1] and 1 more"]);
+        let shards = [shard(1, &[], Some(7)), shard(2, &[], Some(3))];
+        let found = warnings(&shards, &merge(&shards).unwrap());
+        assert_eq!(found.lines(), ["a race: map[2]"]);
     }
 
     #[test]
