@@ -57,28 +57,28 @@ const TAG_UNTRUSTED: u32 = 8;
 const TAG_NULLABLE: u32 = 16;
 const TAG_ARENA: u32 = 32;
 
+/// Name of the typedef that a type is, below its modifiers; empty if it is none.
+fn typedef_of(btf: &Btf, mut at: TypeId) -> &str {
+    for _ in 0..32 {
+        at = match btf.ty(at) {
+            Some(Type::Typedef { name, .. }) => return name,
+            Some(
+                Type::Const { to }
+                | Type::Volatile { to }
+                | Type::Restrict { to }
+                | Type::TypeTag { to, .. },
+            ) => to,
+            _ => break,
+        };
+    }
+    ""
+}
+
 impl Verifier<'_> {
     /// `btf_is_prog_ctx_type`: whether this pointer is to the context of such a program.
     pub(crate) fn is_ctx_type(&self, btf: &Btf, ptr_to: TypeId, prog_type: ProgType) -> bool {
-        if prog_type == ProgType::Kprobe {
-            let mut at = ptr_to;
-            for _ in 0..32 {
-                match btf.ty(at) {
-                    Some(Type::Typedef { name, .. }) => {
-                        if name == "bpf_user_pt_regs_t" {
-                            return true;
-                        }
-                        break;
-                    }
-                    Some(
-                        Type::Const { to }
-                        | Type::Volatile { to }
-                        | Type::Restrict { to }
-                        | Type::TypeTag { to, .. },
-                    ) => at = to,
-                    _ => break,
-                }
-            }
+        if prog_type == ProgType::Kprobe && typedef_of(btf, ptr_to) == "bpf_user_pt_regs_t" {
+            return true;
         }
         let name = match btf.resolve(ptr_to) {
             Ok((_, Type::Struct(c) | Type::Union(c))) => c.name,
@@ -359,23 +359,7 @@ impl Verifier<'_> {
     /// `btf_validate_prog_ctx_type`
     fn check_ctx_tag(&mut self, btf: &Btf, i: usize, to: TypeId) -> R {
         use ProgType as P;
-        let mut at = to;
-        let mut typedef = "";
-        for _ in 0..32 {
-            match btf.ty(at) {
-                Some(Type::Typedef { name, .. }) => {
-                    typedef = name;
-                    break;
-                }
-                Some(
-                    Type::Const { to }
-                    | Type::Volatile { to }
-                    | Type::Restrict { to }
-                    | Type::TypeTag { to, .. },
-                ) => at = to,
-                _ => break,
-            }
-        }
+        let typedef = typedef_of(btf, to);
         let (id, t) = match btf.resolve(to) {
             Ok(found) => found,
             Err(_) => return Ok(()),
