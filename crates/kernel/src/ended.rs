@@ -9,7 +9,7 @@ use crate::race::NO_LANE;
 use crate::run::{Phase, Run, Running};
 use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
-use crate::syscall::{SysOp, SysResult};
+use crate::syscall::SysOp;
 use crate::trace::What;
 
 /// Ended runs whose memory is kept.
@@ -108,42 +108,33 @@ impl Kernel {
         r1: u64,
         return_value: u32,
     ) -> Result<(), Failure> {
-        let Some(mut s) = self.cpus[cpu.at()].thread.syscall.take() else {
+        let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
             return Ok(());
         };
         s.left -= 1;
-        if s.left > 0 {
+        let (again, bh_off, op) = (s.left > 0, s.bh_off, s.op.clone());
+        if again {
             s.storage = std::mem::take(&mut run.cur.storage);
         }
         self.drop_kept(run);
         self.st.seq_out.extend_from_slice(&run.cur.seq);
-        // A copy where somebody goes back to the run.
-        let seq = run.cur.seq.clone();
-        let meta = &self.st.progs[run.cur.prog.at()];
-        let retval = crate::helper::hook_retval(meta, &run.cur, return_value);
         let mut ctx = match run.cur.own() {
             Some(cur) => std::mem::replace(&mut cur.ctx, ProgCtx::Memory),
+            // A copy where somebody goes back to the run.
             None => run.cur.ctx.clone(),
         };
         self.note_redirect(&mut ctx, return_value);
-        if s.left > 0 {
-            s.phase = Phase::Enter;
-            s.ctx = Some((r1, ctx));
-        } else if let op = s.op.clone()
-            && let SysOp::TestRun { prog, input } = &*op
-        {
-            s.phase = Phase::Return;
-            let mut out = self.finish_ctx(*prog, input, r1, ctx, return_value, run.act.insns);
-            if let (SysResult::Output(out), false) = (&mut out, seq.is_empty()) {
-                out.data_out = seq;
+        let (phase, ctx, out) = match &*op {
+            _ if again => (Phase::Enter, Some((r1, ctx)), None),
+            SysOp::TestRun { prog, input } => {
+                let out = self.finish_ctx(*prog, input, r1, ctx, run, return_value);
+                (Phase::Return, None, Some(out))
             }
-            if let SysResult::Output(out) = &mut out {
-                out.retval = retval;
-            }
-            s.out = Some(Shared::new(out));
+            _ => (Phase::Running, None, None),
+        };
+        if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
+            (s.phase, s.ctx, s.out) = (phase, ctx, out);
         }
-        let bh_off = s.bh_off;
-        self.cpus[cpu.at()].thread.syscall = Some(s);
         match bh_off {
             true => self.let_bottom_halves_in(cpu),
             false => Ok(()),

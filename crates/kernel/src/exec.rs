@@ -656,10 +656,7 @@ impl Kernel {
         let thread = &mut self.cpus[cpu.at()].thread;
         let returns = |s: &crate::run::Syscall| s.task == task && s.phase == Phase::Return;
         if let Some(mut s) = thread.syscall.take_if(|s| returns(s)) {
-            self.results[s.job] = match s.own() {
-                Some(own) => own.out.take(),
-                None => s.out.clone(),
-            };
+            self.results[s.job] = s.out.take();
             if self.window.job == Some(s.job) {
                 // User space of the test goes on, and may look at anything.
                 self.st.touch(Touch::All);

@@ -241,6 +241,7 @@ impl Kernel {
         }
         kernel.st.cur.task = kernel.main_task();
         kernel.make_first_stacks()?;
+        kernel.buffers = Buffers::first(&mut kernel.mem)?;
         Ok(kernel)
     }
 
@@ -501,7 +502,7 @@ impl Kernel {
             let clock = &mut self.st.cpus[cpu.at()].clock;
             *clock = (*clock).max(now);
         }
-        let mut call = Shared::new(Syscall {
+        let mut call = Syscall {
             id,
             task,
             op: Shared::new(op),
@@ -512,7 +513,7 @@ impl Kernel {
             storage: Vec::new(),
             bh_off,
             out: None,
-        });
+        };
         if let Err(refused) = self.check_op(&call.op) {
             let out: SysResult = refused.into();
             (call.phase, call.out) = (Phase::Return, Some(Shared::new(out)));

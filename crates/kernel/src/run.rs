@@ -86,7 +86,7 @@ pub(crate) struct CpuRuns {
     /// Tasks that left the CPU inside of the kernel: asleep or preempted.
     pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
-    pub queue: Shared<VecDeque<Shared<Syscall>>>,
+    pub queue: VecDeque<Syscall>,
     /// Hooks that will happen in interrupts.
     pub interrupts: Shared<VecDeque<Interrupt>>,
 }
@@ -96,7 +96,7 @@ pub(crate) struct CpuRuns {
 #[educe(Clone)]
 pub(crate) struct Thread {
     /// The system call that it is in.
-    pub syscall: Option<Shared<Syscall>>,
+    pub syscall: Option<Syscall>,
     /// Task work taken off its task's list and not run yet, last to run first, and the task.
     pub sweep: Vec<Handle>,
     pub sweeping: Option<TaskId>,

@@ -61,6 +61,34 @@ impl<T: Clone> DerefMut for Shared<T> {
     }
 }
 
+/// Going back as `clone_from` does, for what is written to soon again: what nobody else needs is
+/// overwritten rather than given up, and is not to be copied once more then.
+pub(crate) trait BringBack {
+    fn bring_back(&mut self, to: &Self);
+}
+
+impl<T: Clone> BringBack for Shared<T> {
+    fn bring_back(&mut self, to: &Shared<T>) {
+        if !self.is(to) {
+            match self.own() {
+                Some(own) => own.clone_from(to),
+                None => self.clone_from(to),
+            }
+        }
+    }
+}
+
+impl<T: BringBack + Clone> BringBack for Vec<T> {
+    fn bring_back(&mut self, to: &Vec<T>) {
+        let same = self.len().min(to.len());
+        self.truncate(same);
+        for (now, then) in self.iter_mut().zip(to) {
+            now.bring_back(then);
+        }
+        self.extend_from_slice(&to[same..]);
+    }
+}
+
 /// A value that is taken out while it is worked on together with what has it.
 pub(crate) struct Lent<T>(Option<Box<T>>);
 

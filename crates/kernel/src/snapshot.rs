@@ -14,7 +14,7 @@ use crate::log::LogMark;
 use crate::map::Map;
 use crate::prog::ProgCode;
 use crate::run::{CpuRuns, Run};
-use crate::shared::Shared;
+use crate::shared::{BringBack, Shared};
 use crate::state::State;
 use crate::syscall::SysResult;
 use crate::testrun::Buffers;
@@ -50,29 +50,39 @@ struct Rest {
     window: Window,
 }
 
-/// Does the same with each field of a [`Kernel`] that [`Rest`] has too.
+/// Does the same with each field of a [`Kernel`] that [`Rest`] has too; last those that every execution
+/// writes to.
 macro_rules! with_rest {
     ($do:ident!($($with:tt)*)) => {
-        $do!($($with)*; code, runs, free_runs, cpus, stacks, free_stacks, results,
-            user_turns, callbacks, buffers, window)
+        $do!($($with)*; code, runs, free_runs, stacks, free_stacks, user_turns, callbacks,
+            buffers, window; cpus, results)
     };
 }
 
 macro_rules! collect {
-    ($from:ident; $($field:ident),*) => {
-        Rest { $($field: $from.$field.clone()),* }
+    ($from:ident; $($field:ident),*; $($written:ident),*) => {
+        Rest { $($field: $from.$field.clone(),)* $($written: $from.$written.clone()),* }
     };
 }
 
 macro_rules! copy {
-    ($from:expr, $to:expr; $($field:ident),*) => {
+    ($from:expr, $to:expr; $($field:ident),*; $($written:ident),*) => {
         $($to.$field.clone_from(&$from.$field);)*
+        $($to.$written.clone_from(&$from.$written);)*
+    };
+}
+
+macro_rules! bring_back {
+    ($from:expr, $to:expr; $($field:ident),*; $($written:ident),*) => {
+        $($to.$field.clone_from(&$from.$field);)*
+        $($to.$written.bring_back(&$from.$written);)*
     };
 }
 
 macro_rules! swap {
-    ($one:expr, $other:expr; $($field:ident),*) => {
+    ($one:expr, $other:expr; $($field:ident),*; $($written:ident),*) => {
         $(std::mem::swap(&mut $one.$field, &mut $other.$field);)*
+        $(std::mem::swap(&mut $one.$written, &mut $other.$written);)*
     };
 }
 
@@ -116,7 +126,7 @@ impl Kernel {
     pub fn restore(&mut self, snapshot: &KernelSnapshot) -> Result<(), ForeignSnapshot> {
         self.restore_large_parts(snapshot)?;
         self.without_large_parts(|st| st.clone_from(&snapshot.st));
-        with_rest!(copy!(snapshot.rest, self));
+        with_rest!(bring_back!(snapshot.rest, self));
         self.config.seed = self.st.seed;
         Ok(())
     }

@@ -111,6 +111,8 @@ struct Region {
 /// Bytes of a stack that are tracked: frames, and what the host puts beside them.
 const OWN: u64 = STACK_SIZE + 64;
 const SLOTS: usize = OWN as usize / 8;
+/// Elements of an array that are known before anybody points to them.
+const FIRST_ELEMENTS: u64 = 16;
 /// Allocations of a stack: its frames and what is beside them.
 const PARTS: u32 = MAX_FRAMES as u32 + 1;
 
@@ -765,6 +767,13 @@ impl GuestMem {
             && elements.stride > 0
         {
             s.set_kind(addr, Kind::Elements(elements));
+            // Of the first that are always there executions soon have pointers: they find them known.
+            if let (0, Some(region)) = (elements.key, s.region(addr)) {
+                let all = (region.end - addr) / elements.stride;
+                for nth in 0..all.min(FIRST_ELEMENTS) {
+                    s.find(addr + nth * elements.stride + elements.value);
+                }
+            }
         }
     }
 

@@ -569,7 +569,12 @@ impl Kernel {
             ProgCtx::Fields(f) => f.skb.srh.is_some() && !lwt::has_valid_srh(f, &mut self.mem),
             _ => false,
         };
-        let mut output = self.read_ctx(prog_type, &fire.input, r1, &ctx, r0, run.act.insns);
+        let mut output = ProgramOutput {
+            return_value: r0,
+            insns: run.act.insns,
+            ..ProgramOutput::default()
+        };
+        self.read_ctx(prog_type, &fire.input, r1, &ctx, &mut output);
         let seq = std::mem::take(&mut run.cur.seq);
         if !seq.is_empty() {
             self.st.seq_out.extend_from_slice(&seq);

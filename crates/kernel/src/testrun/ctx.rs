@@ -5,11 +5,13 @@ use super::{
     ROOM, SHARED_INFO, XDP_HEADROOM, XdpMd, ether_type, most_in_head, packet_type, word,
 };
 use crate::frags::{Frag, gather};
-use crate::helper::{Message, hdr_opt};
+use crate::helper::{Message, hdr_opt, hook_retval};
 use crate::ids::{Cpu, ProgId, SockId};
 use crate::kernel::Kernel;
 use crate::packet::{CTX_WINDOW, ETH_HLEN, FieldsCtx, Packet, RedirectKind};
 use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput};
+use crate::run::Run;
+use crate::shared::Shared;
 use crate::syscall::SysResult;
 use crate::world::{LOOPBACK, SockState, sock_window};
 use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
@@ -78,9 +80,14 @@ impl Kernel {
             _ => {
                 let len = (input.ctx.len() as u64).max(CTX_BYTES);
                 let at = self.buffers.take(&mut self.mem, len)?;
-                if let Some(bytes) = self.mem.slice_mut(at, len) {
+                let (given, zeros) = (&input.ctx[..], &[0; CTX_BYTES as usize]);
+                let is_zero = |b: &[u8]| given.is_empty() && *b == zeros[..];
+                // What is written is to be gone back over.
+                if !self.mem.slice(at, len).is_some_and(is_zero)
+                    && let Some(bytes) = self.mem.slice_mut(at, len)
+                {
                     bytes.fill(0);
-                    bytes[..input.ctx.len()].copy_from_slice(&input.ctx);
+                    bytes[..given.len()].copy_from_slice(given);
                 }
                 self.mem.expose(at, len);
                 Ok((at, ProgCtx::Memory))
@@ -346,22 +353,36 @@ impl Kernel {
         input: &ProgramInput,
         r1: u64,
         ctx: ProgCtx,
+        run: &Run,
         return_value: u32,
-        insns: u64,
-    ) -> SysResult {
-        let prog_type = self.st.progs[prog.at()].prog_type;
-        let mut out = self.read_ctx(prog_type, input, r1, &ctx, return_value, insns);
+    ) -> Shared<SysResult> {
+        let meta = &self.st.progs[prog.at()];
+        let prog_type = meta.prog_type;
+        // Filled where it stays.
+        let mut result = Shared::new(SysResult::Output(ProgramOutput {
+            return_value,
+            insns: run.act.insns,
+            retval: hook_retval(meta, &run.cur, return_value),
+            ..ProgramOutput::default()
+        }));
+        let SysResult::Output(out) = &mut *result else {
+            return result;
+        };
+        self.read_ctx(prog_type, input, r1, &ctx, out);
         if let (ProgCtx::Fields(ctx), TestRun::SkLookup) = (&ctx, TestRun::of(prog_type)) {
             out.return_value = (return_value != 0 || ctx.selected.is_some()) as u32;
         }
         self.give_ctx_back(prog_type, input.ctx.len() as u64, r1, ctx);
         let over = |most: Option<u32>, len: usize| most.is_some_and(|most| len > most as usize);
-        let runs_in_linux = TestRun::of(prog_type) != TestRun::No;
         let data_over = over(input.data_size_out.filter(|&n| n != 0), out.data_out.len());
-        if runs_in_linux && (data_over || over(input.ctx_size_out, out.ctx_out.len())) {
-            return SysResult::Failed(Errno::ENOSPC);
+        let over = data_over || over(input.ctx_size_out, out.ctx_out.len());
+        if over && TestRun::of(prog_type) != TestRun::No {
+            return Shared::new(SysResult::Failed(Errno::ENOSPC));
         }
-        SysResult::Output(out)
+        if !run.cur.seq.is_empty() {
+            out.data_out.clone_from(&run.cur.seq);
+        }
+        result
     }
 
     /// What a program left in its context and packet.
@@ -371,18 +392,14 @@ impl Kernel {
         input: &ProgramInput,
         r1: u64,
         ctx: &ProgCtx,
-        return_value: u32,
-        insns: u64,
-    ) -> ProgramOutput {
+        out: &mut ProgramOutput,
+    ) {
         let bytes = |mem: &GuestMem, at, len| mem.slice(at, len).unwrap_or(&[]).to_vec();
-        let mut out = ProgramOutput {
-            return_value,
-            insns,
-            ..ProgramOutput::default()
-        };
         match ctx {
             ProgCtx::Memory => {
-                out.ctx_out = bytes(&self.mem, r1, input.ctx.len() as u64);
+                if !input.ctx.is_empty() {
+                    out.ctx_out = bytes(&self.mem, r1, input.ctx.len() as u64);
+                }
             }
             ProgCtx::Args => {}
             ProgCtx::Fields(ctx) => {
@@ -420,7 +437,6 @@ impl Kernel {
                 out.redirects.clone_from(&ctx.redirects);
             }
         }
-        out
     }
 
     /// Buffers of a context are for later runs; `len` is how much of it was given.
@@ -530,6 +546,15 @@ impl Buffers {
             return Ok(self.free.remove(i).0);
         }
         mem.alloc(Area::Packet, len, 64)
+    }
+
+    /// Those that almost every execution of a test needs, for it to find them made.
+    pub fn first(mem: &mut GuestMem) -> Result<Buffers, MemError> {
+        let at = mem.alloc(Area::Packet, CTX_BYTES, 64)?;
+        let next = mem.alloc(Area::Packet, CTX_BYTES, 64)?;
+        Ok(Buffers {
+            free: vec![(next, CTX_BYTES), (at, CTX_BYTES)],
+        })
     }
 
     fn give(&mut self, at: u64, len: u64) {
