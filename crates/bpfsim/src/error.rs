@@ -92,6 +92,14 @@ pub enum Error {
         /// cannot have.
         errno: Errno,
     },
+    /// The kernel aborted a scheduler (sched_ext), as Linux would.
+    #[error("scheduler `{name}`: {}: {}", .exit.kind.reason(), .exit.msg)]
+    Scheduler {
+        /// Its map.
+        name: String,
+        /// Why.
+        exit: Box<bpfsim_kernel::ScxExit>,
+    },
     /// bpfsim cannot do this.
     #[error("unsupported: {what}")]
     Unsupported {

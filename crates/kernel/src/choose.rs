@@ -1,7 +1,7 @@
 //! Who steps next: the one place where an order is decided.
 
 use crate::chance::Chance;
-use crate::ids::{Cpu, CtxId, MapId};
+use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::touch::Touch;
 use bpfsim_vm::{Access, Call};
 use std::fmt;
@@ -93,6 +93,10 @@ pub enum Wait {
     },
     /// The list lock of an LRU map must be released.
     LruLock(MapId),
+    /// The run queue of a CPU must be unlocked, by an operation of the scheduler's core.
+    RunQueue(Cpu),
+    /// The scheduler's `enqueue` must be over, for this task.
+    Enqueue(TaskId),
     /// It sleeps until this virtual time, in ns; others have the CPU meanwhile.
     Sleep(u64),
 }
@@ -104,7 +108,11 @@ impl Wait {
             Wait::BucketLock { until, .. }
             | Wait::ResSpinLock { until, .. }
             | Wait::Sleep(until) => Some(until),
-            Wait::TimerCallback(_) | Wait::SpinLock(_) | Wait::LruLock(_) => None,
+            Wait::TimerCallback(_)
+            | Wait::SpinLock(_)
+            | Wait::LruLock(_)
+            | Wait::RunQueue(_)
+            | Wait::Enqueue(_) => None,
         }
     }
 
@@ -124,6 +132,8 @@ impl fmt::Display for Wait {
             }
             Wait::ResSpinLock { addr, .. } => write!(f, "the bpf_res_spin_lock at {addr:#x}"),
             Wait::LruLock(map) => write!(f, "the LRU lock of {map}"),
+            Wait::RunQueue(cpu) => write!(f, "the run queue of {cpu}"),
+            Wait::Enqueue(task) => write!(f, "the enqueueing of {task}"),
             Wait::Sleep(until) => write!(f, "{until} ns to come"),
         }
     }

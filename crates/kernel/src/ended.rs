@@ -41,6 +41,9 @@ impl Kernel {
             // What the hook itself held off.
             self.st.cur.preempt_off -= fire.holds_preemption_off();
         }
+        if let Running::Scx(m) = &run.what {
+            self.st.cur.irq_off -= m.held_off();
+        }
         if let Some(what) = left_over(&self.st.cur) {
             return Err(self.failure(FailureKind::LeftOver(what), Some(run.act.pc)));
         }
@@ -50,7 +53,7 @@ impl Kernel {
         let return_value = r0 as u32;
         let meta = &self.st.progs[self.st.cur.prog.at()];
         match &run.what {
-            Running::Program(_) | Running::Hook(_) | Running::Iter(_) => {
+            Running::Program(_) | Running::Hook(_) | Running::Iter(_) | Running::Scx(_) => {
                 let name = meta.name.clone();
                 self.st.event(What::ProgramEnd { name, return_value });
             }
@@ -84,6 +87,7 @@ impl Kernel {
                 self.program_ended(cpu, &mut run, r1, return_value)
             }
             Running::Hook(_) => self.hooked_ended(cpu, &mut run, return_value),
+            Running::Scx(_) => self.scx_ended(cpu, &mut run, return_value),
             Running::Iter(_) => self.iter_ended(cpu, &mut run, return_value),
             Running::Syscall => Ok(()),
         };

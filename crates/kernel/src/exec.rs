@@ -170,6 +170,16 @@ impl Kernel {
                 // A piece of a value on its way into an element.
                 self.st.watch_access(&self.mem.site(), access, false);
             }
+            let thread = &self.cpus[cpu.at()].thread;
+            if thread
+                .syscall
+                .as_ref()
+                .is_some_and(|s| matches!(*s.op, SysOp::Scx(_)))
+            {
+                self.free_runs.push(index);
+                self.scx_resume(cpu, run)?;
+                return self.settle();
+            }
             match self.syscall_step(cpu, run) {
                 Some(run) => self.put_back(cpu, index, run)?,
                 None => self.free_runs.push(index),
@@ -573,6 +583,10 @@ impl Kernel {
             let (hook, input) = (hook.clone(), std::mem::take(input));
             return self.fire_in_syscall(cpu, id, hook, input);
         }
+        if let SysOp::Scx(op) = &*s.op {
+            let op = op.clone();
+            return self.begin_scx(cpu, id, &op);
+        }
         if let SysOp::IterRead { file, len } = *s.op {
             return self.begin_iter_read(cpu, id, file, len);
         }
@@ -675,7 +689,11 @@ pub(crate) fn async_kind(what: &Running) -> (AsyncKind, Element) {
         Running::Timer(_, e) => (AsyncKind::Timer, e.clone()),
         Running::Work(_, e) => (AsyncKind::Wq, e.clone()),
         Running::TaskWork(_, e) => (AsyncKind::TaskWork, e.clone()),
-        Running::Program(_) | Running::Hook(_) | Running::Iter(_) | Running::Syscall => {
+        Running::Program(_)
+        | Running::Hook(_)
+        | Running::Iter(_)
+        | Running::Scx(_)
+        | Running::Syscall => {
             unreachable!("no callback")
         }
     }

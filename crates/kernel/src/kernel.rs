@@ -196,6 +196,7 @@ impl Kernel {
             coming: Default::default(),
             world: Shared::new(World::default()),
             links: Shared::default(),
+            scx: None,
             cur: Shared::new(Cur::user(TaskId(0))),
             watch: Watch::new(config.detectors),
         };
@@ -479,6 +480,11 @@ impl Kernel {
 
     pub(crate) fn enqueue(&mut self, task: TaskId, op: SysOp) -> Job {
         self.note_call(&op);
+        self.enqueue_quietly(task, op)
+    }
+
+    /// [`Kernel::enqueue`], of what no user space asked for.
+    pub(crate) fn enqueue_quietly(&mut self, task: TaskId, op: SysOp) -> Job {
         self.results.push(None);
         let job = self.results.len() - 1;
         let t = &mut self.st.tasks[task.at()];

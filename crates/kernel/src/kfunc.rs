@@ -10,6 +10,7 @@ mod iter;
 mod lock;
 mod misc;
 mod object;
+mod scx;
 mod string;
 mod task_iter;
 
@@ -128,6 +129,7 @@ const GROUPS: &[&[Kfunc]] = &[
     css::KFUNCS,
     lock::KFUNCS,
     misc::KFUNCS,
+    scx::KFUNCS,
     arena::KFUNCS,
     task_iter::KFUNCS,
 ];

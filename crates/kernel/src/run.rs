@@ -5,6 +5,7 @@ use crate::choose::Next;
 use crate::hook::{Fire, Interrupt, Reading};
 use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::prog::ProgCtx;
+use crate::scx::Machine;
 use crate::shared::Shared;
 use crate::state::Cur;
 use crate::syscall::{SysOp, SysResult};
@@ -38,6 +39,8 @@ pub(crate) enum Running {
     Hook(Box<Fire>),
     /// A program of an iterator that is read.
     Iter(Box<Reading>),
+    /// A member of the scheduler, for an operation of the core around it.
+    Scx(Box<Machine>),
     /// A callback, of the object in the element.
     Timer(Handle, Element),
     Work(Handle, Element),

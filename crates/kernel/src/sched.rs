@@ -246,6 +246,9 @@ impl Kernel {
 
     /// Fills `self.offer` with all that can happen next.
     fn collect(&mut self, until: Option<u64>) {
+        if self.st.scx.is_some() {
+            self.scx_attend();
+        }
         let mut offer = self.offer.take();
         offer.choices.clear();
         offer.what.clear();
@@ -613,6 +616,14 @@ impl Kernel {
             Wait::LruLock(map) => {
                 let of = |l: &crate::lock::MapLock| l.map == map && l.kind == LockKind::Lru;
                 self.st.map_locks.iter().any(of)
+            }
+            Wait::RunQueue(cpu) => {
+                let scx = self.st.scx.as_ref();
+                scx.is_some_and(|s| s.rqs[cpu.at()].locked)
+            }
+            Wait::Enqueue(task) => {
+                let scx = self.st.scx.as_ref();
+                scx.is_some_and(|s| s.is_enqueueing(task))
             }
             Wait::Sleep(_) => true,
         }

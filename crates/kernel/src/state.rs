@@ -15,6 +15,7 @@ use crate::mapop::{Copying, Freeing, FreeingAll};
 use crate::object::Objects;
 use crate::prog::{ProgCtx, ProgMeta};
 use crate::refs::Refs;
+use crate::scx::{Called, Scx};
 use crate::shared::Shared;
 use crate::task::Task;
 use crate::touch::Touch;
@@ -86,6 +87,8 @@ pub(crate) struct State {
     pub seed: u64,
     /// What checked mode and detectors know.
     pub watch: Watch,
+    /// The scheduler (sched_ext), if one was enabled.
+    pub scx: Option<Shared<Scx>>,
     /// Who executes now.
     pub cur: Shared<Cur>,
 }
@@ -217,6 +220,8 @@ pub(crate) struct AtHook {
     pub overrides: Option<u64>,
     /// It wrote more than its sequence file takes (`seq_has_overflowed`).
     pub seq_overflowed: bool,
+    /// Of a member of a scheduler, what it was called for.
+    pub scx: Option<Called>,
     /// The function that is the hook, as `bpf_get_func_ip` gives it.
     pub func_ip: u64,
 }

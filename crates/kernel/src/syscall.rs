@@ -10,6 +10,7 @@ use crate::prefix::Begin;
 use crate::prog::{ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{Job, Phase, Run};
+use crate::scx::ScxOp;
 use crate::shared::Shared;
 use crate::snapshot::KernelSnapshot;
 use crate::state::State;
@@ -42,6 +43,8 @@ pub enum SysOp {
         /// At most so many bytes.
         len: u64,
     },
+    /// Something that tasks do while a scheduler (sched_ext) is there.
+    Scx(ScxOp),
     /// `BPF_LINK_DETACH`
     LinkDetach(LinkId),
     /// `BPF_MAP_LOOKUP_ELEM`
@@ -167,7 +170,7 @@ impl State {
 
     fn sys_op(&mut self, mem: &mut GuestMem, op: &SysOp) -> Step<SysResult> {
         Some(match op {
-            SysOp::TestRun { .. } | SysOp::Fire { .. } | SysOp::IterRead { .. } => {
+            SysOp::TestRun { .. } | SysOp::Fire { .. } | SysOp::IterRead { .. } | SysOp::Scx(_) => {
                 SysResult::Failed(Errno::EINVAL)
             }
             SysOp::LinkDetach(link) => SysResult::of(self.detach(*link)),
@@ -296,6 +299,9 @@ impl Kernel {
             Goal::Idle | Goal::Until(_) => None,
         };
         self.attend();
+        if let Goal::Until(t) = goal {
+            until = Some(t);
+        }
         loop {
             if let Some(task) = self.user_turns.pop_front() {
                 self.window.open = true;
@@ -307,7 +313,11 @@ impl Kernel {
                 self.st.watch.races.paused();
                 return Ok(Paused::Reached);
             }
-            if self.step(until)? {
+            let bound = match self.st.scx {
+                Some(_) => until.map(|t| self.scx_bound(t)),
+                None => until,
+            };
+            if self.step(bound)? {
                 continue;
             }
             if let Goal::Job(job) = goal {
@@ -319,8 +329,11 @@ impl Kernel {
                 continue;
             }
             self.check_stuck()?;
-            if let Some(until) = until {
-                self.advance_to(until);
+            if let Some(bound) = bound {
+                self.advance_to(bound);
+                if self.st.scx.is_some() && self.scx_time(bound) | (until != Some(bound)) {
+                    continue;
+                }
             }
             self.st.watch.races.paused();
             return Ok(Paused::Reached);
@@ -449,6 +462,7 @@ impl Kernel {
             SysOp::TestRun { prog, input } => self.check_test_run(*prog, input),
             SysOp::Fire { hook, input } => self.check_fire(hook, input),
             SysOp::IterRead { file, .. } => Ok(self.check_iter_read(*file)?),
+            SysOp::Scx(op) => self.check_scx(op),
             _ => Ok(()),
         }
     }

@@ -228,7 +228,8 @@ impl Kernel {
                 | SysOp::Pause
                 | SysOp::TestRun { .. }
                 | SysOp::Fire { .. }
-                | SysOp::IterRead { .. },
+                | SysOp::IterRead { .. }
+                | SysOp::Scx(_),
                 _,
             ) => return,
             (_, Some(map)) => Touch::Map {

@@ -6,6 +6,7 @@ use crate::ids::CtxId;
 use crate::kernel::Kernel;
 use crate::lock::LockKind;
 use crate::run::{Run, Running};
+use crate::scx::Machine;
 use crate::shared::Shared;
 
 impl Kernel {
@@ -69,7 +70,18 @@ impl Kernel {
             Wait::LruLock(map) => map_lock(&|k| k == LockKind::Lru, map),
             // Given up after a while.
             Wait::BucketLock { .. } | Wait::ResSpinLock { .. } | Wait::Sleep(_) => None,
+            Wait::RunQueue(cpu) => self.run_of_scx(|m| m.locked == Some(cpu.0)),
+            Wait::Enqueue(task) => self.run_of_scx(|m| m.enqueues == Some(task)),
         }
+    }
+
+    /// The run of a member whose operation is such.
+    fn run_of_scx(&self, is: impl Fn(&Machine) -> bool) -> Option<usize> {
+        let is = |r: &Option<Shared<Run>>| match r.as_ref().map(|r| &r.what) {
+            Some(Running::Scx(m)) => is(m),
+            _ => false,
+        };
+        self.runs.iter().position(is)
     }
 
     /// The run that executes on the CPU of one that is interrupted or has left the CPU.

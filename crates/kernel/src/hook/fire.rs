@@ -499,6 +499,7 @@ impl Kernel {
             session,
             overrides: None,
             seq_overflowed: false,
+            scx: None,
             func_ip: match &fire.hook {
                 Hook::Function { name, offset: 0 } => self.st.function_address(name),
                 Hook::Lsm(name) => self.st.function_address(&format!("bpf_lsm_{name}")),

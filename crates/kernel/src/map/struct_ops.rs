@@ -296,6 +296,22 @@ impl Kernel {
         Ok(members.collect())
     }
 
+    /// The bytes of the struct of a struct_ops map, which is to be of this name: `EINVAL` for another.
+    pub(crate) fn struct_ops_data(&self, map: MapId, name: &str) -> Result<&[u8], Errno> {
+        let ops = self.struct_ops(map)?;
+        let btf = &self.layouts.btf;
+        if btf.name_of(ops.layout.ops) != name {
+            return Err(Errno::EINVAL);
+        }
+        let value = match ops.state {
+            INIT => &ops.initial,
+            _ => &ops.value,
+        };
+        let at = member_of(btf, &format!("bpf_struct_ops_{name}"), "data");
+        let data = value.get(at.ok_or(Errno::EINVAL)? as usize..);
+        data.ok_or(Errno::EINVAL)
+    }
+
     /// `bpf_map__attach_struct_ops`: writes the object's struct into the map, and makes its link if
     /// it is to have one.
     ///
