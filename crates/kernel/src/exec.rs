@@ -140,6 +140,7 @@ impl Kernel {
         let Some(mut run) = self.runs[index].take() else {
             return Ok(());
         };
+        run.take_memory(|| self.spare_runs.pop());
         let Run {
             act,
             cur,

@@ -124,9 +124,9 @@ impl Findings {
         all.map(|f| (f, self.kind(&f))).collect()
     }
 
-    /// The list as it is now.
-    pub fn mark(&mut self) -> LogMark<Finding> {
-        self.list.mark()
+    /// The list as it is now, in the place of an older mark.
+    pub fn mark_in(&mut self, old: &mut LogMark<Finding>) {
+        self.list.mark_in(old);
     }
 
     /// The list as it was; the rest of it is a copy's.

@@ -23,7 +23,6 @@ use crate::world::{NsKind, World, initial_set};
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_vm::{Area, Call, GuestMem, MemError};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a simulation is made with.
@@ -99,7 +98,7 @@ pub struct Kernel {
     pub(crate) mem: GuestMem,
     pub(crate) st: State,
     /// The maps at the last snapshot or restore, those that were not changed since.
-    pub(crate) kept_maps: Shared<Vec<Rc<Map>>>,
+    pub(crate) kept_maps: Shared<Vec<Shared<Map>>>,
     pub(crate) code: Shared<Vec<ProgCode>>,
     pub(crate) runs: Vec<Option<Shared<Run>>>,
     pub(crate) free_runs: Vec<usize>,

@@ -91,17 +91,27 @@ impl<T> Log<T> {
 }
 
 impl<T: Clone> Log<T> {
-    /// As it is now.
-    pub fn mark(&mut self) -> LogMark<T> {
+    /// Marks it as it is now, in the place, and the memory if nobody else needs it, of an older mark.
+    pub fn mark_in(&mut self, old: &mut LogMark<T>) {
         let (from, len) = (self.marked.len(), self.items.len());
         if from < len {
-            self.marked = LogMark(Some(Rc::new(Chunk {
-                below: std::mem::take(&mut self.marked),
-                len,
-                items: self.items[from..].to_vec(),
-            })));
+            let below = std::mem::take(&mut self.marked);
+            let new = &self.items[from..];
+            let mut chunk = std::mem::take(old).0;
+            match chunk.as_mut().and_then(Rc::get_mut) {
+                Some(own) => {
+                    (own.below, own.len) = (below, len);
+                    own.items.clear();
+                    own.items.extend_from_slice(new);
+                    self.marked = LogMark(chunk);
+                }
+                None => {
+                    let items = new.to_vec();
+                    self.marked = LogMark(Some(Rc::new(Chunk { below, len, items })));
+                }
+            }
         }
-        self.marked.clone()
+        old.clone_from(&self.marked);
     }
 
     /// Goes back, or on, to what it was when it was marked.
@@ -147,7 +157,7 @@ mod tests {
     #[test]
     fn goes_to_any_mark() {
         let (mut log, mut model) = (Log::default(), Vec::new());
-        let mut kept = vec![(log.mark(), model.clone())];
+        let mut kept = vec![(LogMark::default(), model.clone())];
         let mut random = 1;
         let mut next = |n: u64| {
             random = crate::ids::mix(random, n);
@@ -155,7 +165,14 @@ mod tests {
         };
         for step in 0..5_000 {
             match next(20) {
-                0..4 => kept.push((log.mark(), model.clone())),
+                0..4 => {
+                    if next(4) > 0 {
+                        kept.push(Default::default());
+                    }
+                    let (mark, was) = kept.last_mut().unwrap();
+                    log.mark_in(mark);
+                    was.clone_from(&model);
+                }
                 4..8 => {
                     let (mark, was) = &kept[next(kept.len() as u64) as usize];
                     log.restore(mark);

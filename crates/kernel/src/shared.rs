@@ -1,46 +1,97 @@
 //! Plain data that snapshots share until somebody writes to it.
 
+use std::cell::Cell;
+use std::fmt::{self, Debug, Formatter};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 /// A value whose clones are one value until one of them is written to.
-#[derive(Default, Debug)]
-pub(crate) struct Shared<T>(Rc<T>);
+///
+/// Snapshots come and go with each execution of a search, and what they share is written to again
+/// and again: so memory that one clone leaves is kept for what the next is to write to.
+#[derive(Default)]
+pub(crate) struct Shared<T> {
+    value: Rc<T>,
+    /// Something that nobody else has: good for its memory alone.
+    spare: Cell<Option<Rc<T>>>,
+}
 
 impl<T> Shared<T> {
     pub fn new(value: T) -> Shared<T> {
-        Shared(Rc::new(value))
+        Shared {
+            value: Rc::new(value),
+            spare: Cell::default(),
+        }
     }
 
     /// Becomes another value, in its memory if nobody else needs that.
     pub fn set(&mut self, value: T) {
-        match Rc::get_mut(&mut self.0) {
+        match self.memory() {
             Some(own) => *own = value,
-            None => self.0 = Rc::new(value),
+            None => self.value = Rc::new(value),
         }
     }
 
     /// The value, if it is nobody else's.
     pub fn own(&mut self) -> Option<&mut T> {
-        Rc::get_mut(&mut self.0)
+        Rc::get_mut(&mut self.value)
     }
 
     /// True when both are one value.
     pub fn is(&self, other: &Shared<T>) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
+        Rc::ptr_eq(&self.value, &other.value)
+    }
+
+    /// Memory of its own, with whatever is in it.
+    fn memory(&mut self) -> Option<&mut T> {
+        if Rc::strong_count(&self.value) != 1
+            && let Some(mut spare) = self.spare.take()
+            && Rc::get_mut(&mut spare).is_some()
+        {
+            self.value = spare;
+        }
+        self.own()
+    }
+
+    /// If others have the value too, what is made to write to it has this memory.
+    pub fn take_memory(&mut self, of: impl FnOnce() -> Option<Shared<T>>) {
+        if Rc::strong_count(&self.value) != 1 && self.spare.get_mut().is_none() {
+            self.spare.set(of().map(|of| of.value));
+        }
+    }
+}
+
+impl<T: Debug> Debug for Shared<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }
 
 impl<T> Clone for Shared<T> {
     #[inline]
     fn clone(&self) -> Self {
-        Shared(Rc::clone(&self.0))
+        Shared {
+            value: Rc::clone(&self.value),
+            spare: Cell::default(),
+        }
     }
 
     #[inline]
     fn clone_from(&mut self, source: &Self) {
-        if !Rc::ptr_eq(&self.0, &source.0) {
-            self.0 = Rc::clone(&source.0);
+        if self.is(source) {
+            return;
+        }
+        let was = std::mem::replace(&mut self.value, Rc::clone(&source.value));
+        if Rc::strong_count(&was) != 1 {
+            return;
+        }
+        // The source is likely what is written to next.
+        match source.spare.take() {
+            None => source.spare.set(Some(was)),
+            spare => {
+                source.spare.set(spare);
+                self.spare.set(Some(was));
+            }
         }
     }
 }
@@ -50,14 +101,34 @@ impl<T> Deref for Shared<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.0
+        &self.value
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    /// Becomes a copy of a value, in its memory if nobody else needs that.
+    pub fn copy(&mut self, from: &T) {
+        match self.memory() {
+            Some(own) => own.clone_from(from),
+            None => self.value = Rc::new(from.clone()),
+        }
+    }
+
+    /// Others have the value too: has it be a copy of its own.
+    #[inline(never)]
+    fn part(&mut self) {
+        let shared = Rc::clone(&self.value);
+        self.copy(&shared);
     }
 }
 
 impl<T: Clone> DerefMut for Shared<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        Rc::make_mut(&mut self.0)
+        if Rc::strong_count(&self.value) != 1 {
+            self.part();
+        }
+        Rc::make_mut(&mut self.value)
     }
 }
 

@@ -20,14 +20,13 @@ use crate::syscall::SysResult;
 use crate::testrun::Buffers;
 use crate::trace::TraceMark;
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 /// A kernel as it was at one moment.
 pub struct KernelSnapshot {
     mem: bpfsim_vm::Snapshot,
     /// Without its maps, trace and findings.
     st: State,
-    maps: Shared<Vec<Rc<Map>>>,
+    maps: Shared<Vec<Shared<Map>>>,
     trace: TraceMark,
     found: LogMark<Finding>,
     rest: Rest,
@@ -101,12 +100,14 @@ impl KernelSnapshot {
 impl Kernel {
     /// Remembers everything as it is now, but for the chooser.
     pub fn snapshot(&mut self) -> KernelSnapshot {
-        let maps = self.keep_maps().clone();
+        let (mut trace, mut found) = (TraceMark::default(), LogMark::default());
+        self.st.trace.mark_in(&mut trace);
+        self.st.watch.findings.mark_in(&mut found);
         KernelSnapshot {
             mem: self.mem.snapshot(),
-            maps,
-            trace: self.st.trace.mark(),
-            found: self.st.watch.findings.mark(),
+            maps: self.keep_maps().clone(),
+            trace,
+            found,
             st: self.without_large_parts(|st| st.clone()),
             rest: with_rest!(collect!(self)),
         }
@@ -116,8 +117,8 @@ impl Kernel {
     pub fn snapshot_into(&mut self, old: &mut KernelSnapshot) {
         self.mem.snapshot_into(&mut old.mem);
         old.maps.clone_from(self.keep_maps());
-        old.trace = self.st.trace.mark();
-        old.found = self.st.watch.findings.mark();
+        self.st.trace.mark_in(&mut old.trace);
+        self.st.watch.findings.mark_in(&mut old.found);
         self.without_large_parts(|st| old.st.clone_from(st));
         with_rest!(copy!(self, old.rest));
     }
@@ -168,7 +169,7 @@ impl Kernel {
     }
 
     /// The maps as they are now, of which only those are copied that were changed.
-    fn keep_maps(&mut self) -> &Shared<Vec<Rc<Map>>> {
+    fn keep_maps(&mut self) -> &Shared<Vec<Shared<Map>>> {
         let maps = &mut self.st.maps;
         if self.kept_maps.len() > maps.len() {
             self.kept_maps.truncate(maps.len());
@@ -178,16 +179,15 @@ impl Kernel {
                 continue;
             }
             map.dirty = false;
-            let copy = Rc::new(map.clone());
             match self.kept_maps.get_mut(i) {
-                Some(kept) => *kept = copy,
-                None => self.kept_maps.push(copy),
+                Some(kept) => kept.copy(map),
+                None => self.kept_maps.push(Shared::new(map.clone())),
             }
         }
         &self.kept_maps
     }
 
-    fn restore_maps(&mut self, to: &Shared<Vec<Rc<Map>>>) {
+    fn restore_maps(&mut self, to: &Shared<Vec<Shared<Map>>>) {
         let maps = &mut self.st.maps;
         let same = self.kept_maps.is(to);
         maps.truncate(to.len());
@@ -195,7 +195,7 @@ impl Kernel {
             match maps.get_mut(i) {
                 Some(map) => {
                     let was = || self.kept_maps.get(i);
-                    let kept_it = same || was().is_some_and(|was| Rc::ptr_eq(was, kept));
+                    let kept_it = same || was().is_some_and(|was| was.is(kept));
                     if map.dirty || !kept_it {
                         map.clone_from(kept);
                     }

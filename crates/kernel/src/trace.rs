@@ -225,11 +225,10 @@ impl Trace {
         self.hash
     }
 
-    pub(crate) fn mark(&mut self) -> TraceMark {
-        TraceMark {
-            hash: self.hash,
-            events: self.events.mark(),
-        }
+    /// Marks what the trace is now, in the place of an older mark.
+    pub(crate) fn mark_in(&mut self, old: &mut TraceMark) {
+        old.hash = self.hash;
+        self.events.mark_in(&mut old.events);
     }
 
     /// Goes back, or on, to what the trace was when it was marked.

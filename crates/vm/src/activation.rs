@@ -33,7 +33,7 @@ pub(crate) struct Frame {
 /// Registers, frames and pc of one run of one program.
 ///
 /// Registers come first, so that a loop has one address for them and the rest.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct Activation {
     /// R0 to R10; the rest is unused, so that a masked index is always in range.
@@ -56,6 +56,21 @@ pub struct Activation {
     pub(crate) may_goto: u32,
     /// Of the callers, outermost first; nothing is allocated before the first call.
     pub(crate) frames: Vec<Frame>,
+}
+
+impl Clone for Activation {
+    fn clone(&self) -> Activation {
+        Activation {
+            frames: self.frames.clone(),
+            ..*self
+        }
+    }
+
+    fn clone_from(&mut self, from: &Activation) {
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.clone_from(&from.frames);
+        *self = Activation { frames, ..*from };
+    }
 }
 
 impl Activation {

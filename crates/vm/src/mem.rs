@@ -100,6 +100,7 @@ pub struct GuestMem {
     version: Rc<version::Version>,
     /// The pages of that.
     pages: version::Pages,
+    spare: version::Spare,
     /// What checked mode knows; none where programs are not checked, and while a loop has it.
     pub(crate) shadow: Option<Box<Shadow>>,
 }
@@ -151,6 +152,7 @@ impl GuestMem {
             max_dirty: (1 << 30) / PAGE,
             version: Rc::default(),
             pages: version::Pages::default(),
+            spare: version::Spare::default(),
             shadow: None,
         })
     }

@@ -27,7 +27,8 @@ enum Kind {
     Sock,
 }
 
-#[derive(Clone)]
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Hash {
     table: Table,
     kind: Kind,
@@ -37,7 +38,8 @@ pub(crate) struct Hash {
 }
 
 /// One CPU's free elements.
-#[derive(Clone)]
+#[derive(educe::Educe)]
+#[educe(Clone)]
 struct CpuCache {
     free: Vec<u32>,
     /// Elements never used so far, to be taken from the end.

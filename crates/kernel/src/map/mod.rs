@@ -63,7 +63,8 @@ pub mod update {
 }
 
 /// A map.
-#[derive(Clone)]
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Map {
     pub spec: Shared<MapSpec>,
     /// Guest address of what programs see as `struct bpf_map`.
@@ -92,7 +93,8 @@ pub(crate) struct Owner {
 }
 
 /// Where elements are.
-#[derive(Clone)]
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) enum Storage {
     Array(array::Array),
     FdArray(fd_array::FdArray),

@@ -8,7 +8,8 @@ use bpfsim_vm::{Area, Elements, GuestMem};
 const PAGE: usize = 64;
 
 /// A table of default values, of which only written pages exist.
-#[derive(Clone, Debug)]
+#[derive(Debug, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Paged<T> {
     pages: Vec<Option<Shared<[T; PAGE]>>>,
     zero: T,
@@ -67,7 +68,8 @@ impl<T: Copy> Paged<T> {
 
 /// Element memory: slots of one size in guest memory, taken in chunks when a slot in them is
 /// first used. A map of a million elements costs what is stored in it.
-#[derive(Clone, Debug)]
+#[derive(Debug, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Slab {
     stride: u64,
     /// Slots of a chunk.

@@ -10,7 +10,8 @@ use bpfsim_vm::{Elements, GuestMem};
 pub const NONE: u32 = 0;
 
 /// Buckets and elements.
-#[derive(Clone)]
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Table {
     pub slab: Slab,
     pub key_size: u32,

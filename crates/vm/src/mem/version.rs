@@ -24,7 +24,7 @@ pub struct Snapshot {
     shadow: Option<Box<KeptShadow>>,
 }
 
-/// Pages kept for later snapshots.
+/// Pages, and versions, kept for later snapshots.
 const SPARE: usize = 1 << 12;
 
 /// A page that a step changes: its number, and its bytes before and after; `None` for zeros.
@@ -36,16 +36,13 @@ struct Change {
 
 /// Memory at one moment.
 #[derive(Default)]
-pub(super) struct Version {
-    /// More than that of the version below.
-    height: u32,
-    step: RefCell<Step>,
-    spare: Rc<RefCell<Vec<Rc<Page>>>>,
-}
+pub(super) struct Version(RefCell<Step>);
 
 /// What makes a version of the one below it. The lowest is zero.
 #[derive(Default)]
 struct Step {
+    /// More than that of the version below.
+    height: u32,
     below: Option<Rc<Version>>,
     /// By page.
     changes: Vec<Change>,
@@ -54,41 +51,71 @@ struct Step {
 /// The pages of a version that are not zero.
 pub(super) type Pages = HashMap<u32, Rc<Page>, BuildHasherDefault<ByWord>>;
 
+/// Memory of versions that nobody needs any more, for later ones.
+#[derive(Default)]
+pub(super) struct Spare {
+    pages: Vec<Rc<Page>>,
+    versions: Vec<Rc<Version>>,
+}
+
 impl Drop for Version {
     fn drop(&mut self) {
-        let step = self.step.get_mut();
-        give(&self.spare, &mut step.changes);
         // Long chains must not be dropped by recursion.
-        let mut below = step.below.take();
+        let mut below = self.0.get_mut().below.take();
         while let Some(mut version) = below.and_then(Rc::into_inner) {
-            let step = version.step.get_mut();
-            give(&version.spare, &mut step.changes);
-            below = step.below.take();
+            below = version.0.get_mut().below.take();
         }
     }
 }
 
-/// Pages that nobody needs any more are for later ones.
-fn give(spare: &RefCell<Vec<Rc<Page>>>, changes: &mut Vec<Change>) {
-    let mut spare = spare.borrow_mut();
-    let pages = changes.drain(..).flat_map(|c| [c.before, c.after]);
-    for page in pages.flatten() {
-        if Rc::strong_count(&page) == 1 && spare.len() < SPARE {
-            spare.push(page);
+impl Spare {
+    /// A version that was held is not any more.
+    fn give(&mut self, mut version: Rc<Version>) {
+        while let Some(own) = Rc::get_mut(&mut version) {
+            let step = own.0.get_mut();
+            let pages = step.changes.drain(..).flat_map(|c| [c.before, c.after]);
+            for page in pages.flatten() {
+                if Rc::strong_count(&page) == 1 && self.pages.len() < SPARE {
+                    self.pages.push(page);
+                }
+            }
+            let below = step.below.take();
+            if self.versions.len() < SPARE {
+                self.versions.push(version);
+            }
+            match below {
+                Some(below) => version = below,
+                None => return,
+            }
         }
     }
+}
+
+/// These bytes, in memory that nobody needs any more where there is some.
+fn copied(bytes: &Page, spare: Option<Rc<Page>>) -> Rc<Page> {
+    if let Some(mut spare) = spare
+        && let Some(to) = Rc::get_mut(&mut spare)
+    {
+        *to = *bytes;
+        return spare;
+    }
+    Rc::new(*bytes)
 }
 
 impl Version {
     fn below(&self) -> Option<Rc<Version>> {
-        self.step.borrow().below.clone()
+        self.0.borrow().below.clone()
+    }
+
+    fn height(&self) -> u32 {
+        self.0.borrow().height
     }
 
     /// Takes in the steps below that nobody else goes by.
     fn absorb(&self) {
-        let step = &mut *self.step.borrow_mut();
+        let step = &mut *self.0.borrow_mut();
         while let Some(below) = step.below.take_if(|b| Rc::strong_count(b) == 1) {
-            let mut lower = below.step.borrow_mut();
+            let mut lower = below.0.borrow_mut();
             step.below = lower.below.take();
             let first = std::mem::take(&mut lower.changes);
             step.changes = merged(first, std::mem::take(&mut step.changes));
@@ -134,7 +161,8 @@ impl GuestMem {
     pub fn snapshot_into(&mut self, old: &mut Snapshot) {
         self.keep_bytes();
         (old.next, old.limit) = (self.next, self.limit);
-        old.version.clone_from(&self.version);
+        let was = std::mem::replace(&mut old.version, Rc::clone(&self.version));
+        self.spare.give(was);
         match (&mut self.shadow, &mut old.shadow) {
             (Some(now), Some(old)) => now.keep_in(old),
             (now, old) => *old = now.as_mut().map(|s| Box::new(s.keep())),
@@ -150,37 +178,21 @@ impl GuestMem {
         self.hot = NOT_HOT;
         let mut written = std::mem::take(&mut self.dirty_list);
         written.sort_unstable();
-        let changes = written.drain(..).map(|page| {
+        let new = self.spare.versions.pop().unwrap_or_default();
+        let step = &mut *new.0.borrow_mut();
+        for page in written.drain(..) {
             self.dirty()[page as usize] = 0;
-            let after = self.copy_of(page);
-            Change {
+            let spare = self.spare.pages.pop();
+            let after = copied(self.page(page), spare);
+            step.changes.push(Change {
                 page,
                 before: self.pages.insert(page, Rc::clone(&after)),
                 after: Some(after),
-            }
-        });
-        let changes = changes.collect();
-        self.dirty_list = written;
-        self.version = Rc::new(Version {
-            height: self.version.height + 1,
-            spare: Rc::clone(&self.version.spare),
-            step: RefCell::new(Step {
-                below: Some(Rc::clone(&self.version)),
-                changes,
-            }),
-        });
-    }
-
-    fn copy_of(&self, page: u32) -> Rc<Page> {
-        let bytes = self.page(page);
-        let spare = self.version.spare.borrow_mut().pop();
-        if let Some(mut spare) = spare
-            && let Some(to) = Rc::get_mut(&mut spare)
-        {
-            *to = *bytes;
-            return spare;
+            });
         }
-        Rc::new(*bytes)
+        self.dirty_list = written;
+        step.height = self.version.height() + 1;
+        step.below = Some(std::mem::replace(&mut self.version, Rc::clone(&new)));
     }
 
     /// Snapshots were dropped between others that are still there: what was kept for those alone is
@@ -224,8 +236,8 @@ impl GuestMem {
         loop {
             match (from.take(), to.take()) {
                 (Some(a), Some(b)) if Rc::ptr_eq(&a, &b) => break,
-                (Some(a), b) if b.as_ref().is_none_or(|b| a.height >= b.height) => {
-                    let step = a.step.borrow();
+                (Some(a), b) if b.as_ref().is_none_or(|b| a.height() >= b.height()) => {
+                    let step = a.0.borrow();
                     step.changes
                         .iter()
                         .for_each(|c| self.set(c.page, &c.before));
@@ -239,10 +251,11 @@ impl GuestMem {
             }
         }
         for version in up.iter().rev() {
-            let step = version.step.borrow();
+            let step = version.0.borrow();
             step.changes.iter().for_each(|c| self.set(c.page, &c.after));
         }
-        self.version.clone_from(target);
+        let was = std::mem::replace(&mut self.version, Rc::clone(target));
+        self.spare.give(was);
     }
 
     /// A page is this in the version that memory goes to.
