@@ -8,9 +8,8 @@
 use crate::back::Back;
 use crate::hb::{Observer, Path};
 use crate::runner::{Clock, Runner, Unit, Worker};
-use crate::schedule::default_pick;
-use crate::taken::Taken;
-use bpfsim_kernel::{Chooser, Offer, Step};
+use bpfsim_kernel::{Chooser, Offer};
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -20,7 +19,9 @@ struct Node {
     choices: usize,
     /// What is picked now, and after that the others, last first.
     pick: usize,
-    rest: Vec<usize>,
+    rest: SmallVec<[usize; 4]>,
+    /// Preemptions up to this choice, this one too.
+    preemptions: u64,
 }
 
 /// What is picked in the first choices, behind which one part of a search lies.
@@ -35,7 +36,6 @@ struct Way {
     cut_at: Option<usize>,
     nodes: Vec<Node>,
     at: usize,
-    taken: Taken,
     strayed: bool,
     /// Picks that the bound forbade.
     cut: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Bounded {
 }
 
 /// Takes one of the orders.
-struct OnTheWay(Rc<RefCell<Way>>);
+pub(crate) struct OnTheWay(Rc<RefCell<Way>>);
 
 impl Bounded {
     /// All orders with at most `bound` preemptions.
@@ -74,7 +74,7 @@ impl Bounded {
 
     /// The next order, once the one before has been taken to its end, and how many first choices
     /// they have in common; `None` after the last.
-    pub fn next_order(&mut self) -> Option<(usize, Box<dyn Chooser>)> {
+    pub fn next_order(&mut self) -> Option<(usize, Box<OnTheWay>)> {
         let way = &mut *self.way.borrow_mut();
         if std::mem::replace(&mut self.begun, true) {
             way.strayed |= way.at < way.nodes.len();
@@ -88,7 +88,6 @@ impl Bounded {
             }
         }
         way.at = 0;
-        way.taken.begin();
         let keep = way.nodes.len().saturating_sub(1);
         Some((keep, Box::new(OnTheWay(Rc::clone(&self.way)))))
     }
@@ -110,66 +109,69 @@ impl Bounded {
 }
 
 impl Way {
+    /// Preemptions up to the choice that is come to now.
+    fn preemptions(&self) -> u64 {
+        let before = self.at.checked_sub(1).and_then(|at| self.nodes.get(at));
+        before.map_or(0, |node| node.preemptions)
+    }
+
     /// What there is to try in the choice that is come to now.
     fn node(&mut self, offer: &Offer<'_>) -> Node {
         let choices = offer.choices.len();
-        let default = default_pick(offer.choices, self.taken.last());
+        let mut node = Node {
+            choices,
+            pick: offer.default_pick(),
+            rest: SmallVec::new(),
+            preemptions: 0,
+        };
         if let Some(&pick) = self.prefix.get(self.at) {
             self.strayed |= pick >= choices;
-            return Node {
-                choices,
-                pick,
-                rest: Vec::new(),
-            };
+            node.pick = pick;
+            return node;
         }
-        let last = self.taken.last();
-        let goes_on = last.is_some_and(|last| last.goes_on(&offer.choices[default]));
-        let full = goes_on && self.taken.preemptions() >= self.bound;
+        let full = offer.goes_on.is_some() && self.preemptions() >= self.bound;
+        let default = &offer.choices[node.pick];
         // What comes out otherwise preempts nobody.
-        let free = |&i: &usize| !full || offer.choices[i].is_chance_of(&offer.choices[default]);
-        let others = (0..choices).rev().filter(|&i| i != default);
-        let rest: Vec<usize> = others.filter(free).collect();
-        self.cut += (choices - 1 - rest.len()) as u64;
-        Node {
-            choices,
-            pick: default,
-            rest,
-        }
+        let free = |&i: &usize| !full || offer.choices[i].is_chance_of(default);
+        let others = (0..choices).rev().filter(|&i| i != node.pick);
+        node.rest.extend(others.filter(free));
+        self.cut += (choices - 1 - node.rest.len()) as u64;
+        node
     }
 }
 
 impl Chooser for OnTheWay {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let way = &mut *self.0.borrow_mut();
-        let at = way.at;
-        way.at += 1;
-        if way.cut_at.is_some_and(|cut_at| at >= cut_at) {
-            return default_pick(offer.choices, way.taken.last());
+        if way.cut_at.is_some_and(|cut_at| way.at >= cut_at) {
+            way.at += 1;
+            return offer.default_pick();
         }
-        match way.nodes.get(at) {
+        match way.nodes.get(way.at) {
             Some(node) => way.strayed |= node.choices != offer.choices.len(),
             None => {
-                way.at = at;
                 let node = way.node(offer);
                 way.nodes.push(node);
-                way.at = at + 1;
             }
         }
-        way.nodes[at].pick
+        let before = way.preemptions();
+        let node = &mut way.nodes[way.at];
+        let pick = node.pick.min(offer.choices.len() - 1);
+        node.preemptions = before + u64::from(offer.preempts(pick));
+        way.at += 1;
+        node.pick
     }
 
     fn explores(&self) -> bool {
         true
     }
 
-    fn stepped(&mut self, step: &Step<'_>) {
-        self.0.borrow_mut().taken.stepped(step);
+    fn follows(&self) -> bool {
+        false
     }
 
-    fn passed(&mut self, choices: usize, steps: usize) {
-        let way = &mut *self.0.borrow_mut();
-        way.at = choices;
-        way.taken.passed(steps);
+    fn passed(&mut self, choices: usize, _: usize) {
+        self.0.borrow_mut().at = choices;
     }
 
     fn comes_back(&self) -> bool {
@@ -197,11 +199,10 @@ pub(crate) fn explore(
             unit.complete = false;
             break;
         }
-        let chooser = match runner.classes {
-            true => Observer::new(runner.relation, chooser, &path),
-            false => chooser,
+        let run = match runner.classes {
+            true => back.run(keep, Observer::new(runner.relation, chooser, &path)),
+            false => back.run(keep, chooser),
         };
-        let run = back.run(keep, chooser);
         let class = match runner.classes {
             true => path.borrow_mut().end(&runner.relation),
             false => run.trace,

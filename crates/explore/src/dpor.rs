@@ -15,10 +15,8 @@
 
 use crate::back::Back;
 use crate::bounded::PARTS;
-use crate::hb::{Effects, Key, Path, Relation, key};
+use crate::hb::{Effects, Event, Key, Path, Relation, key};
 use crate::runner::{Clock, Runner, Unit, Worker};
-use crate::schedule::default_pick;
-use crate::taken::Taken;
 use bpfsim_kernel::{Choice, Chooser, Offer, Step};
 use smallvec::SmallVec;
 use std::cell::RefCell;
@@ -40,7 +38,9 @@ struct Asleep {
 /// A state on the way that is being explored. What can be done there is in the event that follows.
 #[derive(Debug)]
 struct Node {
-    keys: SmallVec<[Key; 4]>,
+    /// Ways to go on, and where it was come back to, which.
+    ways: usize,
+    known: Vec<Key>,
     pick: usize,
     /// Choices between two or more before it.
     choices: usize,
@@ -59,19 +59,18 @@ impl Node {
         self.sleep.iter().any(|s| s.key == *key)
     }
 
-    /// Whatever can be done here is to be explored.
-    fn wants_all(&self) -> bool {
-        self.keys.iter().all(|k| self.wanted & 1 << k.0 != 0)
+    /// Whatever can be done here is to be explored: the event that follows knows what that is.
+    fn wants_all(&self, event: &Event) -> bool {
+        event.keys.iter().all(|k| self.wanted & 1 << k.0 != 0)
     }
 
     /// What is to be explored next from here, after what is picked now.
-    fn next(&self) -> Option<usize> {
-        let now = &self.keys[self.pick];
+    fn next(&self, event: &Event) -> Option<usize> {
+        let now = &event.keys[self.pick];
         let wanted = |k: &Key| self.wanted & 1 << k.0 != 0;
         let done = |k: &Key| k == now || self.done.iter().any(|d| d.key == *k);
-        self.keys
-            .iter()
-            .position(|k| wanted(k) && !done(k) && !self.is_asleep(k))
+        let mut keys = event.keys.iter();
+        keys.position(|k| wanted(k) && !done(k) && !self.is_asleep(k))
     }
 }
 
@@ -95,16 +94,16 @@ pub(crate) struct Tree {
     /// By depth: the last node that was done with was come back to.
     come_back: Vec<bool>,
     /// Steps taken in this execution.
-    taken: Taken,
+    steps: usize,
     /// All that could be done was asleep: the rest of this execution is known.
     redundant: bool,
     strayed: bool,
 }
 
 impl Tree {
-    /// The step before is over: these are the choices after it.
-    fn arrive(&mut self, window: u64, choices: &[Choice]) {
-        if self.redundant || self.taken.steps() < self.nodes.len() {
+    /// The step before is over: these are the choices after it, and what would be picked by default.
+    fn arrive(&mut self, window: u64, choices: &[Choice], default: usize) {
+        if self.redundant || self.steps < self.nodes.len() {
             return;
         }
         self.finish(window, choices);
@@ -125,24 +124,26 @@ impl Tree {
         let apart = last.map_or(APART, |n| if n.is_point { 1 } else { n.apart + 1 });
         let come_back = self.come_back.get(at).is_some_and(|&back| back);
         let mut node = Node {
-            keys: choices.iter().map(key).collect(),
-            pick: fixed.unwrap_or_else(|| default_pick(choices, self.taken.last())),
-            choices: last.map_or(0, |n| n.choices + usize::from(n.keys.len() > 1)),
+            ways: choices.len(),
+            known: Vec::new(),
+            pick: fixed.unwrap_or(default),
+            choices: last.map_or(0, |n| n.choices + usize::from(n.ways > 1)),
             apart,
             is_point: choices.len() > 1 && (come_back || apart >= APART),
             wanted: 0,
             done: Vec::new(),
             sleep,
         };
-        if node.is_asleep(&node.keys[node.pick]) {
-            let awake = node.keys.iter().position(|k| !node.is_asleep(k));
+        let asleep = |c: &Choice| !node.sleep.is_empty() && node.is_asleep(&key(c));
+        if asleep(&choices[node.pick]) {
+            let awake = choices.iter().position(|c| !asleep(c));
             let Some(awake) = awake else {
                 self.redundant = true;
                 return;
             };
             node.pick = awake;
         }
-        node.wanted = 1 << node.keys[node.pick].0;
+        node.wanted = 1 << choices[node.pick].cpu.0;
         if let Some(cut_at) = self.cut_at {
             node.wanted = u64::MAX;
             if at == cut_at {
@@ -178,7 +179,7 @@ impl Tree {
 
     /// Has an order explored in which event `later` comes before event `earlier`.
     fn reverse(&mut self, earlier: usize, later: usize) {
-        if self.nodes[earlier].wants_all() {
+        if self.nodes[earlier].wants_all(&self.path.events[earlier]) {
             return;
         }
         let between = (earlier + 1..later).filter(|&i| !self.path.before(earlier, i));
@@ -196,7 +197,8 @@ impl Tree {
         let offered = |i: usize| {
             let e = &events[i];
             let key = e.keys[e.picked];
-            node.keys.iter().any(|k| (k.0, k.1) == (key.0, key.1))
+            let mut there = events[earlier].keys.iter();
+            there.any(|k| (k.0, k.1) == (key.0, key.1))
         };
         // `earlier` made it possible: it cannot come first.
         if firsts[..] == [later] && !offered(later) {
@@ -214,7 +216,7 @@ impl Tree {
     /// The execution is over. Gives how many choices the next one has in common with it; `None`
     /// when there is nothing left to explore.
     fn advance(&mut self) -> Option<usize> {
-        self.strayed |= self.taken.steps() < self.nodes.len();
+        self.strayed |= self.steps < self.nodes.len();
         self.finish(u64::MAX, &[]);
         if self.cut_at.is_some() && !self.redundant {
             self.leaf(Vec::new());
@@ -230,16 +232,17 @@ impl Tree {
             if self.come_back.len() <= depth {
                 self.come_back.resize(depth + 1, false);
             }
-            let next = node.next();
-            if next.is_some() || node.keys.len() > 1 && node.done.is_empty() {
+            let next = node.next(&event);
+            if next.is_some() || node.ways > 1 && node.done.is_empty() {
                 self.come_back[depth] = next.is_some();
             }
             if let Some(pick) = next {
                 node.done.push(Asleep {
-                    key: node.keys[node.pick],
+                    key: event.keys[node.pick],
                     effects: event.effects,
                 });
                 node.pick = pick;
+                node.known = event.keys.into_vec();
                 let keep = node.choices;
                 self.nodes.push(node);
                 return Some(keep);
@@ -250,18 +253,18 @@ impl Tree {
 }
 
 /// Takes the way that the tree says.
-struct Guide(Rc<RefCell<Tree>>);
+pub(crate) struct Guide(Rc<RefCell<Tree>>);
 
 impl Chooser for Guide {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let tree = &mut *self.0.borrow_mut();
-        tree.arrive(offer.window, offer.choices);
-        match tree.nodes.get(tree.taken.steps()) {
+        tree.arrive(offer.window, offer.choices, offer.default_pick());
+        match tree.nodes.get(tree.steps) {
             Some(node) => {
-                tree.strayed |= node.keys.len() != offer.choices.len();
+                tree.strayed |= node.ways != offer.choices.len();
                 node.pick
             }
-            None => default_pick(offer.choices, tree.taken.last()),
+            None => offer.default_pick(),
         }
     }
 
@@ -273,26 +276,35 @@ impl Chooser for Guide {
         let tree = &mut *self.0.borrow_mut();
         // Where there was no choice, nobody asked.
         if step.choices.len() == 1 {
-            tree.arrive(step.window, step.choices);
+            tree.arrive(step.window, step.choices, 0);
         }
-        let depth = tree.taken.steps();
-        if let Some(node) = tree.nodes.get(depth) {
-            let taken = key(&step.choices[step.picked]);
-            tree.strayed |= node.keys.len() != step.choices.len() || node.keys[node.pick] != taken;
-            if depth == tree.path.events.len() {
-                tree.path.push(step);
-            }
+        let depth = tree.steps;
+        tree.steps += 1;
+        let Some(node) = tree.nodes.get(depth) else {
+            return;
+        };
+        // Where it was come to before: what could be done there then.
+        let known = match tree.path.events.get(depth) {
+            Some(event) => &event.keys[..],
+            None => &node.known[..],
+        };
+        let taken = || key(&step.choices[step.picked]);
+        tree.strayed |= node.ways != step.choices.len()
+            || step.picked != node.pick
+            || known.get(node.pick).is_some_and(|k| *k != taken());
+        if depth == tree.path.events.len() {
+            tree.path.push(step);
         }
-        tree.taken.stepped(step);
     }
 
     fn passed(&mut self, _: usize, steps: usize) {
-        self.0.borrow_mut().taken.passed(steps);
+        let tree = &mut *self.0.borrow_mut();
+        tree.steps = steps;
     }
 
     fn comes_back(&self) -> bool {
         let tree = &*self.0.borrow();
-        let node = tree.nodes.get(tree.taken.steps());
+        let node = tree.nodes.get(tree.steps);
         node.is_some_and(|node| !tree.redundant && node.is_point)
     }
 
@@ -315,10 +327,10 @@ impl Search {
     }
 
     /// What takes the next order.
-    pub fn chooser(&self) -> Box<dyn Chooser> {
+    pub fn chooser(&self) -> Box<Guide> {
         let tree = &mut *self.0.borrow_mut();
         tree.redundant = false;
-        tree.taken.begin();
+        tree.steps = 0;
         Box::new(Guide(Rc::clone(&self.0)))
     }
 

@@ -35,7 +35,6 @@ mod runner;
 mod schedule;
 mod shrink;
 mod strategy;
-mod taken;
 pub mod timeline;
 mod walk;
 

@@ -53,6 +53,8 @@ impl Counts {
         if self.traces.len() < fewer.len() {
             std::mem::swap(&mut self.traces, &mut fewer);
         }
+        // They come in the order of their hashes, which would crowd a table that grows meanwhile.
+        self.traces.reserve(fewer.len());
         self.traces.extend(fewer);
         self.sequence = mix(self.sequence, other.sequence);
         self.choices += other.choices;
