@@ -9,6 +9,7 @@ use bpfsim_kernel::{
     ProgramInput, ProgramOutput, SysOp, SysResult, hash_bytes, mix,
 };
 use bpfsim_loader::{Object, load};
+use std::rc::Rc;
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -28,14 +29,13 @@ fn program_of<'a>(object: &'a mut Object, name: &str) -> Result<&'a mut bpfsim_l
 #[derive(Clone)]
 pub struct Ebpf {
     sim: Sim,
-    parts: Parts,
+    parts: Rc<Loading>,
 }
 
 /// What a load made.
-#[derive(Clone)]
-pub(crate) struct Parts {
+pub(crate) struct Loading {
     prepared: Arc<Prepared>,
-    loaded: Arc<Loaded>,
+    loaded: Loaded,
     /// Of the object's bytes, and of the kernel's types where these are not the usual ones.
     hash: u64,
 }
@@ -210,20 +210,20 @@ impl EbpfLoader {
 
     fn load_bytes(&self, sim: &Sim, object: Bytes<'_>) -> Result<Ebpf> {
         let bytes = object.get();
-        let cache = sim.cache();
         let parts = sim.load(self, object, |kernel| {
+            let cache = sim.cache();
             let config = kernel.config().clone();
             let make = || self.prepare(bytes, &config);
             let prepared = cache.get(self, bytes, &config, make)?;
-            let loaded = Arc::new(kernel.load(&prepared)?);
-            Ok(Parts {
+            let loaded = kernel.load(&prepared)?;
+            Ok(Rc::new(Loading {
                 prepared,
                 loaded,
                 hash: match &config.btf {
                     None => hash_bytes(bytes),
                     Some(types) => mix(hash_bytes(bytes), types.hash()),
                 },
-            })
+            }))
         })?;
         sim.note_object(parts.hash);
         Ok(Ebpf {

@@ -6,8 +6,9 @@
 //! when something else is done: to as it was after the last step that was the same.
 
 use crate::EbpfLoader;
-use crate::ebpf::Parts;
+use crate::ebpf::Loading;
 use bpfsim_kernel::{Cpu, Job, Kernel, KernelSnapshot, ProgId, ProgramInput, SysOp, SysResult};
+use std::rc::Rc;
 
 /// The bytes of an object.
 #[derive(Clone, Copy)]
@@ -58,7 +59,7 @@ pub(crate) enum Step<'a> {
 /// What came of one.
 #[derive(Clone)]
 pub(crate) enum Came {
-    Loaded(Parts),
+    Loaded(Rc<Loading>),
     Spawned(Job),
     Returned(SysResult),
 }

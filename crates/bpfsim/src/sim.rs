@@ -1,6 +1,6 @@
 //! A simulation.
 
-use crate::ebpf::Parts;
+use crate::ebpf::Loading;
 use crate::setup::{Bytes, Came, Setup, Step};
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
@@ -19,13 +19,16 @@ use std::time::Duration;
 ///
 /// The code of a test is the machine's user space: a task on CPU 0, as far as programs can tell.
 #[derive(Clone)]
-pub struct Sim {
-    kernel: Rc<RefCell<Kernel>>,
-    users: Rc<RefCell<Users>>,
-    setup: Rc<RefCell<Setup>>,
-    cache: Rc<RefCell<Cache>>,
+pub struct Sim(Rc<Parts>);
+
+/// What a simulation consists of.
+struct Parts {
+    kernel: RefCell<Kernel>,
+    users: RefCell<Users>,
+    setup: RefCell<Setup>,
+    cache: RefCell<Cache>,
     /// Hash of all objects loaded so far.
-    objects: Rc<Cell<u64>>,
+    objects: Cell<u64>,
 }
 
 impl Sim {
@@ -43,59 +46,59 @@ impl Sim {
     pub fn with_chooser(config: Config, chooser: Box<dyn Chooser>) -> Result<Sim> {
         let mut kernel = Kernel::new(config)?;
         kernel.set_chooser(chooser);
-        Ok(Sim {
-            kernel: Rc::new(RefCell::new(kernel)),
-            users: Rc::default(),
-            setup: Rc::default(),
-            cache: Rc::default(),
-            objects: Rc::default(),
-        })
+        Ok(Sim(Rc::new(Parts {
+            kernel: RefCell::new(kernel),
+            users: RefCell::default(),
+            setup: RefCell::default(),
+            cache: RefCell::default(),
+            objects: Cell::default(),
+        })))
     }
 
     /// An object of this hash was loaded.
     pub(crate) fn note_object(&self, hash: u64) {
-        self.objects.set(mix(self.objects.get(), hash));
+        self.0.objects.set(mix(self.0.objects.get(), hash));
     }
 
     /// Nothing was loaded.
     pub(crate) fn forget_objects(&self) {
-        self.objects.set(0);
+        self.0.objects.set(0);
     }
 
     /// Hash of the objects that were loaded.
     pub fn objects(&self) -> u32 {
-        (self.objects.get() >> 32) as u32
+        (self.0.objects.get() >> 32) as u32
     }
 
     /// From here on objects are taken from this cache, and put there, where they are loaded.
     pub fn use_cache(&self, cache: &Cache) {
-        self.cache.replace(cache.clone());
+        self.0.cache.replace(cache.clone());
     }
 
     pub(crate) fn cache(&self) -> Cache {
-        self.cache.borrow().clone()
+        self.0.cache.borrow().clone()
     }
 
     pub(crate) fn kernel(&self) -> Ref<'_, Kernel> {
-        if self.setup.borrow_mut().leave() {
+        if self.0.setup.borrow_mut().leave() {
             drop(self.kernel_mut());
         }
-        self.kernel.borrow()
+        self.0.kernel.borrow()
     }
 
     pub(crate) fn kernel_mut(&self) -> RefMut<'_, Kernel> {
-        let mut kernel = self.kernel.borrow_mut();
-        self.setup.borrow_mut().settle(&mut kernel);
+        let mut kernel = self.0.kernel.borrow_mut();
+        self.0.setup.borrow_mut().settle(&mut kernel);
         kernel
     }
 
     /// The kernel as it is, be it as the last execution left it.
     pub(crate) fn at_once(&self) -> RefMut<'_, Kernel> {
-        self.kernel.borrow_mut()
+        self.0.kernel.borrow_mut()
     }
 
     pub(crate) fn setup(&self) -> &RefCell<Setup> {
-        &self.setup
+        &self.0.setup
     }
 
     /// Makes a step that tests begin with, by `make` unless what comes of it is known already.
@@ -104,8 +107,8 @@ impl Sim {
         step: &Step<'_>,
         make: impl FnOnce(&mut Kernel) -> Result<Option<Came>>,
     ) -> Result<Option<Came>> {
-        let kernel = &mut *self.kernel.borrow_mut();
-        let mut setup = self.setup.borrow_mut();
+        let kernel = &mut *self.0.kernel.borrow_mut();
+        let mut setup = self.0.setup.borrow_mut();
         if let Some(came) = setup.known(kernel, step) {
             return Ok(Some(came));
         }
@@ -122,8 +125,8 @@ impl Sim {
         &self,
         loader: &EbpfLoader,
         bytes: Bytes<'_>,
-        load: impl FnOnce(&mut Kernel) -> Result<Parts>,
-    ) -> Result<Parts> {
+        load: impl FnOnce(&mut Kernel) -> Result<Rc<Loading>>,
+    ) -> Result<Rc<Loading>> {
         let came = self.step(&Step::Load(loader, bytes), |kernel| {
             let parts = load(kernel)?;
             kernel.record_loaded();
@@ -136,7 +139,7 @@ impl Sim {
     }
 
     pub(crate) fn users(&self) -> RefMut<'_, Users> {
-        self.users.borrow_mut()
+        self.0.users.borrow_mut()
     }
 
     /// Lets the simulation go on, user code having its turns, until the goal is reached.
@@ -192,8 +195,8 @@ impl Sim {
     /// later deadlines.
     pub fn run_until_idle(&self) -> Result<()> {
         // What is gone back to anyway need not be brought to its beginning first.
-        let from = match self.setup.borrow_mut().take_pending() {
-            Some((from, seed)) => Some(self.kernel.borrow_mut().run_from(from, seed)?),
+        let from = match self.0.setup.borrow_mut().take_pending() {
+            Some((from, seed)) => Some(self.0.kernel.borrow_mut().run_from(from, seed)?),
             None => None,
         };
         match from {
@@ -293,7 +296,7 @@ impl Sim {
     /// From here on what runs is counted: of the object that is loaded next too, for which the
     /// machine need not be brought to its beginning first.
     pub(crate) fn count(&self) {
-        self.kernel.borrow_mut().record(Record {
+        self.0.kernel.borrow_mut().record(Record {
             counts: true,
             ..Record::default()
         });

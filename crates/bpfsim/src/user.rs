@@ -44,8 +44,10 @@ pub struct User {
 impl Users {
     /// Forgets all code, which may still use the simulation as it goes.
     pub(crate) fn clear(sim: &Sim) {
-        let code = std::mem::take(&mut sim.users().code);
-        drop(code);
+        if !sim.users().code.is_empty() {
+            let code = std::mem::take(&mut sim.users().code);
+            drop(code);
+        }
     }
 
     /// Lets a task's code run up to its next system call, which is then made. Gives what the

@@ -11,6 +11,7 @@ use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
 use crate::syscall::SysOp;
 use crate::trace::What;
+use std::rc::Rc;
 
 /// Ended runs whose memory is kept.
 const MOST_SPARE: usize = 16;
@@ -116,7 +117,7 @@ impl Kernel {
             return Ok(());
         };
         s.left -= 1;
-        let (again, bh_off, op) = (s.left > 0, s.bh_off, s.op.clone());
+        let (again, call) = (s.left > 0, Rc::clone(&s.call));
         if again {
             s.storage = std::mem::take(&mut run.cur.storage);
         }
@@ -128,7 +129,7 @@ impl Kernel {
             None => run.cur.ctx.clone(),
         };
         self.note_redirect(&mut ctx, return_value);
-        let (phase, ctx, out) = match &*op {
+        let (phase, ctx, out) = match &call.op {
             _ if again => (Phase::Enter, Some((r1, ctx)), None),
             SysOp::TestRun { prog, input } => {
                 let out = self.finish_ctx(*prog, input, r1, ctx, run, return_value);
@@ -139,7 +140,7 @@ impl Kernel {
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
             (s.phase, s.ctx, s.out) = (phase, ctx, out);
         }
-        match bh_off {
+        match call.bh_off {
             true => self.let_bottom_halves_in(cpu),
             false => Ok(()),
         }

@@ -7,7 +7,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::ids::{Cpu, CtxId, ProgId, TaskId};
 use crate::kernel::Kernel;
 use crate::race::NO_LANE;
-use crate::run::{Phase, Run, Running, What as Do};
+use crate::run::{Entered, Phase, Run, Running, What as Do};
 use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
 use crate::syscall::SysOp;
@@ -17,6 +17,7 @@ use crate::trace::{AsyncKind, Element, Level, What};
 use crate::turn::{Turns, is_quiet_step, object_of, set_access};
 use crate::view::View;
 use bpfsim_vm::{Activation, Area, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
+use std::rc::Rc;
 
 /// Passes of the timer soft interrupt before the rest is left to ksoftirqd
 /// (`MAX_SOFTIRQ_RESTART`).
@@ -51,11 +52,13 @@ impl Kernel {
             }
             Do::Syscall => self.syscall(cpu)?,
             Do::Enter(i) => {
-                let Some(call) = self.cpus[cpu.at()].queue.remove(i) else {
+                let queue = &mut self.cpus[cpu.at()].queue;
+                if i >= queue.len() {
                     return Ok(());
-                };
+                }
+                let call = queue.remove(i);
                 self.vacate(cpu);
-                self.cpus[cpu.at()].thread.syscall = Some(call);
+                self.cpus[cpu.at()].thread.syscall = Some(Entered::new(call));
                 self.syscall(cpu)?;
             }
             Do::Work => {
@@ -175,7 +178,7 @@ impl Kernel {
             if thread
                 .syscall
                 .as_ref()
-                .is_some_and(|s| matches!(*s.op, SysOp::Scx(_)))
+                .is_some_and(|s| matches!(s.op, SysOp::Scx(_)))
             {
                 self.free_runs.push(index);
                 self.scx_resume(cpu, run)?;
@@ -578,22 +581,19 @@ impl Kernel {
         }
         s.phase = Phase::Running;
         let (id, bh_off) = (s.id.child(s.left), s.bh_off);
-        if matches!(*s.op, SysOp::Fire { .. })
-            && let SysOp::Fire { hook, input } = &mut *s.op
-        {
-            let (hook, input) = (hook.clone(), std::mem::take(input));
-            return self.fire_in_syscall(cpu, id, hook, input);
-        }
-        if let SysOp::Scx(op) = &*s.op {
-            let op = op.clone();
-            return self.begin_scx(cpu, id, &op);
-        }
-        if let SysOp::IterRead { file, len } = *s.op {
-            return self.begin_iter_read(cpu, id, file, len);
-        }
-        let op = s.op.clone();
-        let SysOp::TestRun { prog, input } = &*op else {
-            let id = s.id;
+        let call = Rc::clone(&s.call);
+        let SysOp::TestRun { prog, input } = &call.op else {
+            match &call.op {
+                SysOp::Fire { hook, input } => {
+                    return self.fire_in_syscall(cpu, id, hook.clone(), input.clone());
+                }
+                SysOp::IterRead { file, len } => {
+                    return self.begin_iter_read(cpu, id, *file, *len);
+                }
+                SysOp::Scx(op) => return self.begin_scx(cpu, id, op),
+                _ => {}
+            }
+            let id = call.id;
             let cur = Cur {
                 id,
                 cpu,
@@ -669,7 +669,7 @@ impl Kernel {
             self.st.tasks[task.at()].state = TaskState::Dead;
         }
         let thread = &mut self.cpus[cpu.at()].thread;
-        let returns = |s: &crate::run::Syscall| s.task == task && s.phase == Phase::Return;
+        let returns = |s: &Entered| s.task == task && s.phase == Phase::Return;
         if let Some(mut s) = thread.syscall.take_if(|s| returns(s)) {
             self.results[s.job] = s.out.take();
             if self.window.job == Some(s.job) {

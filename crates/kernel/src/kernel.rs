@@ -10,7 +10,7 @@ use crate::inject::Override;
 use crate::map::{Map, MapSpec};
 use crate::prog::{ProgCode, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
-use crate::run::{CpuRuns, Job, Phase, Run, Syscall};
+use crate::run::{CpuRuns, Job, Run, Syscall};
 use crate::shared::{Lent, Shared};
 use crate::state::{CpuState, Cur, State};
 use crate::syscall::{Goal, Paused, SysOp, SysResult};
@@ -23,6 +23,7 @@ use crate::world::{NsKind, World, initial_set};
 use bpfsim_abi::Errno;
 use bpfsim_btf::Btf;
 use bpfsim_vm::{Area, Call, GuestMem, MemError};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a simulation is made with.
@@ -488,15 +489,15 @@ impl Kernel {
         let job = self.results.len() - 1;
         let t = &mut self.st.tasks[task.at()];
         t.made += 1;
-        let (bh_off, left) = match &op {
+        let (bh_off, runs) = match &op {
             SysOp::TestRun { prog, input } => {
                 let prog_type = self.st.progs[prog.at()].prog_type;
-                let left = if repeats(prog_type) {
+                let runs = if repeats(prog_type) {
                     input.repeat.max(1)
                 } else {
                     1
                 };
-                (runs_bh_off(prog_type), left)
+                (runs_bh_off(prog_type), runs)
             }
             _ => (false, 1),
         };
@@ -507,23 +508,16 @@ impl Kernel {
             let clock = &mut self.st.cpus[cpu.at()].clock;
             *clock = (*clock).max(now);
         }
-        let mut call = Syscall {
+        let refused = self.check_op(&op).err();
+        self.cpus[cpu.at()].queue.push(Rc::new(Syscall {
             id,
             task,
-            op: Shared::new(op),
-            phase: Phase::Enter,
+            op,
             job,
-            left,
-            ctx: None,
-            storage: Vec::new(),
+            runs,
             bh_off,
-            out: None,
-        };
-        if let Err(refused) = self.check_op(&call.op) {
-            let out: SysResult = refused.into();
-            (call.phase, call.out) = (Phase::Return, Some(Shared::new(out)));
-        }
-        self.cpus[cpu.at()].queue.push_back(call);
+            refused: refused.map(|why| Shared::new(why.into())),
+        }));
         Job(job)
     }
 

@@ -13,6 +13,8 @@ use crate::trace::Element;
 use bpfsim_vm::Activation;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::ops::Deref;
+use std::rc::Rc;
 
 /// A program, callback or system call that has begun and not ended.
 #[derive(educe::Educe)]
@@ -47,25 +49,58 @@ pub(crate) enum Running {
     TaskWork(Handle, Element),
 }
 
-/// A system call, from its first instruction in the kernel to its return to user mode.
-#[derive(educe::Educe)]
-#[educe(Clone)]
+/// A system call that a task makes, or will make.
 pub(crate) struct Syscall {
     pub id: CtxId,
     pub task: TaskId,
-    pub op: Shared<SysOp>,
-    pub phase: Phase,
+    pub op: SysOp,
     /// Where its result goes.
     pub job: usize,
+    /// How often its program is run.
+    pub runs: u32,
+    /// The program runs with soft interrupts off.
+    pub bh_off: bool,
+    /// What it fails with before it begins.
+    pub refused: Option<Shared<SysResult>>,
+}
+
+/// A system call, from its first instruction in the kernel to its return to user mode.
+#[derive(educe::Educe)]
+#[educe(Clone)]
+pub(crate) struct Entered {
+    pub call: Rc<Syscall>,
+    pub phase: Phase,
     /// Runs of its program that are left.
     pub left: u32,
     /// The context that the program is given, between two runs.
     pub ctx: Option<(u64, ProgCtx)>,
     /// What its program has instead of storage of cgroups, between two runs.
     pub storage: Vec<(MapId, u64)>,
-    /// The program runs with soft interrupts off.
-    pub bh_off: bool,
     pub out: Option<Shared<SysResult>>,
+}
+
+impl Entered {
+    pub fn new(call: Rc<Syscall>) -> Entered {
+        Entered {
+            phase: match call.refused {
+                Some(_) => Phase::Return,
+                None => Phase::Enter,
+            },
+            left: call.runs,
+            ctx: None,
+            storage: Vec::new(),
+            out: call.refused.clone(),
+            call,
+        }
+    }
+}
+
+impl Deref for Entered {
+    type Target = Syscall;
+
+    fn deref(&self) -> &Syscall {
+        &self.call
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +124,7 @@ pub(crate) struct CpuRuns {
     /// Tasks that left the CPU inside of the kernel: asleep or preempted.
     pub parked: Vec<Parked>,
     /// System calls that tasks of this CPU will make.
-    pub queue: VecDeque<Syscall>,
+    pub queue: SmallVec<[Rc<Syscall>; 2]>,
     /// Hooks that will happen in interrupts.
     pub interrupts: Shared<VecDeque<Interrupt>>,
 }
@@ -99,7 +134,7 @@ pub(crate) struct CpuRuns {
 #[educe(Clone)]
 pub(crate) struct Thread {
     /// The system call that it is in.
-    pub syscall: Option<Syscall>,
+    pub syscall: Option<Entered>,
     /// Task work taken off its task's list and not run yet, last to run first, and the task.
     pub sweep: Vec<Handle>,
     pub sweeping: Option<TaskId>,

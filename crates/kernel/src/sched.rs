@@ -41,8 +41,8 @@ pub(crate) struct Offered {
     chances: bool,
     /// The chooser follows each step.
     follows: bool,
-    /// Those of CPUs that execute nothing.
-    idle: Vec<(Choice, At)>,
+    /// What there was to choose from before.
+    before: (Vec<Choice>, Vec<At>),
 }
 
 impl Offered {
@@ -151,15 +151,17 @@ impl Kernel {
         let (cpu, what) = self.offer.what[picked];
         self.st.touched.clear();
         self.st.coming = self.offer.choices[picked].chance;
-        let idle_at = self.idle_at(cpu);
+        let idle_at = self.st.records.then(|| self.idle_at(cpu));
         let performed = self.perform(cpu, what, self.config.fuel);
         if self.offer.chosen {
             return performed;
         }
         self.record_rest();
         // By now that may be another one.
-        let (cpu, _) = self.offer.what[self.offer.picked];
-        self.touch_idle(cpu, idle_at);
+        if let Some(idle_at) = idle_at {
+            let (cpu, _) = self.offer.what[self.offer.picked];
+            self.touch_idle(cpu, idle_at);
+        }
         let (window, touched) = (&mut self.window, &self.st.touched);
         self.offer.tell(&mut *self.chooser, window, touched);
         performed
@@ -170,23 +172,34 @@ impl Kernel {
         if self.offer.waiting.is_empty() && self.goes_on_alone() {
             return;
         }
-        self.note_waits();
         let mut offer = self.offer.take();
-        offer.choices.clear();
-        offer.what.clear();
-        offer.waiting.clear();
-        let mut idle = 0;
+        let Offered {
+            choices,
+            what,
+            waiting,
+            before,
+            ..
+        } = &mut *offer;
+        std::mem::swap(choices, &mut before.0);
+        std::mem::swap(what, &mut before.1);
+        choices.clear();
+        what.clear();
+        waiting.clear();
+        let changed = self.st.cpus[self.window.last.at()].clock;
         for c in 0..self.cpus.len() {
             let cpu = Cpu(c as u32);
-            if let Some(&top) = self.cpus[c].stack.last() {
-                self.offer_run(&mut offer, cpu, top, u64::MAX);
-            }
-            while let Some((choice, what)) = offer.idle.get(idle)
-                && choice.cpu == cpu
-            {
-                offer.choices.push(*choice);
-                offer.what.push(*what);
-                idle += 1;
+            match self.cpus[c].stack.last() {
+                Some(&top) => {
+                    self.note_wait(top, changed);
+                    self.offer_run(&mut offer, cpu, top, u64::MAX);
+                }
+                None => {
+                    let was = offer.before.0.iter().zip(&offer.before.1);
+                    for (choice, what) in was.filter(|(c, _)| c.cpu == cpu) {
+                        offer.choices.push(*choice);
+                        offer.what.push(*what);
+                    }
+                }
             }
         }
         self.offer.give_back(offer);
@@ -213,11 +226,8 @@ impl Kernel {
         false
     }
 
-    /// Nothing that could happen depends on time.
+    /// Nothing that could happen depends on time, where that is so of all CPUs.
     fn is_steady(&self, offer: &Offered) -> bool {
-        let timeless = |c: &crate::state::CpuState| {
-            c.timers.iter().all(|t| t.is_empty()) && c.irq_work.is_empty()
-        };
         let locks = |w: &Waiting| matches!(w.wait, Wait::SpinLock(_));
         let gives_up = |w: &At| matches!(w.1, Do::GiveUp(_));
         self.st.explores
@@ -226,11 +236,6 @@ impl Kernel {
             && offer.give_up.is_none()
             && offer.waiting.iter().all(locks)
             && !offer.what.iter().any(gives_up)
-            && self.st.cpus.iter().all(timeless)
-            && self
-                .cpus
-                .iter()
-                .all(|c| c.parked.is_empty() && c.interrupts.is_empty())
     }
 
     /// Asks the chooser what it wants to know, before the simulation goes on.
@@ -255,16 +260,24 @@ impl Kernel {
         offer.waiting.clear();
         offer.give_up = None;
         offer.chances = false;
-        let now = self.st.now();
-        let running = self.cpus.iter().any(|c| !c.stack.is_empty());
+        let (mut now, mut running, mut timeless) = (0, false, true);
+        for (runs, state) in self.cpus.iter().zip(&self.st.cpus) {
+            now = state.clock.max(now);
+            running |= !runs.stack.is_empty();
+            let alone = runs.interrupts.is_empty() && state.timers.iter().all(|t| t.is_empty());
+            timeless &= alone && runs.parked.is_empty() && state.irq_work.is_empty();
+        }
         let ahead = match running && self.st.explores {
             true => self.window.began.saturating_add(self.config.horizon),
             false => now,
         };
         let limit = ahead.max(until.unwrap_or(0));
-        self.note_waits();
+        let changed = self.st.cpus[self.window.last.at()].clock;
         for c in 0..self.cpus.len() {
-            self.offer_cpu(&mut offer, Cpu(c as u32), limit);
+            if let Some(&top) = self.cpus[c].stack.last() {
+                self.note_wait(top, changed);
+            }
+            self.offer_cpu(&mut offer, Cpu(c as u32), limit, timeless);
         }
         // A spinning CPU lets time pass, whatever the limit.
         if offer.choices.is_empty()
@@ -273,15 +286,7 @@ impl Kernel {
             offer.choices.push(give_up.1);
             offer.what.push(give_up.2);
         }
-        offer.steady = self.is_steady(&offer);
-        offer.idle.clear();
-        if offer.steady {
-            for (choice, what) in offer.choices.iter().zip(&offer.what) {
-                if self.cpus[choice.cpu.at()].stack.is_empty() {
-                    offer.idle.push((*choice, *what));
-                }
-            }
-        }
+        offer.steady = timeless && self.is_steady(&offer);
         self.offer.give_back(offer);
     }
 
@@ -300,42 +305,31 @@ impl Kernel {
         }
     }
 
-    /// Notes what executions wait for, and when that came about: it was the last step that did it.
-    fn note_waits(&mut self) {
-        let at = self.st.cpus[self.window.last.at()].clock;
-        for c in 0..self.cpus.len() {
-            let Some(&top) = self.cpus[c].stack.last() else {
-                continue;
+    /// Notes what an execution waits for, and when that came about: it was the last step that did it,
+    /// which was over then.
+    fn note_wait(&mut self, top: usize, changed: u64) {
+        let run = self.runs[top].as_ref();
+        let wait = run.and_then(|r| r.cur.wait.or_else(|| self.lock_awaited(r)));
+        let Some(wait) = wait.filter(|w| !w.sleeps()) else {
+            return;
+        };
+        let waits = self.still_waits(&wait);
+        if let Some(run) = &mut self.runs[top] {
+            let over = match waits {
+                true => None,
+                false => run.cur.over.or(Some(changed)),
             };
-            let run = self.runs[top].as_ref();
-            let wait = run.and_then(|r| r.cur.wait.or_else(|| self.lock_awaited(r)));
-            let Some(wait) = wait.filter(|w| !w.sleeps()) else {
-                continue;
-            };
-            let waits = self.still_waits(&wait);
-            if let Some(run) = &mut self.runs[top] {
-                let over = match waits {
-                    true => None,
-                    false => run.cur.over.or(Some(at)),
-                };
-                if (run.cur.wait, run.cur.over) != (Some(wait), over) {
-                    (run.cur.wait, run.cur.over) = (Some(wait), over);
-                }
+            if (run.cur.wait, run.cur.over) != (Some(wait), over) {
+                (run.cur.wait, run.cur.over) = (Some(wait), over);
             }
         }
     }
 
-    /// Nothing comes over what a CPU executes.
-    #[inline]
-    fn is_alone(&self, cpu: Cpu) -> bool {
-        let (runs, state) = (&self.cpus[cpu.at()], &self.st.cpus[cpu.at()]);
-        runs.interrupts.is_empty() && state.timers.iter().all(|t| t.is_empty())
-    }
-
-    fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64) {
+    /// Offers what a CPU can do. `timeless` where nothing comes over what any executes.
+    fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64, timeless: bool) {
         // A CPU may always come to what is due by its own clock.
         let limit = limit.max(self.st.cpus[cpu.at()].clock);
-        if !self.is_alone(cpu) {
+        if !timeless {
             if let Some(at) = self.timers_at(cpu).filter(|&at| at <= limit) {
                 let next = Next::Start(Starts::Timers);
                 offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));
@@ -532,7 +526,7 @@ impl Kernel {
         self.cpus[cpu.at()].parked.iter().position(|p| {
             let own =
                 p.thread.syscall.as_ref().is_some_and(|s| {
-                    s.task == task && matches!(*s.op, SysOp::Sleep(_) | SysOp::Pause)
+                    s.task == task && matches!(s.op, SysOp::Sleep(_) | SysOp::Pause)
                 });
             own && p.run.is_some()
         })

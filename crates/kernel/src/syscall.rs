@@ -9,7 +9,7 @@ use crate::map::update;
 use crate::prefix::Begin;
 use crate::prog::{ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
-use crate::run::{Job, Phase, Run};
+use crate::run::{Entered, Job, Phase, Run};
 use crate::scx::ScxOp;
 use crate::shared::Shared;
 use crate::snapshot::KernelSnapshot;
@@ -18,6 +18,7 @@ use crate::testrun::Refused;
 use crate::trace::Level;
 use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
+use std::rc::Rc;
 
 /// A system call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -414,15 +415,17 @@ impl Kernel {
         let task = self.main_task();
         let job = self.enqueue(task, op);
         let queue = &mut self.cpus[0].queue;
-        let call = queue.pop_back();
+        let call = queue.pop();
         self.vacate(Cpu(0));
         let mut cur = crate::state::Cur::user(task);
         std::mem::swap(&mut cur, &mut *self.st.cur);
-        if let Some(mut s) = call {
-            s.phase = Phase::Running;
-            cur.id = s.id;
+        if let Some(call) = call {
+            cur.id = call.id;
             cur.task = task;
-            self.cpus[0].thread.syscall = Some(s);
+            self.cpus[0].thread.syscall = Some(Entered {
+                phase: Phase::Running,
+                ..Entered::new(call)
+            });
         }
         self.push_syscall(Cpu(0), cur)?;
         Ok(job)
@@ -431,12 +434,12 @@ impl Kernel {
     /// The system call of a CPU has more to do, or is done.
     pub(crate) fn syscall_step(&mut self, cpu: Cpu, mut run: Shared<Run>) -> Option<Shared<Run>> {
         let thread = &mut self.cpus[cpu.at()].thread;
-        let op = thread.syscall.as_ref().map(|s| s.op.clone());
-        let op = op.unwrap_or_else(|| Shared::new(SysOp::Pause));
+        let call = thread.syscall.as_ref().map(|s| Rc::clone(&s.call));
+        let op = call.as_ref().map_or(&SysOp::Pause, |call| &call.op);
         if self.st.records {
-            self.touch_syscall(&op);
+            self.touch_syscall(op);
         }
-        let result = self.st.sys_step(&mut self.mem, &op);
+        let result = self.st.sys_step(&mut self.mem, op);
         let Some(result) = result else {
             run.next = self.next_of_op(run.next);
             std::mem::swap(&mut self.st.cur, &mut run.cur);
