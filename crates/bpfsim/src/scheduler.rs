@@ -19,6 +19,19 @@ pub struct Scheduler {
 }
 
 impl Map {
+    /// Sets a member of an object's struct_ops struct that is a number, before it is attached, as user
+    /// space does (`skel->struct_ops.my_ops->flags |= SCX_OPS_ENQ_LAST`).
+    ///
+    /// # Errors
+    /// `ENOENT` for a member that there is not or that is no number, `EBUSY` once it is attached.
+    pub fn set_struct_ops(&self, member: &str, value: u64) -> Result<()> {
+        let done = self
+            .sim()
+            .kernel_mut()
+            .struct_ops_set(self.id(), member, value);
+        done.map_err(self.refused("bpf_map__initial_value"))
+    }
+
     /// Attaches a struct_ops map of `sched_ext_ops`, and has it schedule all tasks that the test
     /// made and makes (`scx_enable`): `init`, then for each task `init_task`, then for each `enable`,
     /// `set_weight` and `set_cpumask`. All tasks sleep until they are [woken](Scheduler::wake).

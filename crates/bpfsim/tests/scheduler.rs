@@ -137,3 +137,140 @@ fn a_lost_task_is_found() {
     assert_eq!(found.preemptions, 1);
     assert!(runner().run(counted(FIXED)).failure.is_none());
 }
+
+const MISUSE: &[u8] = include_bytes!("../../../fixtures/scx/misuse.bpf.o");
+
+/// Wrong things that a scheduler does, by their number in the fixture, and what the kernel says.
+const WRONG: &[(i32, &str)] = &[
+    (1, "invalid CPU 99 from ops.select_cpu()"),
+    (2, "t0[100] already direct-dispatched"),
+    (
+        3,
+        "kfunc with mask 0x2 called from an operation only allowing 0xc",
+    ),
+    (4, "non-existent DSQ 0x99 for t0[100]"),
+    (5, "cannot use vtime ordering for built-in DSQs"),
+    (6, "invalid CPU 99 in SCX_DSQ_LOCAL_ON dispatch verdict"),
+    (7, "invalid enq_flags 0x200000000000000"),
+    (
+        8,
+        "scheduling for t0[100] but trying to direct-dispatch t1[101]",
+    ),
+    (
+        9,
+        "DSQ ID 0x0000000000000007 already had FIFO-enqueued tasks",
+    ),
+    (10, "PREEMPT/WAIT cannot be used with SCX_KICK_IDLE"),
+    (11, "invalid CPU -3"),
+    (12, "no more than 42"),
+    (13, "no more than 42"),
+    (14, "invalid DSQ ID 0x0000000000000099"),
+    (15, "dispatch buffer underflow"),
+    (16, "dispatch buffer overflow"),
+    (
+        17,
+        "kfunc with mask 0x1 called from an operation only allowing 0x2",
+    ),
+    (
+        18,
+        "SCX_DSQ_LOCAL[_ON] target CPU 1 not allowed for t0[100]",
+    ),
+    (
+        19,
+        "kfunc with mask 0x6 called from an operation only allowing 0x10",
+    ),
+    (20, "ops.init() failed (-22)"),
+    (21, "ops.init() returned an invalid errno 5"),
+    (22, "ops.init_task() failed (-12) for t0[100]"),
+    (
+        23,
+        "kfunc with mask 0x6 called from an operation only allowing 0x0",
+    ),
+    (
+        24,
+        "attempting to destroy in-use dsq 0x0000000000000007 (nr=1)",
+    ),
+    (25, "t0[100] failed to run for "),
+];
+
+#[test]
+fn what_is_wrong_ends_the_scheduler_with_the_kernels_words() {
+    for &(number, says) in WRONG {
+        let sim = sim();
+        let t = tasks(&sim, 2);
+        let mut bpf = Ebpf::load(&sim, MISUSE).unwrap();
+        bpf.set_global("wrong", &number).unwrap();
+        let sched = bpf.map("misuse").unwrap().enable_scheduler().unwrap();
+        if (20..23).contains(&number) {
+            assert!(sched.exit().is_some(), "{number}");
+        } else {
+            if number == 18 {
+                sched.set_cpus(t[0], 1).unwrap();
+            }
+            // Whoever comes after the mistake is told that no scheduler is there.
+            sim.run_for(ms(1)).unwrap();
+            for task in t {
+                let _ = sched.wake(task);
+            }
+            sim.run_until_idle().unwrap();
+            sim.run_for(ms(4_000)).unwrap();
+        }
+        let exit = sched.exit().unwrap_or_else(|| panic!("{number}: nothing"));
+        assert!(exit.msg.starts_with(says), "{number}: {}", exit.msg);
+        let kind = match number {
+            12 => ScxExitKind::ErrorBpf,
+            13 => ScxExitKind::UnregBpf,
+            25 => ScxExitKind::ErrorStall,
+            _ => ScxExitKind::Error,
+        };
+        let code = if number == 13 { 17 } else { 0 };
+        assert_eq!((exit.kind, exit.code), (kind, code), "{number}");
+        assert_eq!(sched.check().is_err(), kind != ScxExitKind::UnregBpf);
+        // `exit` was told the same, once.
+        let told = |name: &str| bpf.global::<u64>(name).unwrap();
+        let numbers = (told("exits"), told("exit_kind"), told("exit_code"));
+        assert_eq!(numbers, (1, kind as u64, code as u64), "{number}");
+        let msg = bpf.global_bytes("exit_msg").unwrap();
+        let msg = msg.split(|&b| b == 0).next().unwrap();
+        assert_eq!(msg, &exit.msg.as_bytes()[..exit.msg.len().min(63)]);
+        sim.finish().unwrap();
+    }
+}
+
+/// What is refused of a scheduler before anything of it runs.
+#[test]
+fn what_a_scheduler_is_made_of_is_checked() {
+    let refused = |member: &str, value: u64| {
+        let sim = sim();
+        let bpf = Ebpf::load(&sim, VTIME).unwrap();
+        let map = bpf.map("vtime").unwrap();
+        map.set_struct_ops(member, value).unwrap();
+        map.enable_scheduler().err().map(|e| e.to_string())
+    };
+    let said = |text: &str| Some(format!("scheduler `vtime`: {text}"));
+    assert_eq!(refused("flags", 1 << 12), said("EINVAL"));
+    assert_eq!(refused("timeout_ms", 30_001), said("E2BIG"));
+    assert_eq!(refused("dispatch_max_batch", 1 << 31), said("E2BIG"));
+    assert_eq!(refused("timeout_ms", 30_000), None);
+
+    let sim = sim();
+    let (bpf, _sched) = enabled(&sim, VTIME, "vtime");
+    let map = bpf.map("vtime").unwrap();
+    assert!(map.set_struct_ops("flags", 0).is_err());
+    assert!(map.set_struct_ops("enqueue", 0).is_err());
+    // There is one at a time.
+    let second = Ebpf::load(&sim, FIXED).unwrap();
+    let busy = second.map("counted").unwrap().enable_scheduler();
+    assert_eq!(
+        busy.err().unwrap().to_string(),
+        "scheduler `counted`: EBUSY"
+    );
+
+    // Types without sched_ext cannot even load it; a map of another struct is none.
+    assert!(Ebpf::load(&Sim::new().unwrap(), VTIME).is_err());
+    let other = Sim::new().unwrap();
+    let bpf = Ebpf::load(&other, include_bytes!("../../../fixtures/hooks.bpf.o")).unwrap();
+    let refused = bpf.map("greedy").unwrap().enable_scheduler();
+    let text = refused.err().unwrap().to_string();
+    assert!(text.starts_with("unsupported: sched_ext"), "{text}");
+}

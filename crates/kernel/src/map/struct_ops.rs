@@ -296,6 +296,36 @@ impl Kernel {
         Ok(members.collect())
     }
 
+    /// Sets a member of an object's struct that is a number, before it is attached
+    /// (`skel->struct_ops.NAME->member = value`).
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of map, `ENOENT` for a member that there is not or that is no number,
+    /// `EBUSY` once it is attached.
+    pub fn struct_ops_set(&mut self, map: MapId, member: &str, value: u64) -> Result<(), Errno> {
+        self.note_call(&(map, member, value));
+        let ops = self.struct_ops(map)?;
+        if ops.state != INIT {
+            return Err(Errno::EBUSY);
+        }
+        let btf = &self.layouts.btf;
+        let name = btf.name_of(ops.layout.ops).to_string();
+        let found = btf.ty(ops.layout.ops).and_then(|t| t.composite());
+        let found = found.and_then(|c| c.members.iter().find(|m| m.name == member));
+        let found = found.ok_or(Errno::ENOENT)?;
+        let size = btf.size_of(found.ty).unwrap_or(0) as usize;
+        if !matches!(size, 1 | 2 | 4 | 8) || is_function(btf, found.ty) {
+            return Err(Errno::ENOENT);
+        }
+        let data = member_of(btf, &format!("bpf_struct_ops_{name}"), "data");
+        let at = (data.ok_or(Errno::ENOENT)? + found.bit_offset / 8) as usize;
+        let ops = self.st.maps[map.at()].struct_ops_mut();
+        let to = ops.and_then(|ops| ops.initial.get_mut(at..at + size));
+        to.ok_or(Errno::ENOENT)?
+            .copy_from_slice(&value.to_le_bytes()[..size]);
+        Ok(())
+    }
+
     /// The bytes of the struct of a struct_ops map, which is to be of this name: `EINVAL` for another.
     pub(crate) fn struct_ops_data(&self, map: MapId, name: &str) -> Result<&[u8], Errno> {
         let ops = self.struct_ops(map)?;

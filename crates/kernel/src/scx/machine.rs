@@ -3,9 +3,9 @@
 //! While a member runs, the operation is with its run ([`Running::Scx`]); while it waits, with the
 //! scheduler ([`Scx::paused`]), and a run without a program stands for it on the CPU.
 
-use super::{Called, Custody, On, Scx, ScxExit, ScxOp, ScxPlace, Stage};
+use super::{Called, Custody, On, Rq, Scx, ScxExit, ScxOp, ScxPlace, Stage};
 use crate::choose::Wait;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
 use crate::kernel::Kernel;
 use crate::prog::{Arg, ProgCtx};
@@ -294,6 +294,14 @@ impl Kernel {
     /// An operation begins, as the system call of a CPU.
     pub(crate) fn begin_scx(&mut self, cpu: Cpu, id: CtxId, op: &ScxOp) -> Result<(), Failure> {
         self.maybe_grace_period();
+        if *op == ScxOp::Schedule {
+            self.callbacks += 1;
+            if self.callbacks > self.config.max_callbacks {
+                // CPUs are told to schedule again and again.
+                let callbacks = self.callbacks - 1;
+                return Err(self.failure(FailureKind::Livelock { callbacks }, None));
+            }
+        }
         let mut m = Box::new(Machine {
             id,
             cpu: cpu.0,
@@ -497,7 +505,8 @@ impl Kernel {
         let Some(scx) = self.st.scx.as_ref().filter(|s| s.stage == Stage::Enabled) else {
             return until;
         };
-        let busy = scx.rqs.iter().filter(|r| matches!(r.on, On::Task(_)));
+        let ticks = |r: &&Rq| r.retries || matches!(r.on, On::Task(_));
+        let busy = scx.rqs.iter().filter(ticks);
         let ticks = busy.map(|r| r.tick_at).min().unwrap_or(u64::MAX);
         until.min(ticks).min(scx.watch_at)
     }
@@ -513,16 +522,18 @@ impl Kernel {
         let mut due = Vec::new();
         let Scx { rqs, doers, .. } = &mut **scx;
         for (rq, doer) in rqs.iter_mut().zip(doers.iter()) {
-            if matches!(rq.on, On::Task(_)) && rq.tick_at <= now {
+            let executes = matches!(rq.on, On::Task(_));
+            if (executes || rq.retries) && rq.tick_at <= now {
                 rq.tick_at = now + super::pick::TICK;
-                due.push(*doer);
+                rq.need_resched |= rq.retries;
+                due.extend(executes.then_some(*doer));
             }
         }
         if scx.watch_at <= now {
             scx.watch_at = now + scx.ops.timeout / 2;
         }
         let stalled = scx.exit.is_none() && scx.look_for_stalls(now);
-        let any = stalled || !due.is_empty();
+        let any = stalled || !due.is_empty() || scx.rqs.iter().any(|r| r.need_resched);
         for task in due {
             self.enqueue_quietly(task, crate::syscall::SysOp::Scx(ScxOp::Tick));
         }

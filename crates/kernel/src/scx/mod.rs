@@ -219,6 +219,8 @@ pub(crate) struct Rq {
     pub addr: u64,
     /// When the next tick comes.
     pub tick_at: u64,
+    /// `dispatch` gave nothing that could be executed, too often: it is asked again with the tick.
+    pub retries: bool,
 }
 
 /// An insertion that `dispatch` asked for.
@@ -372,6 +374,7 @@ impl Rq {
             cpuperf: consts::CPUPERF_ONE,
             addr,
             tick_at: 0,
+            retries: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::consts::{Counter, MAX_LOOPS, SLICE_INF, deq, enq, kf, ops};
 use super::machine::{Act, Cx, Did, Told};
 use super::wake::set_waiting;
 use super::{On, Q};
-use crate::ids::{Cpu, TaskId};
+use crate::ids::TaskId;
 use bpfsim_abi::Errno;
 
 /// Between two ticks (`HZ=250`), in ns.
@@ -70,7 +70,7 @@ impl Cx<'_> {
     fn schedule(&mut self) {
         let cpu = self.m.cpu;
         let rq = &mut self.scx.rqs[cpu as usize];
-        rq.scheduled = false;
+        (rq.scheduled, rq.retries) = (false, false);
         let (on, higher) = (rq.on, rq.higher.is_some());
         match (on, higher) {
             (On::Idle | On::Higher, true) => self.m.then([Act::Pick]),
@@ -184,7 +184,10 @@ impl Cx<'_> {
         let rq = &mut self.scx.rqs[cpu as usize];
         rq.loops -= 1;
         if rq.loops == 0 {
-            self.scx.kicks.push((Cpu(cpu), Cpu(cpu), 0));
+            // Linux kicks the CPU, which goes round until something has changed.
+            let at = self.now() + TICK;
+            let rq = &mut self.scx.rqs[cpu as usize];
+            (rq.retries, rq.tick_at) = (true, at);
             return self.m.then([Act::NoTasks]);
         }
         let again = rq.given > 0;
