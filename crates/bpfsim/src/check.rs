@@ -508,6 +508,11 @@ impl Error {
                 let place = Some(format!("{file}:{line}"));
                 ("expectation".to_string(), place, None)
             }
+            // What it says beside has times in it, which differ by the order.
+            Error::Scheduler { name, exit } => {
+                let reason = format!("{name}: {}", exit.kind.reason());
+                ("scheduler".to_string(), None, Some(reason))
+            }
             other => ("error".to_string(), None, Some(other.to_string())),
         };
         Failed {

@@ -78,3 +78,87 @@ fn types_that_cannot_be_read_are_said_with_their_file() {
     std::fs::write(&file, "[config]\nbtf = \"none.btf\"\n").unwrap();
     not(&["run", OBJECT, "--scenario", &file], "s.toml:2: ");
 }
+
+/// A scheduler is enabled, tasks are woken, and the one that a racy counter loses is found.
+#[test]
+fn a_task_that_a_scheduler_loses_is_found() {
+    let scenario = "fixtures/scx/counted.scenario.toml";
+    let (buggy, fixed) = (
+        "fixtures/scx/counted.bpf.o",
+        "fixtures/scx/fixed/counted.bpf.o",
+    );
+    let (status, said) = bpfsim(&["run", buggy, "--scenario", scenario]);
+    assert_eq!(status, 0, "{said}");
+    let explored = |object| bpfsim(&["explore", object, "--scenario", scenario]);
+    let (status, said) = explored(buggy);
+    assert_eq!(status, 1, "{said}");
+    assert!(
+        said.contains("scheduler `counted`: runnable task stall: "),
+        "{said}"
+    );
+    let (status, said) = explored(fixed);
+    assert_eq!(status, 0, "{said}");
+}
+
+/// What is expected of a scheduler, and is not so.
+#[test]
+fn expectations_of_schedulers_are_held() {
+    let text = std::fs::read_to_string(format!("{DIR}/fixtures/scx/counted.scenario.toml"));
+    let text = text
+        .unwrap()
+        .replace("../kernels", &format!("{DIR}/fixtures/kernels"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml").display().to_string();
+    let says = |from: &str, to: &str, status: i32, message: &str| {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        let object = "fixtures/scx/fixed/counted.bpf.o";
+        let (got, said) = bpfsim(&["run", object, "--scenario", &file]);
+        assert_eq!(got, status, "{said}");
+        assert!(said.contains(message), "{said}");
+    };
+    says(
+        "running = [\"a\", \"b\"]",
+        "running = [\"b\", \"a\"]",
+        1,
+        "expected [\"b\", \"a\"]",
+    );
+    says(
+        "c = \"asleep\"",
+        "c = \"bpf\"",
+        1,
+        "c is asleep, expected bpf",
+    );
+    says(
+        "at = { c = \"asleep\" }",
+        "exit = \"stall\"",
+        1,
+        "it schedules, expected",
+    );
+    says(
+        "at = { c = \"asleep\" }",
+        "queued = { 7 = [] }",
+        1,
+        "there is no queue 7",
+    );
+    says("wake = \"a\"", "wake = \"e\"", 2, "no task `e`");
+    says(
+        "{ wake = \"a\" }",
+        "{ wake = \"a\", sleep = 0 }",
+        2,
+        "sched is one of enable,",
+    );
+    says("enable = \"counted\"", "enable = \"pids\"", 1, "EINVAL");
+    says(
+        "enable = \"counted\"",
+        "enable = \"counted\", set = { flags = 4096 }",
+        1,
+        "EINVAL",
+    );
+    says(
+        "{ sleep = 1, beside = true }",
+        "{ disable = true }",
+        1,
+        "ENODEV",
+    );
+}

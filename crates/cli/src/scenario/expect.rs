@@ -1,5 +1,6 @@
 //! What a step expects.
 
+use super::sched::SchedState;
 use super::step::Done;
 use super::text::unhex;
 use super::world::Scene;
@@ -56,6 +57,8 @@ pub struct Expect {
     /// Memory of tasks.
     #[serde(default)]
     user: Vec<Memory>,
+    /// What a scheduler has made of tasks.
+    pub sched: Option<Spanned<SchedState>>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -108,7 +111,7 @@ struct MapElement {
     absent: bool,
 }
 
-fn unmet<T>(span: Range<usize>, message: String) -> Result<T, Problem> {
+pub(super) fn unmet<T>(span: Range<usize>, message: String) -> Result<T, Problem> {
     Err(Problem {
         span,
         message,
@@ -131,6 +134,9 @@ impl Expect {
                 }
                 Some(_) => {}
             }
+        }
+        if let Some(state) = &self.sched {
+            state.get_ref().check(state.span(), sim, scene)?;
         }
         for (name, want) in &self.globals {
             let got = show::global(bpf, name).map_err(failed(want.span()))?;

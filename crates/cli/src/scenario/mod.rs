@@ -3,6 +3,7 @@
 
 mod expect;
 mod hook;
+mod sched;
 mod step;
 mod text;
 mod value;
@@ -244,6 +245,13 @@ impl Scenario {
         let mut scene = Scene::default();
         for step in &self.file.step {
             let done = step.get_ref().perform(step.span(), sim, bpf, &mut scene)?;
+            let state = step
+                .get_ref()
+                .expect
+                .as_ref()
+                .and_then(|e| e.sched.as_ref());
+            let expected = state.is_some_and(|s| s.get_ref().expects_exit());
+            sched::check(step.span(), expected, &mut scene)?;
             if let Some(expect) = &step.get_ref().expect {
                 expect.check(sim, bpf, &done, &scene)?;
             }

@@ -1,6 +1,7 @@
 //! One step of a scenario.
 
 use super::hook::{self, HookKey, LevelKey, With};
+use super::sched::Sched;
 use super::text::{time, unhex};
 use super::world::{
     self, Enter, Fails, Happens, Move, NewNamespace, NewNetdev, NewTask, Open, Scene,
@@ -57,6 +58,8 @@ pub struct Step {
     /// An iterator that is attached.
     read: Option<Spanned<String>>,
     fire: Option<HookKey>,
+    /// Something that a scheduler is called for.
+    sched: Option<Sched>,
     /// With `run` or `fire`: the task that does it.
     by: Option<Spanned<String>>,
     /// With `fire`: arguments, what the function returns, where it happens, and with `cpu` under
@@ -150,7 +153,8 @@ impl Step {
     /// True when programs run: constants cannot be set any more.
     pub fn runs(&self) -> bool {
         let reads = self.read.is_some();
-        self.run.is_some() || self.spawn.is_some() || self.fire.is_some() || reads
+        let schedules = self.sched.is_some();
+        self.run.is_some() || self.spawn.is_some() || self.fire.is_some() || schedules || reads
     }
 
     /// Does it.
@@ -194,6 +198,10 @@ impl Step {
         }
         if let Some(hook) = &self.fire {
             return self.perform_fire(span, hook, sim, bpf, scene);
+        }
+        if let Some(sched) = &self.sched {
+            sched.perform(span, sim, bpf, scene)?;
+            return Ok(Done::default());
         }
         self.perform_world(sim, bpf, scene)?;
         self.perform_memory(span.clone(), sim, bpf, scene)?;
@@ -389,6 +397,7 @@ impl Step {
             self.attach.is_some(),
             self.detach.is_some(),
             self.fire.is_some(),
+            self.sched.is_some(),
             self.read.is_some(),
             self.namespace.is_some(),
             self.enter.is_some(),

@@ -2,7 +2,8 @@
 
 use super::{Problem, failed, wrong};
 use bpfsim::{
-    Cgroup, Cpu, Errno, Error, File, Job, Link, Namespace, Netdev, NsKind, Sim, StructOps, Task,
+    Cgroup, Cpu, Errno, Error, File, Job, Link, Namespace, Netdev, NsKind, Scheduler, Sim,
+    StructOps, Task,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ pub struct Scene {
     /// Hooks that happen side by side.
     pub fired: BTreeMap<String, Job>,
     pub links: BTreeMap<String, Vec<Attached>>,
+    /// The scheduler that was enabled last, and that some step says how it ends.
+    pub scheduler: Option<Scheduler>,
+    pub exit_expected: bool,
     /// Some program ran.
     pub ran: bool,
     tasks: BTreeMap<String, Task>,
@@ -147,6 +151,14 @@ fn missing<T>(
 
 impl Scene {
     /// The task of a name; `test` is the test's own.
+    /// The name of a task of the scenario.
+    pub fn name_of(&self, task: Task) -> Option<String> {
+        let mut tasks = self.tasks.iter();
+        tasks
+            .find(|(_, t)| **t == task)
+            .map(|(name, _)| name.clone())
+    }
+
     pub fn task(&self, sim: &Sim, name: &Spanned<String>) -> Result<Task, Problem> {
         match (name.get_ref().as_str(), self.tasks.get(name.get_ref())) {
             (_, Some(task)) => Ok(*task),
