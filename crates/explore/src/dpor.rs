@@ -221,34 +221,38 @@ impl Tree {
         if self.cut_at.is_some() && !self.redundant {
             self.leaf(Vec::new());
         }
-        while self.nodes.len() > self.prefix.picks.len()
-            && let Some(mut node) = self.nodes.pop()
-        {
-            self.path.events.truncate(self.nodes.len() + 1);
-            let Some(event) = self.path.events.pop() else {
-                continue;
-            };
-            let depth = self.nodes.len();
-            if self.come_back.len() <= depth {
-                self.come_back.resize(depth + 1, false);
-            }
-            let next = node.next(&event);
-            if next.is_some() || node.ways > 1 && node.done.is_empty() {
-                self.come_back[depth] = next.is_some();
-            }
-            if let Some(pick) = next {
+        while self.nodes.len() > self.prefix.picks.len() {
+            let depth = self.nodes.len() - 1;
+            self.path.events.truncate(depth + 1);
+            if let Some(pick) = self.next(depth)
+                && let Some(event) = self.path.events.pop()
+            {
+                let node = &mut self.nodes[depth];
                 node.done.push(Asleep {
                     key: event.keys[node.pick],
                     effects: event.effects,
                 });
                 node.pick = pick;
                 node.known = event.keys.into_vec();
-                let keep = node.choices;
-                self.nodes.push(node);
-                return Some(keep);
+                return Some(node.choices);
             }
+            self.nodes.truncate(depth);
+            self.path.events.truncate(depth);
         }
         None
+    }
+
+    /// What is to be explored next from the last node, at this depth.
+    fn next(&mut self, depth: usize) -> Option<usize> {
+        let (node, event) = (&self.nodes[depth], self.path.events.get(depth)?);
+        let next = node.next(event);
+        if self.come_back.len() <= depth {
+            self.come_back.resize(depth + 1, false);
+        }
+        if next.is_some() || node.ways > 1 && node.done.is_empty() {
+            self.come_back[depth] = next.is_some();
+        }
+        next
     }
 }
 
