@@ -115,7 +115,7 @@ fn counted(object: &'static [u8]) -> impl Fn(&Sim) -> bpfsim::Result<()> + Send 
         sched.sleep_on(Cpu(1));
         sim.run_until_idle()?;
         sched.sleep(Cpu(0))?;
-        sim.run_for(ms(100))?;
+        sim.run_for(ms(70))?;
         sched.check()?;
         let left = |task: &Task| sched.place(*task) == ScxPlace::Bpf;
         ensure!(!t.iter().any(left), "a task is left");
@@ -124,7 +124,8 @@ fn counted(object: &'static [u8]) -> impl Fn(&Sim) -> bpfsim::Result<()> + Send 
 }
 
 fn runner() -> Runner {
-    Runner::new().config(config()).executions(1_000)
+    let runner = Runner::new().config(config());
+    runner.executions(1_000).regressions(None)
 }
 
 #[test]
@@ -135,7 +136,8 @@ fn a_lost_task_is_found() {
     assert!(said.contains("runnable task stall: t"), "{said}");
     assert!(said.contains("failed to run for 0.0"), "{said}");
     assert_eq!(found.preemptions, 1);
-    assert!(runner().run(counted(FIXED)).failure.is_none());
+    let fixed = runner().executions(300).run(counted(FIXED));
+    assert!(fixed.failure.is_none());
 }
 
 const MISUSE: &[u8] = include_bytes!("../../../fixtures/scx/misuse.bpf.o");
@@ -273,4 +275,127 @@ fn what_a_scheduler_is_made_of_is_checked() {
     let refused = bpf.map("greedy").unwrap().enable_scheduler();
     let text = refused.err().unwrap().to_string();
     assert!(text.starts_with("unsupported: sched_ext"), "{text}");
+}
+
+const MOVER: &[u8] = include_bytes!("../../../fixtures/scx/mover.bpf.o");
+
+/// A timer walks a queue and moves tasks to another, with slices of their own.
+#[test]
+fn a_timer_moves_tasks_between_queues() {
+    let sim = sim();
+    let t = tasks(&sim, 6);
+    let (mut bpf, sched) = enabled(&sim, MOVER, "mover");
+    for &task in &t {
+        sched.wake(task).unwrap();
+        sim.run_until_idle().unwrap();
+    }
+    // Two are executed, four wait: 102 to 105.
+    assert_eq!(sched.queued(1).unwrap(), [t[2], t[3], t[4], t[5]]);
+    assert_eq!(bpf.global::<u64>("idle_cpus").unwrap(), 0);
+    sim.run_for(Duration::from_micros(1_100)).unwrap();
+    assert_eq!(sched.queued(1).unwrap(), [t[2], t[4]]);
+    assert_eq!(sched.queued(2).unwrap(), [t[3], t[5]]);
+    assert_eq!(sched.place(t[3]), ScxPlace::Dsq(2));
+    assert_eq!(sched.slice(t[3]), Some(5_000_000));
+    let seen = |bpf: &Ebpf| {
+        let pid = |name: &str| bpf.global::<i32>(name).unwrap();
+        let n = |name: &str| bpf.global::<u64>(name).unwrap();
+        (
+            n("seen"),
+            pid("first_seen"),
+            pid("last_seen"),
+            n("moved"),
+            n("refused"),
+        )
+    };
+    assert_eq!(seen(&bpf), (4, 102, 105, 2, 2));
+    bpf.set_global("reversed", &1u64).unwrap();
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!(seen(&bpf), (2, 104, 102, 2, 2));
+
+    // Whoever yields makes room for the fast ones.
+    sched.yield_now(Cpu(0)).unwrap();
+    assert_eq!(bpf.global::<u64>("yields").unwrap(), 1);
+    assert_eq!(sched.running(Cpu(0)), Some(t[3]));
+    // Its slice is short.
+    sim.run_for(ms(9)).unwrap();
+    assert_ne!(sched.running(Cpu(0)), Some(t[3]));
+    sim.run_for(ms(500)).unwrap();
+    sched.check().unwrap();
+    sched.disable().unwrap();
+    sim.finish().unwrap();
+}
+
+/// Weights, affinity, and CPUs that a higher class takes.
+#[test]
+fn what_changes_of_tasks_and_cpus_is_told() {
+    let sim = sim();
+    let t = tasks(&sim, 3);
+    let (bpf, sched) = enabled(&sim, VTIME, "vtime");
+    let count = |name: &str| bpf.global::<u64>(name).unwrap();
+    for &task in &t {
+        sched.wake(task).unwrap();
+        sim.run_until_idle().unwrap();
+    }
+    assert_eq!(sched.place(t[2]), ScxPlace::Dsq(7));
+    // Who waits in a queue is dequeued and enqueued anew, who is executed stops and runs again.
+    let before = (count("enqueued"), count("ran"), count("stopped"));
+    sched.set_weight(t[2], 300).unwrap();
+    assert_eq!(count("enqueued"), before.0 + 1);
+    sched.set_weight(t[0], 50).unwrap();
+    assert_eq!(
+        (count("ran"), count("stopped")),
+        (before.1 + 1, before.2 + 1)
+    );
+    assert_eq!(sched.running(Cpu(0)), Some(t[0]));
+
+    // A real-time task has CPU 1: what was executed there comes to `enqueue` again.
+    let enqueued = count("enqueued");
+    sched.take_cpu(Cpu(1), 0).unwrap();
+    sim.run_until_idle().unwrap();
+    assert_eq!(bpf.global::<u32>("released").unwrap(), 1);
+    assert_eq!(sched.running(Cpu(1)), None);
+    assert_eq!(count("enqueued"), enqueued + 1);
+    assert_eq!(sched.queued(7).unwrap().len(), 2);
+    sched.give_cpu_back(Cpu(1)).unwrap();
+    sim.run_until_idle().unwrap();
+    assert_eq!(bpf.global::<u32>("acquired").unwrap(), 1);
+    assert!(sched.running(Cpu(1)).is_some());
+
+    // Who may not be where it is any more goes elsewhere.
+    let on = sched.running(Cpu(1)).unwrap();
+    sched.set_cpus(on, 0b01).unwrap();
+    sim.run_until_idle().unwrap();
+    assert_ne!(sched.running(Cpu(1)), Some(on));
+    sim.run_for(ms(100)).unwrap();
+    assert_ne!(sched.running(Cpu(1)), Some(on));
+    sched.check().unwrap();
+
+    // Idle CPUs are told of, and tasks that go leave nothing behind.
+    for _ in 0..3 {
+        for cpu in [Cpu(0), Cpu(1)] {
+            if let Some(task) = sched.running(cpu) {
+                sched.exit_task(task).unwrap();
+                sim.run_until_idle().unwrap();
+            }
+        }
+    }
+    assert_eq!(bpf.global::<u32>("tasks").unwrap(), 0);
+    let idled: [u64; 2] = bpf.global("idled").unwrap();
+    assert_eq!(idled[0], idled[1]);
+    sim.finish().unwrap();
+}
+
+/// So does a search that goes back to choices, and says the same on any number of threads.
+#[test]
+fn a_search_that_goes_back_finds_the_lost_task() {
+    use bpfsim::explore::Strategy;
+    let found = |threads| {
+        let strategy = Strategy::Bounded { preemptions: 1 };
+        let runner = runner().strategy(strategy).threads(threads);
+        let found = runner.run(counted(COUNTED)).failure.unwrap();
+        assert_eq!(found.failed.kind, "scheduler");
+        (found.execution, found.trace)
+    };
+    assert_eq!(found(1), found(2));
 }
