@@ -130,7 +130,15 @@ pub(crate) fn ranges(
     args: &[u64; 5],
 ) -> SmallVec<[Range; 2]> {
     let mut all = SmallVec::new();
-    if !args.iter().any(|&a| GuestMem::is_shared(a)) && mem.is_none() {
+    let in_registers = |call| match call {
+        Call::Helper(id) => {
+            let format = row(FORMATS, id, |r| r.0);
+            row(DYNPTRS, id, |r| r.0).is_none() && !matches!(format, Some((_, Formats::At(..))))
+        }
+        Call::Kfunc(_) => false,
+    };
+    let any = args.iter().any(|&a| GuestMem::is_shared(a));
+    if !any && (mem.is_none() || in_registers(call)) {
         return all;
     }
     let dynptrs = mem.map_or(&[][..], |_| through(call));

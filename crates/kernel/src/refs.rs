@@ -10,13 +10,15 @@ use crate::state::State;
 use crate::touch::Touch;
 use bpfsim_abi::Errno;
 use bpfsim_vm::GuestMem;
+use std::rc::Rc;
 
 /// A file descriptor of a map. Duplicates share one file description.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MapFd(pub(crate) u32);
 
 /// The references of a simulation.
-#[derive(Default, Clone)]
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Refs {
     progs: Vec<ProgRefs>,
     /// All references of each map.
@@ -35,7 +37,7 @@ pub(crate) struct Refs {
 struct ProgRefs {
     refs: u32,
     fd_open: bool,
-    maps: Vec<MapId>,
+    maps: Rc<[MapId]>,
 }
 
 impl Refs {
@@ -71,7 +73,7 @@ impl Refs {
         self.progs.push(ProgRefs {
             refs: 1,
             fd_open: true,
-            maps: used,
+            maps: used.into(),
         });
     }
 
@@ -118,7 +120,7 @@ impl Refs {
         };
         p.refs = p.refs.saturating_sub(1);
         if p.refs == 0 {
-            for map in std::mem::take(&mut p.maps) {
+            for &map in &*std::mem::take(&mut p.maps) {
                 self.put_map(map);
             }
         }

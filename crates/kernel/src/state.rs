@@ -104,7 +104,8 @@ pub(crate) struct CpuState {
 }
 
 /// What a virtual CPU has beside its clock.
-#[derive(Default, Clone)]
+#[derive(Default, educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct CpuRest {
     /// Armed timers of each clock base, by deadline and arming order.
     pub timers: [BTreeSet<(u64, u64, Handle)>; 2],

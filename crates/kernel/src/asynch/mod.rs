@@ -56,7 +56,8 @@ pub(crate) struct Callback {
 }
 
 /// Objects of one kind. Freed ones leave their index to later ones under a new generation.
-#[derive(Clone)]
+#[derive(educe::Educe)]
+#[educe(Clone)]
 pub(crate) struct Pool<T> {
     items: Vec<(u32, Option<T>)>,
     free: Vec<u32>,

@@ -483,7 +483,9 @@ impl Storage {
             T::Array | T::PercpuArray => Storage::Array(Array::create(mem, spec, cpus, frozen)?),
             T::Hash | T::LruHash | T::PercpuHash | T::LruPercpuHash | T::HashOfMaps => {
                 check_hash_size(spec.max_entries)?;
-                Storage::Hash(Hash::create(spec, cpus))
+                let mut hash = Hash::create(spec, cpus);
+                hash.prepare(mem)?;
+                Storage::Hash(hash)
             }
             T::DevmapHash | T::Sockhash => Storage::Hash(Hash::create(spec, cpus)),
             T::LpmTrie => Storage::Lpm(Lpm::create(spec)),

@@ -95,6 +95,15 @@ impl Hash {
         hash
     }
 
+    /// What the elements of a small preallocated map lie in is there before the first one comes
+    /// (`prealloc_init`): executions of a test find it made.
+    pub fn prepare(&mut self, mem: &mut GuestMem) -> Result<(), Errno> {
+        match self.prealloc {
+            true => self.table.prepare(mem),
+            false => Ok(()),
+        }
+    }
+
     /// The next bucket that is not empty, or the number of buckets.
     pub fn next_bucket(&self, from: u32) -> u32 {
         let n = self.table.n_buckets;

@@ -110,9 +110,13 @@ impl Slab {
         self.chunks.get(slot / self.per_chunk) + self.stride * (slot % self.per_chunk) as u64
     }
 
-    /// Address of a slot that is about to be used.
-    pub fn make(&mut self, mem: &mut GuestMem, slot: u32) -> Result<u64, Errno> {
-        let chunk = slot / self.per_chunk;
+    /// All slots are in the first chunk.
+    pub fn is_small(&self) -> bool {
+        self.slots <= self.per_chunk
+    }
+
+    /// Has a chunk be there.
+    pub fn make_chunk(&mut self, mem: &mut GuestMem, chunk: u32) -> Result<(), Errno> {
         if self.chunks.get(chunk) == 0 {
             let first = chunk as u64 * self.per_chunk as u64;
             let n = (self.slots as u64)
@@ -126,6 +130,12 @@ impl Slab {
             self.chunks.set(chunk, at);
             self.by_addr.push((at, chunk));
         }
+        Ok(())
+    }
+
+    /// Address of a slot that is about to be used.
+    pub fn make(&mut self, mem: &mut GuestMem, slot: u32) -> Result<u64, Errno> {
+        self.make_chunk(mem, slot / self.per_chunk)?;
         mem.renew(self.addr(slot));
         Ok(self.addr(slot))
     }

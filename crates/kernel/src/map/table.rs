@@ -68,6 +68,16 @@ impl Table {
         }
     }
 
+    /// Has what all elements need be there, if that is little.
+    pub fn prepare(&mut self, mem: &mut GuestMem) -> Result<(), Errno> {
+        if self.slab.is_small() {
+            self.slab.make_chunk(mem, 0)?;
+            self.buckets.at_mut(0);
+            self.slots.at_mut(0);
+        }
+        Ok(())
+    }
+
     pub fn key_at(&self, slot: u32) -> u64 {
         self.slab.addr(slot)
     }
