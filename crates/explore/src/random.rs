@@ -65,6 +65,10 @@ impl Chooser for Random {
         self.rng.weighted(weights.iter().copied())
     }
 
+    fn choose_among(&mut self, choices: usize, _: usize, _: usize) -> Option<usize> {
+        Some(self.rng.below(choices as u32) as usize)
+    }
+
     fn explores(&self) -> bool {
         true
     }

@@ -105,14 +105,28 @@ pub struct Record {
     picks: Vec<Pick>,
 }
 
-/// What was picked in a choice.
+/// What was picked in a choice, in one word; below it whether that is not the default, and whether what
+/// executed before could have gone on.
 #[derive(Debug, Clone, Copy)]
-struct Pick {
-    pick: u32,
-    /// It is not the default.
-    departs: bool,
-    /// What executed before could have gone on.
-    preempts: bool,
+struct Pick(u32);
+
+impl Pick {
+    #[inline]
+    fn new(pick: usize, departs: bool, preempts: bool) -> Pick {
+        Pick((pick as u32) << 2 | u32::from(departs) << 1 | u32::from(preempts))
+    }
+
+    fn pick(self) -> u32 {
+        self.0 >> 2
+    }
+
+    fn departs(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    fn preempts(self) -> bool {
+        self.0 & 1 != 0
+    }
 }
 
 impl Record {
@@ -123,8 +137,8 @@ impl Record {
     /// Departures from the default order.
     pub fn schedule(&self) -> Schedule {
         let all = (0..).zip(self.picks());
-        let departures = all.filter(|(_, p)| p.departs);
-        let departure = |(at, p): (u32, &Pick)| Departure { at, pick: p.pick };
+        let departures = all.filter(|(_, p)| p.departs());
+        let departure = |(at, p): (u32, &Pick)| Departure { at, pick: p.pick() };
         Schedule {
             departures: departures.map(departure).collect(),
         }
@@ -132,8 +146,20 @@ impl Record {
 
     /// Steps of another execution while the one before could have gone on.
     pub fn preemptions(&self) -> u64 {
-        let preempts = self.picks().iter().filter(|p| p.preempts);
+        let preempts = self.picks().iter().filter(|p| p.preempts());
         preempts.count() as u64
+    }
+
+    /// A choice was made, after so many steps.
+    #[inline]
+    fn note(&mut self, asked: usize, pick: usize, departs: bool, preempts: bool, steps: usize) {
+        if self.picks.len() as u64 != self.choices {
+            self.cut();
+        }
+        self.strayed |= pick != asked;
+        self.picks.push(Pick::new(pick, departs, preempts));
+        self.choices += 1;
+        self.steps = steps as u64 + 1;
     }
 
     /// Something is about to be noted: what an execution before did from here on is no part of it.
@@ -149,9 +175,10 @@ impl Record {
 
     #[cold]
     fn note_lot(&mut self, offer: &Offer<'_>, pick: usize) {
-        let lot = self.draws.lot(self.choices, offer.choices, pick);
+        let at = self.choices - 1;
+        let lot = self.draws.lot(at, offer.choices, pick);
         if let Some(lot) = lot.filter(|lot| lot.chance != Chance::Usual) {
-            self.lots.push((self.choices as u32, lot));
+            self.lots.push((at as u32, lot));
         }
     }
 }
@@ -185,23 +212,23 @@ impl<C: Chooser + ?Sized> Recorder<C> {
 impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let asked = self.inner.choose(offer);
-        let record = &mut *self.record.borrow_mut();
-        if record.picks.len() as u64 != record.choices {
-            record.cut();
-        }
         let pick = asked.min(offer.choices.len() - 1);
-        record.strayed |= pick != asked;
+        let departs = pick != offer.default_pick();
+        let record = &mut *self.record.borrow_mut();
+        record.note(asked, pick, departs, offer.preempts(pick), offer.steps);
         if offer.chances {
             record.note_lot(offer, pick);
         }
-        record.picks.push(Pick {
-            pick: pick as u32,
-            departs: pick != offer.default_pick(),
-            preempts: offer.preempts(pick),
-        });
-        record.choices += 1;
-        record.steps = offer.steps as u64 + 1;
         pick
+    }
+
+    fn choose_among(&mut self, choices: usize, goes_on: usize, steps: usize) -> Option<usize> {
+        let asked = self.inner.choose_among(choices, goes_on, steps)?;
+        let pick = asked.min(choices - 1);
+        let departs = pick != goes_on;
+        let record = &mut *self.record.borrow_mut();
+        record.note(asked, pick, departs, departs, steps);
+        Some(pick)
     }
 
     fn explores(&self) -> bool {

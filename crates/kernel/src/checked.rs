@@ -7,7 +7,7 @@ use crate::helper;
 use crate::ids::{Cpu, CtxId, ProgId};
 use crate::kernel::Kernel;
 use crate::kfunc;
-use crate::race::{Met, NO_LANE, Races};
+use crate::race::NO_LANE;
 use crate::shared::Shared;
 use crate::spot::Spot;
 use crate::state::State;
@@ -15,6 +15,7 @@ use crate::trace::{AsyncKind, Element};
 use bpfsim_abi::helper::{ArgBase, ArgType, Of, Proto, ProtoFlags, TypeFlags};
 use bpfsim_abi::{Func, MapType};
 use bpfsim_vm::{Access, AccessKind, Call, FaultKind, Flow, GuestMem, Site};
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -24,7 +25,6 @@ use std::sync::OnceLock;
 pub(crate) struct Watch {
     /// Orders are explored, and somebody wants to know of races.
     pub races_on: bool,
-    pub races: Races,
     pub findings: Findings,
     /// Callbacks that were armed and did not begin: by value and kind, who armed, and for when.
     arming: Shared<BTreeMap<(u64, AsyncKind), (Site, u64)>>,
@@ -93,20 +93,13 @@ impl State {
     }
 
     /// The current execution makes this access to shared memory.
-    #[inline]
+    #[inline(always)]
     pub fn watch_access(&mut self, by: &Site, access: Access, orders: bool) {
-        if !self.watch.races_on || self.cur.lane == NO_LANE {
-            return;
+        if self.watch.races_on && self.cur.lane != NO_LANE {
+            let at = self.cpus[self.cur.cpu.at()].clock;
+            let lane = self.cur.lane;
+            self.watch.findings.access(lane, by, access, orders, at);
         }
-        let at = self.cpus[self.cur.cpu.at()].clock;
-        let lane = self.cur.lane;
-        let Watch {
-            races, findings, ..
-        } = &mut self.watch;
-        races.access(lane, by, access, orders, |met, other| match met {
-            Met::Race(kind) => findings.race(at, by, other, access, kind),
-            Met::Lost => findings.lost(at, by, other, access),
-        });
     }
 
     /// What comes before what by this call that succeeded.
@@ -115,7 +108,7 @@ impl State {
         if !self.watch.races_on || lane == NO_LANE {
             return;
         }
-        let races = &mut self.watch.races;
+        let races = &mut self.watch.findings;
         let Call::Helper(id) = call else {
             // Those of works and task work take their slot's lock.
             let object = crate::turn::object_of(call, *args);
@@ -130,7 +123,7 @@ impl State {
                 let Some(object) = self.element_object(mem, args) else {
                     return;
                 };
-                let races = &mut self.watch.races;
+                let races = &mut self.watch.findings;
                 if id != Func::MapLookupElem as u32 {
                     races.acquire(lane, object);
                     races.release(lane, object);
@@ -167,19 +160,60 @@ impl State {
     }
 }
 
-/// A prototype of each helper.
-pub(crate) fn proto(id: u32) -> Option<&'static Proto> {
-    static PROTOS: OnceLock<Vec<Option<&'static Proto>>> = OnceLock::new();
-    let protos = PROTOS.get_or_init(|| {
-        let mut protos = vec![None; 256];
+/// A helper, as the hot path wants to know it.
+pub(crate) struct Known {
+    pub proto: &'static Proto,
+    /// Its arguments, from 0, that may be memory which it reads or writes.
+    pub memory: SmallVec<[u8; 5]>,
+    /// It may reach memory that others share: [`crate::reach`].
+    pub reaches: bool,
+    releases: bool,
+    acquires: bool,
+}
+
+/// What is known of each helper.
+pub(crate) fn known(id: u32) -> Option<&'static Known> {
+    static HELPERS: OnceLock<Vec<Option<Known>>> = OnceLock::new();
+    let helpers = HELPERS.get_or_init(|| {
+        let mut helpers: Vec<_> = (0..256).map(|_| None).collect();
         for proto in bpfsim_abi::helper::all_protos() {
-            if let Some(row) = protos.get_mut(proto.func as usize) {
-                *row = Some(proto);
+            let args = proto.args.iter().take(5);
+            let memory: SmallVec<_> = (0..)
+                .zip(args.clone())
+                .filter(|(_, a)| is_memory(a))
+                .map(|(n, _)| n)
+                .collect();
+            if let Some(row) = helpers.get_mut(proto.func as usize) {
+                *row = Some(Known {
+                    proto,
+                    reaches: crate::reach::may_reach(proto),
+                    releases: { args }.any(|a| a.flags.contains(TypeFlags::OBJ_RELEASE)),
+                    acquires: ACQUIRE.contains(&proto.func),
+                    memory,
+                });
             }
         }
-        protos
+        helpers
     });
-    *protos.get(id as usize)?
+    helpers.get(id as usize)?.as_ref()
+}
+
+/// A prototype of each helper.
+pub(crate) fn proto(id: u32) -> Option<&'static Proto> {
+    known(id).map(|known| known.proto)
+}
+
+/// An argument that [`touches`] may say something of.
+fn is_memory(arg: &ArgType) -> bool {
+    matches!(
+        arg.base,
+        ArgBase::MapKey
+            | ArgBase::MapValue
+            | ArgBase::Mem
+            | ArgBase::SpinLock
+            | ArgBase::Timer
+            | ArgBase::RingbufMem
+    )
 }
 
 /// What a helper does with the memory that an argument points to: how many bytes, and whether it
@@ -229,10 +263,10 @@ pub(crate) fn before(
     };
     match call {
         Call::Helper(id) => {
-            let Some(proto) = proto(id) else {
+            let Some(Known { proto, memory, .. }) = known(id) else {
                 return Ok(());
             };
-            for n in 0..proto.args.len().min(5) {
+            for n in memory.iter().map(|&n| n as usize) {
                 if let Some(touched) = touches(st, proto, args, n) {
                     check(st, n, touched)?;
                 }
@@ -265,8 +299,9 @@ pub(crate) fn after(st: &mut State, mem: &mut GuestMem, call: Call, args: &[u64;
         return;
     }
     if let Call::Helper(id) = call
-        && let Some(proto) = proto(id)
+        && let Some(helper) = known(id)
     {
+        let proto = helper.proto;
         if let Some(p) = st
             .cur
             .ctx
@@ -275,15 +310,17 @@ pub(crate) fn after(st: &mut State, mem: &mut GuestMem, call: Call, args: &[u64;
         {
             mem.expose(p.meta, p.end - p.meta);
         }
-        let released = proto
-            .args
-            .iter()
-            .zip(args)
-            .filter(|(a, _)| a.flags.contains(TypeFlags::OBJ_RELEASE));
-        for (_, addr) in released {
-            st.cur.held.retain(|h| h.addr != *addr);
+        if helper.releases {
+            let released = proto
+                .args
+                .iter()
+                .zip(args)
+                .filter(|(a, _)| a.flags.contains(TypeFlags::OBJ_RELEASE));
+            for (_, addr) in released {
+                st.cur.held.retain(|h| h.addr != *addr);
+            }
         }
-        if r0 != 0 && ACQUIRE.contains(&proto.func) {
+        if r0 != 0 && helper.acquires {
             st.cur.held.push(Held {
                 addr: r0,
                 from: proto.func.name(),

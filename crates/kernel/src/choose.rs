@@ -249,6 +249,15 @@ pub trait Chooser {
     /// The index of one of `offer.choices`. A larger number is taken as the last.
     fn choose(&mut self, offer: &Offer<'_>) -> usize;
 
+    /// As [`Chooser::choose`], where each of so many choices is an execution or a task that goes on or
+    /// begins when it likes: none waits for its time, none is of chance. What took the last step is
+    /// the `goes_on`th; `steps` as in [`Offer`]. `None` by whoever wants to know more, who is then
+    /// asked in full.
+    fn choose_among(&mut self, choices: usize, goes_on: usize, steps: usize) -> Option<usize> {
+        let _ = (choices, goes_on, steps);
+        None
+    }
+
     /// True when executions shall stop before each visible operation. Otherwise they run as far
     /// as virtual time lets them, in the order that Linux would most likely take.
     fn explores(&self) -> bool;

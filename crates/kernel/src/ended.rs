@@ -20,11 +20,11 @@ impl Kernel {
     /// The current execution ends.
     pub(crate) fn end_lane(&mut self) {
         let cur = &self.st.cur;
-        let races = &mut self.st.watch.races;
+        let races = &mut self.st.watch.findings;
         if cur.slot != 0 {
             races.release(cur.lane, cur.slot);
         }
-        races.end(cur.lane, cur.cpu, cur.task);
+        races.end(cur.lane, cur.task);
     }
 
     /// A run returned `r0`. `self.st.cur` is still its own.

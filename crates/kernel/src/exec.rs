@@ -14,7 +14,9 @@ use crate::syscall::SysOp;
 use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Level, What};
-use crate::turn::{Turns, is_quiet_step, object_of, set_access};
+use crate::turn::{
+    Others, SEATS, Seat, Seats, Stopped, Turns, is_quiet_step, object_of, seat, set_access,
+};
 use crate::view::View;
 use bpfsim_vm::{Activation, Area, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
 use std::rc::Rc;
@@ -136,11 +138,12 @@ impl Kernel {
     fn go(
         &mut self,
         mut cpu: Cpu,
-        mut index: usize,
+        first: usize,
         budget: u64,
         goes_on: bool,
     ) -> Result<(), Failure> {
-        let Some(mut run) = self.runs[index].take() else {
+        let mut index = first;
+        let Some(mut run) = self.runs[first].take() else {
             return Ok(());
         };
         run.take_memory(|| self.spare_runs.pop());
@@ -149,7 +152,7 @@ impl Kernel {
             cur,
             what,
             next: doing,
-            stack,
+            ..
         } = &mut *run;
         let next = *doing;
         let mode = if self.st.explores {
@@ -191,24 +194,38 @@ impl Kernel {
             return self.settle();
         }
         let image = &*self.code[self.st.cur.prog.at()].image;
-        self.st.begins(&self.mem, &next, act, image);
+        let at = Stopped::of(act, self.st.records);
+        self.st.begins(&self.mem, &next, &at, image);
         let here = self.inside.is_none() && self.recorder.is_none();
         let one = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
         let here = here && !(one && self.offer.choices.len() > 1);
-        let turns = (goes_on && here && self.offer.steady).then(|| Turns {
-            chooser: &mut *self.chooser,
-            offer: &mut self.offer,
-            window: &mut self.window,
-            cpus: &self.cpus,
-            runs: &mut self.runs,
-            code: &self.code,
-            image,
-            index,
-            what,
-            stack,
-            next: doing,
-            fuel: self.config.fuel,
-            one,
+        let (mut seats, mut others) = (Seats::default(), Others::new());
+        let mine = cpu.at();
+        let turns = (goes_on && here && self.offer.steady && mine < SEATS).then(|| {
+            let code = (&self.code[..], image);
+            let (runs, cpus) = (&mut self.runs, &self.cpus);
+            seat(&mut seats, &mut others, runs, cpus, code, self.st.records);
+            seats[mine] = Some(Seat {
+                index,
+                cur,
+                next: doing,
+                place: usize::MAX,
+                at,
+            });
+            let idle = |cpu: usize| self.cpus[cpu].stack.is_empty();
+            let seated = |cpu: usize| seats.get(cpu).is_some_and(Option::is_some);
+            let alone = self.offer.choices.len() == 1 || !self.offer.waiting.is_empty();
+            Turns {
+                quick: !(alone || self.offer.follows || self.st.records),
+                all: self.prefix.is_none() && (0..cpus.len()).all(|c| idle(c) || seated(c)),
+                chooser: &mut *self.chooser,
+                offer: &mut self.offer,
+                window: &mut self.window,
+                image,
+                seats: &mut seats,
+                mine,
+                fuel: self.config.fuel,
+            }
         });
         let mut view = View {
             st: &mut self.st,
@@ -220,17 +237,20 @@ impl Kernel {
         let budget = budget.min(fuel);
         let mem = &mut self.mem;
         let stop = match (&mut self.inside, &mut self.recorder) {
-            (None, None) => bpfsim_vm::run(image, act, mem, &mut view, budget, mode),
+            (None, None) => {
+                bpfsim_vm::run_among(image, act, &mut others, mem, &mut view, budget, mode)
+            }
             (Some(i), _) => i.run(image, act, mem, &mut view, budget, mode),
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
         let (loud, base) = (view.loud, view.base);
-        if let Some(turns) = view.turns {
+        if let Some(turns) = &mut view.turns {
             // It may be another one by now.
-            (index, cpu) = (turns.index, view.st.cur.cpu);
-            if !turns.offer.chosen {
-                *turns.next = turns.offer.choices[turns.offer.picked].next;
-            }
+            (index, cpu) = turns.end(index);
+        }
+        drop(others);
+        if let Some(last) = self.runs[index].take() {
+            self.runs[first] = Some(std::mem::replace(&mut run, last));
         }
         if self.offer.chosen {
             std::mem::swap(&mut self.st.cur, &mut run.cur);
@@ -479,7 +499,7 @@ impl Kernel {
             slot: slot.addr,
             ..Cur::user(task)
         };
-        self.st.watch.races.acquire(cur.lane, slot.addr);
+        self.st.watch.findings.acquire(cur.lane, slot.addr);
         let what = what(element);
         let (kind, element) = async_kind(&what);
         self.st.watch_disarmed(kind, slot.value);
@@ -498,7 +518,7 @@ impl Kernel {
     /// A lane for an execution that begins, where somebody wants to know of races.
     pub(crate) fn lane(&mut self, cpu: Cpu, task: Option<TaskId>) -> u16 {
         match self.st.watch.races_on {
-            true => self.st.watch.races.begin(cpu, task),
+            true => self.st.watch.findings.begin(cpu, task),
             false => NO_LANE,
         }
     }

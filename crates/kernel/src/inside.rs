@@ -67,7 +67,7 @@ impl Inside {
         image: &Image,
         act: &mut Activation,
         mem: &mut GuestMem,
-        view: &mut View<'_>,
+        view: &mut View<'_, '_>,
         budget: u64,
         mode: Mode,
     ) -> Stop {

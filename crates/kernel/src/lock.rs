@@ -93,7 +93,7 @@ impl State {
                     from: "bpf_spin_lock",
                     site: mem.site(),
                 });
-                self.watch.races.acquire(self.cur.lane, addr);
+                self.watch.findings.acquire(self.cur.lane, addr);
                 true
             }
             _ => {
@@ -109,7 +109,7 @@ impl State {
         self.cur.locks.retain(|l| *l != addr);
         self.cur.held.retain(|h| h.addr != addr);
         if self.watch.races_on {
-            self.watch.races.release(self.cur.lane, addr);
+            self.watch.findings.release(self.cur.lane, addr);
         }
         self.irq_on();
         Some(())

@@ -13,52 +13,52 @@ use bpfsim_vm::{Access, AccessKind, Site};
 use smallvec::SmallVec;
 
 /// How far each lane had come.
-#[derive(Default, Debug, PartialEq, Eq)]
-struct Clock(SmallVec<[u32; 6]>);
-
-impl Clone for Clock {
-    #[inline]
-    fn clone(&self) -> Clock {
-        Clock(SmallVec::from_slice(&self.0))
-    }
-
-    #[inline]
-    fn clone_from(&mut self, from: &Clock) {
-        self.0.clear();
-        self.0.extend_from_slice(&from.0);
-    }
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+struct Clock {
+    /// Those of the first lanes, of which most tests have no more.
+    first: [u32; LANES],
+    rest: Vec<u32>,
 }
 
 impl Clock {
+    #[inline(always)]
     fn at(&self, lane: u16) -> u32 {
-        self.0.get(lane as usize).copied().unwrap_or(0)
+        match self.first.get(lane as usize) {
+            Some(&at) => at,
+            None => self.rest_at(lane),
+        }
+    }
+
+    #[inline(never)]
+    fn rest_at(&self, lane: u16) -> u32 {
+        let at = self.rest.get(lane as usize - LANES);
+        at.copied().unwrap_or(0)
     }
 
     fn tick(&mut self, lane: u16) {
         let lane = lane as usize;
-        if self.0.len() <= lane {
-            self.0.resize(lane + 1, 0);
+        if let Some(at) = self.first.get_mut(lane) {
+            *at += 1;
+            return;
         }
-        self.0[lane] += 1;
+        let lane = lane - LANES;
+        if self.rest.len() <= lane {
+            self.rest.resize(lane + 1, 0);
+        }
+        self.rest[lane] += 1;
     }
 
     fn join(&mut self, other: &Clock) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
+        for (mine, theirs) in self.first.iter_mut().zip(&other.first) {
+            *mine = (*mine).max(*theirs);
         }
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+        if self.rest.len() < other.rest.len() {
+            self.rest.resize(other.rest.len(), 0);
+        }
+        for (mine, theirs) in self.rest.iter_mut().zip(&other.rest) {
             *mine = (*mine).max(*theirs);
         }
     }
-}
-
-/// One execution at a time on one CPU.
-#[derive(Debug, educe::Educe)]
-#[educe(Clone)]
-struct Lane {
-    cpu: Cpu,
-    busy: bool,
-    clock: Clock,
 }
 
 /// A [`Site`] in two words and a half: taken apart it was written a moment ago in pieces, and copied
@@ -159,7 +159,8 @@ impl Anew for Cell {
 
 impl Anew for Clock {
     fn anew(&mut self) {
-        self.0.clear();
+        self.first = [0; LANES];
+        self.rest.clear();
     }
 }
 
@@ -175,8 +176,9 @@ pub(crate) enum Met {
 /// The state of the detectors of races.
 #[derive(Default, educe::Educe)]
 #[educe(Clone)]
-pub(crate) struct Races {
-    lanes: Vec<Lane>,
+pub(crate) struct Detector {
+    /// By lane.
+    lanes: Vec<Clock>,
     /// All that ended, by CPU.
     ended: Vec<Clock>,
     /// All that ended, by task.
@@ -191,44 +193,68 @@ pub(crate) struct Races {
 /// The lane of an execution that has none yet.
 pub(crate) const NO_LANE: u16 = u16::MAX;
 
-impl Races {
-    /// An execution begins: gives its lane.
-    pub fn begin(&mut self, cpu: Cpu, task: Option<TaskId>) -> u16 {
-        let free = self.lanes.iter().position(|l| l.cpu == cpu && !l.busy);
+/// Lanes that there are, by their CPUs, and which of them an execution is in.
+#[derive(Default, Debug, educe::Educe)]
+#[educe(Clone)]
+pub(crate) struct Lanes(SmallVec<[(Cpu, bool); 4]>);
+
+impl Lanes {
+    /// A lane for an execution that begins.
+    pub fn begin(&mut self, cpu: Cpu) -> u16 {
+        let free = self.0.iter().position(|l| *l == (cpu, false));
         let lane = free.unwrap_or_else(|| {
-            self.lanes.push(Lane {
-                cpu,
-                busy: false,
-                clock: Clock::default(),
-            });
-            self.lanes.len() - 1
+            self.0.push((cpu, false));
+            self.0.len() - 1
         });
-        let l = &mut self.lanes[lane];
-        l.busy = true;
-        l.clock.join(&self.user);
-        if let Some(ended) = self.ended.get(cpu.at()) {
-            l.clock.join(ended);
-        }
-        if let Some((_, before)) = self.tasks.iter().find(|t| Some(t.0) == task) {
-            l.clock.join(before);
-        }
-        l.clock.tick(lane as u16);
+        self.0[lane].1 = true;
         lane as u16
     }
 
     /// It ends.
+    pub fn end(&mut self, lane: u16) {
+        if let Some(lane) = self.0.get_mut(lane as usize) {
+            lane.1 = false;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn cpu(&self, lane: u16) -> Cpu {
+        self.0.get(lane as usize).map_or(Cpu(0), |lane| lane.0)
+    }
+}
+
+impl Detector {
+    /// An execution begins in a lane that is nobody's.
+    pub fn begin(&mut self, lane: u16, cpu: Cpu, task: Option<TaskId>) {
+        while self.lanes.len() <= lane as usize {
+            self.lanes.push(Clock::default());
+        }
+        let clock = &mut self.lanes[lane as usize];
+        clock.join(&self.user);
+        if let Some(ended) = self.ended.get(cpu.at()) {
+            clock.join(ended);
+        }
+        if let Some((_, before)) = self.tasks.iter().find(|t| Some(t.0) == task) {
+            clock.join(before);
+        }
+        clock.tick(lane);
+    }
+
+    /// It ends.
     pub fn end(&mut self, lane: u16, cpu: Cpu, task: TaskId) {
-        let Some(l) = self.lanes.get_mut(lane as usize) else {
+        let Some(clock) = self.lanes.get(lane as usize) else {
             return;
         };
-        l.busy = false;
         if self.ended.len() <= cpu.at() {
             self.ended.resize_with(cpu.at() + 1, Clock::default);
         }
-        self.ended[cpu.at()].join(&l.clock);
+        self.ended[cpu.at()].join(clock);
         match self.tasks.iter_mut().find(|t| t.0 == task) {
-            Some((_, clock)) => clock.join(&l.clock),
-            None => self.tasks.push((task, l.clock.clone())),
+            Some((_, before)) => before.join(clock),
+            None => self.tasks.push((task, clock.clone())),
         }
     }
 
@@ -239,18 +265,20 @@ impl Races {
         }
     }
 
-    /// All that was done before [`Races::release`] of an object comes before what follows.
+    /// All that was done before [`Detector::release`] of an object comes before what follows.
     pub fn acquire(&mut self, lane: u16, object: u64) {
-        if let (Some(l), Some(clock)) = (self.lanes.get_mut(lane as usize), self.sync.get(object)) {
-            l.clock.join(clock);
+        if let (Some(mine), Some(clock)) =
+            (self.lanes.get_mut(lane as usize), self.sync.get(object))
+        {
+            mine.join(clock);
         }
     }
 
-    /// See [`Races::acquire`].
+    /// See [`Detector::acquire`].
     pub fn release(&mut self, lane: u16, object: u64) {
-        if let Some(l) = self.lanes.get_mut(lane as usize) {
-            self.sync.entry(object).join(&l.clock);
-            l.clock.tick(lane);
+        if let Some(clock) = self.lanes.get_mut(lane as usize) {
+            self.sync.entry(object).join(clock);
+            clock.tick(lane);
         }
     }
 
@@ -272,7 +300,7 @@ impl Races {
         if orders {
             self.acquire(lane, access.addr);
         }
-        let clock = &self.lanes[lane as usize].clock;
+        let clock = &self.lanes[lane as usize];
         let new = Rec {
             by: By::of(by),
             clock: clock.at(lane),
@@ -316,22 +344,30 @@ impl Cell {
         self.lanes = self.lanes.max(me as u8 + 1);
         let read = &self.recs[me][READ];
         let (since, loaded) = (read.seq, read.clock != 0 && read.by.ctx == new.by.ctx);
-        let overwrites = kind == AccessKind::Write && loaded && self.seq > since;
+        let stores = kind == AccessKind::Write;
+        let overwrites = stores & loaded & (self.seq > since);
         for l in (0..self.lanes as usize).filter(|&l| l != me) {
             let (recs, known) = (&self.recs[l % LANES], clock.at(l as u16));
-            if kind == AccessKind::Write && recs[READ].clock > known {
+            // Whether there is anything at once: each by itself is as good as random.
+            let of = |rec: &Rec| (rec.clock > known, overwrites & (rec.seq > since));
+            let (read, write, rmw) = (of(&recs[READ]), of(&recs[WRITE]), of(&recs[RMW]));
+            let races = (stores & read.0, write.0, stores & rmw.0);
+            if !(races.0 | races.1 | races.2 | write.1 | rmw.1) {
+                continue;
+            }
+            if races.0 {
                 met(Met::Race(AccessKind::Read), &recs[READ].by.site());
             }
-            if recs[WRITE].clock > known {
+            if races.1 {
                 met(Met::Race(AccessKind::Write), &recs[WRITE].by.site());
             }
-            if overwrites && recs[WRITE].seq > since {
+            if write.1 {
                 met(Met::Lost, &recs[WRITE].by.site());
             }
-            if kind == AccessKind::Write && recs[RMW].clock > known {
+            if races.2 {
                 met(Met::Race(AccessKind::Rmw), &recs[RMW].by.site());
             }
-            if overwrites && recs[RMW].seq > since {
+            if rmw.1 {
                 met(Met::Lost, &recs[RMW].by.site());
             }
         }
@@ -439,7 +475,7 @@ mod tests {
     }
 
     /// Runs accesses `(lane, address, size, kind)` and gives what they met, by their index.
-    fn met(races: &mut Races, ops: &[(u16, u64, u8, AccessKind)]) -> Vec<(usize, Met, u32)> {
+    fn met(races: &mut Detector, ops: &[(u16, u64, u8, AccessKind)]) -> Vec<(usize, Met, u32)> {
         let mut found = Vec::new();
         for (i, &(lane, addr, size, kind)) in ops.iter().enumerate() {
             let by = site(lane as u64, i as u32);
@@ -458,10 +494,10 @@ mod tests {
 
     use AccessKind::{Read, Rmw, Write};
 
-    fn two() -> Races {
-        let mut races = Races::default();
-        assert_eq!(races.begin(Cpu(0), None), 0);
-        assert_eq!(races.begin(Cpu(1), None), 1);
+    fn two() -> Detector {
+        let mut races = Detector::default();
+        races.begin(0, Cpu(0), None);
+        races.begin(1, Cpu(1), None);
         races
     }
 
@@ -524,19 +560,25 @@ mod tests {
 
     #[test]
     fn what_ended_on_a_cpu_comes_first_there_and_nowhere_else() {
-        let mut races = Races::default();
-        let a = races.begin(Cpu(0), None);
+        let (mut races, mut lanes) = (Detector::default(), Lanes::default());
+        let begin = |races: &mut Detector, lanes: &mut Lanes, cpu| {
+            let lane = lanes.begin(cpu);
+            races.begin(lane, cpu, None);
+            lane
+        };
+        let a = begin(&mut races, &mut lanes, Cpu(0));
         met(&mut races, &[(a, 64, 8, Write)]);
         races.end(a, Cpu(0), TaskId(0));
-        let b = races.begin(Cpu(0), None);
+        lanes.end(a);
+        let b = begin(&mut races, &mut lanes, Cpu(0));
         assert_eq!(a, b, "the lane is used again");
-        let c = races.begin(Cpu(1), None);
+        let c = begin(&mut races, &mut lanes, Cpu(1));
         assert_eq!(
             met(&mut races, &[(c, 64, 8, Read)]),
             [(0, Met::Race(Write), 0)]
         );
         races.paused();
-        let d = races.begin(Cpu(1), None);
+        let d = begin(&mut races, &mut lanes, Cpu(1));
         assert_eq!(met(&mut races, &[(d, 64, 8, Read)]), []);
     }
 }

@@ -6,13 +6,13 @@
 //! here says it. A call that reaches shared memory is a visible operation, the ranges are what the
 //! step [touched](crate::Touch), and the detectors of races see them.
 
-use crate::checked::{proto, touches};
+use crate::checked::{known, proto, touches};
 use crate::dynptr::Dynptr;
 use crate::helper::Args;
 use crate::kfunc;
 use crate::state::State;
 use bpfsim_abi::Func;
-use bpfsim_abi::helper::ArgBase;
+use bpfsim_abi::helper::{ArgBase, ArgType, Proto};
 use bpfsim_vm::{Access, AccessKind, Call, GuestMem};
 use smallvec::SmallVec;
 
@@ -122,6 +122,28 @@ pub(crate) fn is_shared(st: &State, call: Call, args: &[u64; 5]) -> bool {
     in_memory || !ranges(st, None, call, args).is_empty()
 }
 
+/// True when [`ranges`] may find anything that a helper reaches.
+pub(crate) fn may_reach(proto: &Proto) -> bool {
+    let id = proto.func as u32;
+    proto.args.iter().take(5).any(is_plain)
+        || row(ANYTHING, id, |r| r.0).is_some()
+        || row(FORMATS, id, |r| r.0).is_some()
+        || row(DYNPTRS, id, |r| r.0).is_some()
+}
+
+/// False for calls of which [`ranges`] finds nothing.
+fn reaches(call: Call) -> bool {
+    match call {
+        Call::Helper(id) => known(id).is_some_and(|known| known.reaches),
+        Call::Kfunc(_) => true,
+    }
+}
+
+/// Memory that is read or written as it is.
+fn is_plain(arg: &ArgType) -> bool {
+    matches!(arg.base, ArgBase::MapKey | ArgBase::MapValue | ArgBase::Mem)
+}
+
 /// What a call reaches of shared memory. What its arguments in memory point to only with `mem`.
 pub(crate) fn ranges(
     st: &State,
@@ -130,6 +152,9 @@ pub(crate) fn ranges(
     args: &[u64; 5],
 ) -> SmallVec<[Range; 2]> {
     let mut all = SmallVec::new();
+    if !reaches(call) {
+        return all;
+    }
     let in_registers = |call| match call {
         Call::Helper(id) => {
             let format = row(FORMATS, id, |r| r.0);
@@ -166,11 +191,8 @@ pub(crate) fn ranges(
                 let Some(proto) = proto(id).filter(|_| GuestMem::is_shared(args[n])) else {
                     continue;
                 };
-                let plain = matches!(
-                    proto.args[n].base,
-                    ArgBase::MapKey | ArgBase::MapValue | ArgBase::Mem
-                );
-                if let Some((len, write)) = touches(st, proto, args, n).filter(|_| plain) {
+                let touched = touches(st, proto, args, n);
+                if let Some((len, write)) = touched.filter(|_| is_plain(&proto.args[n])) {
                     add(args[n], len, kind(write));
                 }
             }
@@ -231,7 +253,7 @@ impl State {
     pub(crate) fn watch_reached(&mut self, mem: &GuestMem, call: Call, args: &[u64; 5]) {
         /// Bytes of one access that they are told of.
         const PIECE: u64 = 128;
-        if !self.watch.races_on {
+        if !self.watch.races_on || !reaches(call) {
             return;
         }
         for (addr, len, kind) in ranges(self, Some(mem), call, args) {

@@ -114,7 +114,7 @@ impl Recorder {
         image: &Image,
         act: &mut Activation,
         mem: &mut GuestMem,
-        view: &mut View<'_>,
+        view: &mut View<'_, '_>,
         budget: u64,
         mode: Mode,
         next: Next,
@@ -190,7 +190,7 @@ impl Recorder {
 
     fn begin_access(
         &mut self,
-        view: &View<'_>,
+        view: &View<'_, '_>,
         mem: &GuestMem,
         act: &Activation,
         access: Access,
@@ -211,7 +211,7 @@ impl Recorder {
 
     fn begin_call(
         &mut self,
-        view: &View<'_>,
+        view: &View<'_, '_>,
         mem: &GuestMem,
         act: &Activation,
         call: Call,
@@ -248,7 +248,7 @@ impl Recorder {
         self.begin(view, act, did)
     }
 
-    fn begin(&mut self, view: &View<'_>, act: &Activation, did: Did) -> Option<usize> {
+    fn begin(&mut self, view: &View<'_, '_>, act: &Activation, did: Did) -> Option<usize> {
         let insn = Some((ProgId(act.prog), act.pc));
         let now = view.base + act.insns;
         (self.record.moments && self.moments.len() < MOST_MOMENTS)

@@ -40,13 +40,14 @@ pub(crate) struct Offered {
     /// Some of the choices are of chance.
     chances: bool,
     /// The chooser follows each step.
-    follows: bool,
+    pub follows: bool,
     /// What there was to choose from before.
     before: (Vec<Choice>, Vec<At>),
 }
 
 impl Offered {
-    fn add(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64, what: Do) {
+    /// Offers what is usual.
+    pub fn add(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64, what: Do) {
         let chance = Chance::Usual;
         self.choices.push(Choice {
             id,
@@ -58,12 +59,37 @@ impl Offered {
         self.what.push((cpu, what));
     }
 
+    /// Empties itself, for what there is to choose from now.
+    pub fn begin_again(&mut self) {
+        std::mem::swap(&mut self.choices, &mut self.before.0);
+        std::mem::swap(&mut self.what, &mut self.before.1);
+        self.choices.clear();
+        self.what.clear();
+        self.waiting.clear();
+    }
+
+    /// Offers what a CPU that executes nothing did before.
+    pub fn add_idle(&mut self, cpu: Cpu) {
+        let was = self.before.0.iter().zip(&self.before.1);
+        for (choice, what) in was.filter(|(c, _)| c.cpu == cpu) {
+            self.choices.push(*choice);
+            self.what.push(*what);
+        }
+    }
+
     /// Picks what comes next.
     #[inline]
     pub fn pick(&mut self, chooser: &mut dyn Chooser, window: &Window) {
         let n = self.choices.len();
         if n == 1 {
             self.picked = 0;
+            return;
+        }
+        if self.stays
+            && self.steady
+            && let Some(picked) = chooser.choose_among(n, self.picked, window.steps)
+        {
+            self.picked = picked.min(n - 1);
             return;
         }
         let last = window.taken;
@@ -173,18 +199,7 @@ impl Kernel {
             return;
         }
         let mut offer = self.offer.take();
-        let Offered {
-            choices,
-            what,
-            waiting,
-            before,
-            ..
-        } = &mut *offer;
-        std::mem::swap(choices, &mut before.0);
-        std::mem::swap(what, &mut before.1);
-        choices.clear();
-        what.clear();
-        waiting.clear();
+        offer.begin_again();
         let changed = self.st.cpus[self.window.last.at()].clock;
         for c in 0..self.cpus.len() {
             let cpu = Cpu(c as u32);
@@ -193,13 +208,7 @@ impl Kernel {
                     self.note_wait(top, changed);
                     self.offer_run(&mut offer, cpu, top, u64::MAX);
                 }
-                None => {
-                    let was = offer.before.0.iter().zip(&offer.before.1);
-                    for (choice, what) in was.filter(|(c, _)| c.cpu == cpu) {
-                        offer.choices.push(*choice);
-                        offer.what.push(*what);
-                    }
-                }
+                None => offer.add_idle(cpu),
             }
         }
         self.offer.give_back(offer);

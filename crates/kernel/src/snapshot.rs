@@ -7,7 +7,7 @@
 //!
 //! The chooser is no part of it: who goes back decides what is chosen from there.
 
-use crate::finding::Finding;
+use crate::finding::Event;
 use crate::ids::{TaskId, mix};
 use crate::kernel::{Kernel, Window};
 use crate::log::LogMark;
@@ -28,7 +28,7 @@ pub struct KernelSnapshot {
     st: State,
     maps: Shared<Vec<Shared<Map>>>,
     trace: TraceMark,
-    found: LogMark<Finding>,
+    found: LogMark<Event>,
     rest: Rest,
 }
 
@@ -161,10 +161,10 @@ impl Kernel {
     fn without_large_parts<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
         let maps = std::mem::take(&mut self.st.maps);
         let trace = std::mem::take(&mut self.st.trace);
-        let found = self.st.watch.findings.take_list();
+        let found = self.st.watch.findings.take_events();
         let answer = f(&mut self.st);
         (self.st.maps, self.st.trace) = (maps, trace);
-        self.st.watch.findings.give_list(found);
+        self.st.watch.findings.give_events(found);
         answer
     }
 

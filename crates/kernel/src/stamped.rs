@@ -12,6 +12,8 @@ pub(crate) struct Stamped<V> {
     /// Slots in use.
     used: Vec<u32>,
     stamp: u32,
+    /// That was asked for last.
+    last: usize,
 }
 
 struct Slot<V> {
@@ -27,6 +29,7 @@ impl<V> Default for Stamped<V> {
             slots: Vec::new(),
             used: Vec::new(),
             stamp: 1,
+            last: 0,
         }
     }
 }
@@ -106,6 +109,15 @@ impl<V: Anew> Stamped<V> {
     /// The value of a key, made if there is none.
     #[inline]
     pub fn entry(&mut self, key: u64) -> &mut V {
+        let last = self.slots.get(self.last);
+        if !last.is_some_and(|slot| slot.stamp == self.stamp && slot.key == key) {
+            self.last = self.enter(key);
+        }
+        &mut self.slots[self.last].value
+    }
+
+    /// Finds the slot of a key, or makes it.
+    fn enter(&mut self, key: u64) -> usize {
         if self.used.len() * 2 >= self.slots.len() {
             self.grow();
         }
@@ -116,7 +128,7 @@ impl<V: Anew> Stamped<V> {
             slot.value.anew();
             self.used.push(at as u32);
         }
-        &mut slot.value
+        at
     }
 
     #[cold]

@@ -311,7 +311,7 @@ impl Kernel {
             if let Goal::Job(job) = goal
                 && self.results[job.0].is_some()
             {
-                self.st.watch.races.paused();
+                self.st.watch.findings.paused();
                 return Ok(Paused::Reached);
             }
             let bound = match self.st.scx {
@@ -336,7 +336,7 @@ impl Kernel {
                     continue;
                 }
             }
-            self.st.watch.races.paused();
+            self.st.watch.findings.paused();
             return Ok(Paused::Reached);
         }
     }

@@ -4,7 +4,7 @@
 //! stays as it is, but for what the one that took the last step does next. So it is chosen from at
 //! once, and if the same execution goes on, the engine need not stop for it.
 
-use crate::choose::{Choice, Chooser, Next, Starts, Wait};
+use crate::choose::{Choice, Chooser, Last, Next, Starts, Wait, Waiting};
 use crate::ids::Cpu;
 use crate::kernel::Window;
 use crate::prog::ProgCode;
@@ -16,27 +16,114 @@ use crate::touch::Touch;
 use crate::view::View;
 use bpfsim_abi::Func;
 use bpfsim_vm::{Access, AccessKind, Activation, Call, GuestMem, Image, Site, Stop, Turn};
+use smallvec::SmallVec;
 
 /// What the scheduler lends to the engine for it.
-pub(crate) struct Turns<'a> {
+pub(crate) struct Turns<'a, 's> {
     pub chooser: &'a mut dyn Chooser,
     pub offer: &'a mut Offered,
     pub window: &'a mut Window,
-    pub cpus: &'a [Shared<CpuRuns>],
-    /// All but the one that executes, whose activation the engine has.
-    pub runs: &'a mut [Option<Shared<Run>>],
-    pub code: &'a [ProgCode],
     pub image: &'a Image,
-    /// Of what executes: where it is among the runs, and the rest of it.
-    pub index: usize,
-    pub what: &'a mut Running,
-    pub stack: &'a mut u32,
-    /// What it did when the engine was entered; what it does by now is in the offer.
-    pub next: &'a mut Next,
+    /// Executions that can go on without the engine stopping, by CPU.
+    pub seats: &'a mut Seats<'s>,
+    /// The CPU that executes.
+    pub mine: usize,
+    /// There are no others, and what there is to choose from may be made anew.
+    pub all: bool,
     /// Most instructions of one execution.
     pub fuel: u64,
-    /// Where there is more than one choice the engine stops: it may be gone back to.
-    pub one: bool,
+    /// There is more than one choice, nobody waits, and nobody wants to know what steps do.
+    pub quick: bool,
+}
+
+/// An execution that the engine has.
+pub(crate) struct Seat<'a> {
+    /// Where it is among the runs.
+    pub index: usize,
+    pub cur: &'a mut Shared<Cur>,
+    /// What it did when the engine was entered; what it does by now is in the offer.
+    pub next: &'a mut Next,
+    /// While another one executes: the place of its activation, and where it stopped.
+    pub place: usize,
+    pub at: Stopped,
+}
+
+/// Where an execution stopped.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopped {
+    prog: u32,
+    pc: u32,
+    insns: u64,
+    args: [u64; 5],
+}
+
+impl Stopped {
+    /// Arguments are noted for who wants to know what calls touch.
+    #[inline(always)]
+    pub fn of(act: &Activation, records: bool) -> Stopped {
+        Stopped {
+            prog: act.prog,
+            pc: act.pc,
+            insns: act.insns,
+            args: match records {
+                true => act.args(),
+                false => [0; 5],
+            },
+        }
+    }
+}
+
+/// What goes on instead: the place of its activation was this.
+struct Turned {
+    place: usize,
+    at: Stopped,
+}
+
+/// CPUs whose executions the engine may have: those of others leave it.
+pub(crate) const SEATS: usize = 4;
+
+/// Executions by CPU.
+pub(crate) type Seats<'a> = [Option<Seat<'a>>; SEATS];
+
+/// The activations of all but the one that executes.
+pub(crate) type Others<'a> = SmallVec<[&'a mut Activation; SEATS]>;
+
+/// What executes on CPUs, and may go on in the engine beside what was picked, which is not among the
+/// runs: of the same image, and begun.
+pub(crate) fn seat<'a>(
+    seats: &mut Seats<'a>,
+    others: &mut Others<'a>,
+    runs: &'a mut [Option<Shared<Run>>],
+    cpus: &[Shared<CpuRuns>],
+    (code, image): (&[ProgCode], &Image),
+    records: bool,
+) {
+    for (index, run) in runs.iter_mut().enumerate() {
+        let Some(run) = run else {
+            continue;
+        };
+        let cpu = run.cur.cpu.at();
+        let same = |code: &ProgCode| std::ptr::eq(&*code.image, image);
+        let Some(seat) = seats.get_mut(cpu) else {
+            continue;
+        };
+        if cpus[cpu].stack.last() != Some(&index)
+            || run.next.begins() && !(run.next == Next::Start(Starts::Program) && run.act.insns > 0)
+            || matches!(run.what, Running::Syscall)
+            || !code.get(run.act.prog as usize).is_some_and(same)
+        {
+            continue;
+        }
+        let Run { act, cur, next, .. } = &mut **run;
+        *seat = Some(Seat {
+            index,
+            cur,
+            next,
+            place: others.len(),
+            at: Stopped::of(act, records),
+        });
+        others.push(act);
+    }
 }
 
 impl State {
@@ -73,11 +160,11 @@ impl State {
         }
     }
 
-    /// What the current execution does next, the program that `act` is of, begins.
+    /// What the current execution does next, where it stopped, begins.
     #[inline(always)]
-    pub fn begins(&mut self, mem: &GuestMem, next: &Next, act: &Activation, image: &Image) {
+    pub fn begins(&mut self, mem: &GuestMem, next: &Next, at: &Stopped, image: &Image) {
         if self.records {
-            self.touch_next(mem, *next, act.args());
+            self.touch_next(mem, *next, at.args);
         }
         if self.watch.races_on
             && let Next::Access(Access { addr, size, kind }) = *next
@@ -86,54 +173,109 @@ impl State {
             let by = Site {
                 ctx: self.cur.id.0,
                 cpu: self.cur.cpu.0,
-                prog: act.prog,
-                pc: act.pc,
+                prog: at.prog,
+                pc: at.pc,
             };
-            self.watch_access(&by, access, image.orders(act.pc, &access));
+            self.watch_access(&by, access, image.orders(at.pc, &access));
         }
     }
 }
 
-impl Turns<'_> {
-    /// Puts the run that is to come in the place of the one that executes, if it is of the same
-    /// image and comes to a visible operation.
-    fn exchange(&mut self, st: &mut State, act: &mut Activation, mine: usize) -> bool {
+impl Turns<'_, '_> {
+    /// Has the execution that was picked go on in the place of the one that executes, if the engine
+    /// has it.
+    #[inline(always)]
+    fn exchange(&mut self, st: &mut State, act: &Activation) -> Option<Turned> {
         let (cpu, what) = self.offer.what[self.offer.picked];
-        let Some(&index) = self.cpus[cpu.at()].stack.last() else {
-            return false;
-        };
-        let Some(there) = &mut self.runs[index] else {
-            return false;
-        };
-        let same = |code: &ProgCode| std::ptr::eq(&*code.image, self.image);
-        if what != Do::Continue
-            || matches!(there.next, Next::Start(_) | Next::Syscall { .. })
-            || matches!(there.what, Running::Syscall)
-            || !self.code.get(there.act.prog as usize).is_some_and(same)
-        {
-            return false;
+        let place = self.seats.get(cpu.at())?.as_ref()?.place;
+        if what != Do::Continue {
+            return None;
         }
-        let other = &mut **there;
-        std::mem::swap(act, &mut other.act);
-        other.next = self.offer.choices[mine].next;
-        std::mem::swap(self.what, &mut other.what);
-        std::mem::swap(self.stack, &mut other.stack);
-        st.goes_on(cpu, &mut other.cur);
-        self.runs.swap(index, self.index);
-        self.index = index;
-        true
+        if let Some(Some(mine)) = self.seats.get_mut(self.mine) {
+            mine.place = place;
+            mine.at = Stopped::of(act, st.records);
+            std::mem::swap(&mut st.cur, mine.cur);
+        }
+        self.mine = cpu.at();
+        let other = self.seats.get_mut(self.mine)?.as_mut()?;
+        st.goes_on(cpu, other.cur);
+        Some(Turned {
+            place,
+            at: other.at,
+        })
     }
+
+    /// What there is to choose from after a step in which a lock was taken or given back, or after
+    /// which one is wanted: as the scheduler would collect it.
+    fn collect(&mut self, st: &mut State, mem: &GuestMem) {
+        let clock = st.cpus[self.mine].clock;
+        for (choice, (cpu, what)) in self.offer.choices.iter().zip(&self.offer.what) {
+            if let (Some(Some(seat)), Do::Continue) = (self.seats.get_mut(cpu.at()), what) {
+                put(&choice.next, seat.next);
+            }
+        }
+        self.offer.begin_again();
+        for cpu in 0..st.cpus.len() as u32 {
+            if let Some(Some(seat)) = self.seats.get_mut(cpu as usize) {
+                let cur = match self.mine == cpu as usize {
+                    true => &mut st.cur,
+                    false => &mut *seat.cur,
+                };
+                let wanted = lock_of(seat.next).filter(|&at| is_held(mem, at));
+                let wait = cur.wait.or(wanted.map(Wait::SpinLock));
+                let held = wanted.is_some();
+                if let Some(wait) = wait {
+                    let over = match held {
+                        true => None,
+                        false => cur.over.or(Some(clock)),
+                    };
+                    if (cur.wait, cur.over) != (Some(wait), over) {
+                        (cur.wait, cur.over) = (Some(wait), over);
+                    }
+                }
+                let (id, cpu) = (cur.id, Cpu(cpu));
+                match wait {
+                    Some(wait) if held => self.offer.waiting.push(Waiting { id, cpu, wait }),
+                    _ => {
+                        let at = st.cpus[cpu.at()].clock;
+                        self.offer.add(id, cpu, *seat.next, at, Do::Continue);
+                    }
+                }
+                continue;
+            }
+            self.offer.add_idle(Cpu(cpu));
+        }
+    }
+
+    /// The engine has stopped: tells the executions what they do next. Gives the index and the CPU of the
+    /// one that executed.
+    pub fn end(&mut self, index: usize) -> (usize, Cpu) {
+        for (choice, (cpu, what)) in self.offer.choices.iter().zip(&self.offer.what) {
+            if let (Some(Some(seat)), Do::Continue) = (self.seats.get_mut(cpu.at()), what) {
+                put(&choice.next, seat.next);
+            }
+        }
+        let mine = self.seats.get(self.mine).and_then(Option::as_ref);
+        (mine.map_or(index, |seat| seat.index), Cpu(self.mine as u32))
+    }
+}
+
+/// `bpf_spin_lock`
+fn is_lock(call: Call) -> bool {
+    matches!(call, Call::Helper(id) if id == Func::SpinLock as u32)
 }
 
 /// The `bpf_spin_lock` that is taken.
 fn lock_of(next: &Next) -> Option<u64> {
     match *next {
-        Next::Call {
-            call: Call::Helper(id),
-            object,
-        } if id == Func::SpinLock as u32 => Some(object),
+        Next::Call { call, object } if is_lock(call) => Some(object),
         _ => None,
     }
+}
+
+/// True when it is to take a `bpf_spin_lock` that is held.
+fn wants_held(next: &Next, mem: &GuestMem) -> bool {
+    lock_of(next).is_some_and(|at| is_held(mem, at))
 }
 
 /// A `bpf_spin_lock` is held.
@@ -142,84 +284,171 @@ fn is_held(mem: &GuestMem, addr: u64) -> bool {
 }
 
 impl Offered {
-    /// True when after a step that did this, and comes to taking the lock `wants`, the others can do
-    /// what they could do before, and so can the one that took it.
-    #[inline]
-    fn stay(&self, did: &Next, wants: Option<u64>, mem: &GuestMem) -> bool {
-        let waits = |wait: &Wait| matches!(*wait, Wait::SpinLock(at) if is_held(mem, at));
-        if wants.is_some_and(|at| is_held(mem, at)) || !self.waiting.iter().all(|w| waits(&w.wait))
-        {
-            return false;
-        }
-        let wants = |c: &Choice| lock_of(&c.next).is_some_and(|at| is_held(mem, at));
-        let others = || self.choices.iter().enumerate();
-        lock_of(did).is_none() || !others().any(|(i, c)| i != self.picked && wants(c))
+    /// True when after a step that did this there is to choose from what there was before, if what
+    /// took it can go on.
+    fn stays_after(&self, did: &Next, mem: &GuestMem) -> bool {
+        let waits = |w: &Waiting| matches!(w.wait, Wait::SpinLock(at) if is_held(mem, at));
+        self.waiting.iter().all(waits)
+            && (lock_of(did).is_none() || !self.others().any(|c| wants_held(&c.next, mem)))
+    }
+
+    /// True when others than what took the step can go on.
+    fn is_left(&self, mem: &GuestMem) -> bool {
+        self.others().any(|c| !wants_held(&c.next, mem))
+    }
+
+    /// All choices but the one that was picked.
+    fn others(&self) -> impl Iterator<Item = &Choice> {
+        let others = self.choices.iter().enumerate();
+        others.filter(|(i, _)| *i != self.picked).map(|(_, c)| c)
     }
 }
 
-impl View<'_> {
+impl View<'_, '_> {
     /// Ends the step that is being taken, where `stop` comes next, and picks another. Says who
     /// takes it, if that can be without leaving the engine.
-    pub fn take_turn(&mut self, stop: &Stop, act: &mut Activation, mem: &GuestMem) -> Turn {
+    #[inline(always)]
+    pub fn take_turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        let call = match *stop {
-            Stop::Access(_) => None,
-            Stop::Call(call) => Some(Next::Call {
-                call,
-                object: object_of(call, act.args()),
-            }),
-            _ => return Turn::Nobody,
+        if self.loud || self.st.watch.findings.fatal().is_some() {
+            return Turn::Nobody;
+        }
+        if turns.quick
+            && let Stop::Access(access) = stop
+            && let Some(choice) = turns.offer.choices.get(turns.offer.picked)
+            && let Next::Access(did) = &choice.next
+        {
+            let (choices, steps) = (turns.offer.choices.len(), turns.window.steps + 1);
+            let goes_on = turns.offer.picked;
+            let picked = turns.chooser.choose_among(choices, goes_on, steps);
+            if let Some(picked) = picked {
+                let access = (*did, *access);
+                return self.turn_between(access, picked.min(choices - 1), act, mem);
+            }
+        }
+        self.turn_at(stop, act, mem)
+    }
+
+    /// One access is over, and another one comes next, which is what most steps are.
+    #[inline(always)]
+    fn turn_between(
+        &mut self,
+        (did, next): (Access, Access),
+        picked: usize,
+        act: &Activation,
+        mem: &GuestMem,
+    ) -> Turn {
+        let Some(turns) = &mut self.turns else {
+            return Turn::Nobody;
         };
         let offer = &mut *turns.offer;
         let mine = offer.picked;
-        let did = &offer.choices[mine].next;
-        let wants = call.as_ref().and_then(lock_of);
-        if self.loud
-            || turns.one && offer.choices.len() > 1
-            || self.st.watch.findings.fatal().is_some()
-            || !is_quiet_step(did)
-            || !offer.stay(did, wants, mem)
-        {
+        let choice = &mut offer.choices[mine];
+        let clock = self.base + act.insns;
+        self.st.cpus[choice.cpu.at()].clock = clock;
+        let value = mem.read_u64(did.addr).unwrap_or(0);
+        self.st.trace.access(choice.id, did, value);
+        turns.window.taken = Some(Last::by(choice));
+        turns.window.last = choice.cpu;
+        turns.window.steps += 1;
+        choice.at = clock;
+        if let Next::Access(did) = &mut choice.next {
+            (did.addr, did.size, did.kind) = (next.addr, next.size, next.kind);
+        }
+        (offer.stays, offer.picked) = (true, picked);
+        self.st.trace.word(picked as u64);
+        if picked != mine {
+            return self.turn_to_other(act, mem);
+        }
+        if self.st.watch.races_on {
+            let by = Site {
+                ctx: choice.id.0,
+                cpu: choice.cpu.0,
+                prog: act.prog,
+                pc: act.pc,
+            };
+            let orders = turns.image.orders(act.pc, &next);
+            self.st.watch_access(&by, next, orders);
+        }
+        Turn::Same
+    }
+
+    /// Any step is over.
+    #[inline(never)]
+    fn turn_at(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+        let Some(turns) = &mut self.turns else {
+            return Turn::Nobody;
+        };
+        let object = match *stop {
+            Stop::Call(call) => object_of(call, act.args()),
+            Stop::Access(_) | Stop::Yield => 0,
+            _ => return Turn::Nobody,
+        };
+        let lock = matches!(*stop, Stop::Call(call) if is_lock(call)).then_some(object);
+        let waits = lock.is_some_and(|at| is_held(mem, at));
+        let offer = &mut *turns.offer;
+        let did = &offer.choices[offer.picked].next;
+        if !is_quiet_step(did) {
             return Turn::Nobody;
         }
-        // What was done is over.
-        let cpu = self.st.cur.cpu;
+        let stays = !waits && offer.stays_after(did, mem);
+        // Where nobody can go on the scheduler says why.
+        if !stays && !(turns.all && (!waits || offer.is_left(mem))) {
+            return Turn::Nobody;
+        }
         let clock = self.base + act.insns;
-        self.st.cpus[cpu.at()].clock = clock;
+        self.st.cpus[turns.mine].clock = clock;
         self.st.trace_done(did, mem);
         offer.tell(turns.chooser, turns.window, &self.st.touched);
-        let choice = &mut offer.choices[mine];
+        let choice = &mut offer.choices[offer.picked];
         choice.at = clock;
-        match (*stop, call) {
-            (Stop::Access(a), _) => set_access(&mut choice.next, a.addr, a.size, a.kind),
-            (_, Some(call)) => choice.next = call,
-            (_, None) => {}
+        match *stop {
+            Stop::Access(a) => set_access(&mut choice.next, a.addr, a.size, a.kind),
+            Stop::Call(call) => set_call(&mut choice.next, call, object),
+            _ => choice.next = Next::Start(Starts::Program),
         }
-        offer.stays = true;
+        offer.stays = stays;
+        if !stays {
+            turns.collect(self.st, mem);
+            let alone = turns.offer.choices.len() == 1 || !turns.offer.waiting.is_empty();
+            turns.quick = !(alone || turns.offer.follows || self.st.records);
+        }
+        let offer = &mut *turns.offer;
         offer.pick(turns.chooser, turns.window);
         if offer.choices.len() > 1 {
             self.st.trace.word(offer.picked as u64);
         }
         self.st.touched.clear();
-        let same = offer.picked == mine;
-        if !same && !turns.exchange(self.st, act, mine) {
-            turns.offer.chosen = true;
-            *turns.next = turns.offer.choices[mine].next;
+        if offer.what[offer.picked].0.at() != turns.mine {
+            return self.turn_to_other(act, mem);
+        }
+        let next = &offer.choices[offer.picked].next;
+        let at = Stopped::of(act, self.st.records);
+        self.st.begins(mem, next, &at, turns.image);
+        Turn::Same
+    }
+
+    /// What was picked is another execution.
+    #[inline(always)]
+    fn turn_to_other(&mut self, act: &Activation, mem: &GuestMem) -> Turn {
+        let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
-        }
-        let next = &turns.offer.choices[turns.offer.picked].next;
-        self.st.begins(mem, next, act, turns.image);
-        if same {
-            return Turn::Same;
-        }
-        let (ctx, cpu) = (self.st.cur.id.0, self.st.cur.cpu);
-        self.base = self.st.cpus[cpu.at()].clock - act.insns;
+        };
+        let Some(Turned { place, at }) = turns.exchange(self.st, act) else {
+            turns.offer.chosen = true;
+            return Turn::Nobody;
+        };
+        let choice = &turns.offer.choices[turns.offer.picked];
+        self.st.begins(mem, &choice.next, &at, turns.image);
+        self.base = self.st.cpus[choice.cpu.at()].clock - at.insns;
         Turn::Other {
-            budget: turns.fuel.saturating_sub(act.insns),
-            ctx,
-            cpu: cpu.0,
+            place,
+            grant: !choice.next.begins(),
+            budget: turns.fuel.saturating_sub(at.insns),
+            ctx: choice.id.0,
+            cpu: choice.cpu.0,
         }
     }
 }
@@ -240,6 +469,21 @@ pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
 #[inline(never)]
 pub(crate) fn set_access(next: &mut Next, addr: u64, size: u8, kind: AccessKind) {
     *next = Next::Access(Access { addr, size, kind });
+}
+
+/// As [`set_access`], of a call.
+#[inline(never)]
+fn set_call(next: &mut Next, call: Call, object: u64) {
+    *next = Next::Call { call, object };
+}
+
+/// Copies as [`set_access`] does.
+fn put(next: &Next, to: &mut Next) {
+    match *next {
+        Next::Access(a) => set_access(to, a.addr, a.size, a.kind),
+        Next::Call { call, object } => set_call(to, call, object),
+        next => *to = next,
+    }
 }
 
 /// Calls after which others can do what they could do before, but for those that wait for a

@@ -12,7 +12,7 @@ use crate::state::State;
 use crate::turn::{Turns, is_quiet};
 use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Stop, Turn};
 
-pub(crate) struct View<'a> {
+pub(crate) struct View<'a, 's> {
     pub st: &'a mut State,
     /// Calls that the test does itself.
     pub overrides: &'a [(Call, Override)],
@@ -22,13 +22,13 @@ pub(crate) struct View<'a> {
     /// Something was called after which others may do what they could not do before.
     pub loud: bool,
     /// Where the next turn can be decided at once.
-    pub turns: Option<Turns<'a>>,
+    pub turns: Option<Turns<'a, 's>>,
 }
 
 /// Half of `GUARD_SZ`: as far as the offset of a load or store goes.
 const GUARD: u64 = 1 << 15;
 
-impl View<'_> {
+impl View<'_, '_> {
     /// The program's arena, for an address that can lie in it.
     fn arena(&self, addr: u64) -> Option<&Arena> {
         // Linux keeps room around an arena for what an instruction's offset can reach.
@@ -60,7 +60,7 @@ pub(crate) fn is_visible(call: Call) -> bool {
     }
 }
 
-impl Host for View<'_> {
+impl Host for View<'_, '_> {
     fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
         self.loud |= !is_quiet(call);
         self.st.cpu().clock = self.base + insns;
@@ -99,7 +99,7 @@ impl Host for View<'_> {
             || reach::is_shared(self.st, call, args)
     }
 
-    fn turn(&mut self, stop: &Stop, act: &mut Activation, mem: &GuestMem) -> Turn {
+    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
         self.take_turn(stop, act, mem)
     }
 

@@ -59,9 +59,12 @@ pub enum Turn {
     Nobody,
     /// The run itself.
     Same,
-    /// The run that the host has put in its place, of the same image, which stopped before a
-    /// visible operation earlier.
+    /// Another run of the same image, which stopped earlier.
     Other {
+        /// Its place among those that wait; the run that was goes there.
+        place: usize,
+        /// It stopped before a visible operation, which it makes.
+        grant: bool,
         /// Instructions that it may execute.
         budget: u64,
         /// Who it is, as for [`GuestMem::set_site`](crate::GuestMem::set_site).
@@ -84,8 +87,8 @@ pub trait Host {
     fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool;
 
     /// [`Mode::Explore`](crate::Mode::Explore): the run comes to a visible operation, as if it had
-    /// stopped before it with `stop`. Says who goes on without the engine having stopped.
-    fn turn(&mut self, stop: &Stop, act: &mut Activation, mem: &GuestMem) -> Turn {
+    /// stopped before it with `stop`, or has made a call that yields. Says who goes on without the engine having stopped.
+    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
         let _ = (stop, act, mem);
         Turn::Nobody
     }

@@ -46,6 +46,21 @@ pub fn run<H: Host>(
     budget: u64,
     mode: Mode,
 ) -> Stop {
+    run_among(image, act, &mut [], mem, host, budget, mode)
+}
+
+/// [`run`], where [`Host::turn`] may let one of `others`, of the same image, go on in the place of
+/// `act`. What executed last is in the place that was given last, or it is `act` still.
+#[inline]
+pub fn run_among<'a, H: Host>(
+    image: &Image,
+    act: &'a mut Activation,
+    others: &mut [&'a mut Activation],
+    mem: &mut GuestMem,
+    host: &mut H,
+    budget: u64,
+    mode: Mode,
+) -> Stop {
     let budget = budget.min(MOST) as i64;
     let step = budget <= image.ops().straight as i64;
     let go = match (mode, step, mem.is_checked()) {
@@ -59,7 +74,7 @@ pub fn run<H: Host>(
         (Mode::Explore, true, true) => go::<true, true, true>,
     };
     let mut stop = Stop::Budget;
-    match go(image, act, mem, host, budget, &mut stop) {
+    match go(image, act, others, mem, host, budget, &mut stop) {
         Some(r0) => Stop::Exit(r0),
         None => stop,
     }
@@ -84,9 +99,10 @@ enum Next {
 /// What an exit returned is the result, since two registers hold that; why else the run stopped goes to
 /// `stop`, which says [`Stop::Budget`] at first.
 #[inline(never)]
-fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
+fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     image: &Image,
-    act: &mut Activation,
+    mut act: &'a mut Activation,
+    others: &mut [&'a mut Activation],
     mem: &mut GuestMem,
     host: &mut dyn Host,
     budget: i64,
@@ -659,20 +675,31 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     let why = loop {
         let why = operand_ops!(sequences dispatch);
         // The host may let it go on at once.
-        if EXPLORE && matches!(why, Stop::Access(_) | Stop::Call(_)) && ck.is_quiet() {
+        let asks = matches!(why, Stop::Access(_) | Stop::Call(_) | Stop::Yield);
+        if EXPLORE && asks && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
             match host.turn(&why, act, mem) {
                 Turn::Nobody => act.insns = at_limit,
                 Turn::Same => {
-                    (act.insns, act.grant) = (at_limit, true);
+                    (act.insns, act.grant) = (at_limit, why != Stop::Yield);
                     continue;
                 }
-                Turn::Other { budget, ctx, cpu } => {
+                Turn::Other {
+                    place,
+                    grant,
+                    budget,
+                    ctx,
+                    cpu,
+                } => {
+                    let Some(other) = others.get_mut(place) else {
+                        break fault(pc.index(), FaultKind::BadInsn);
+                    };
+                    std::mem::swap(&mut act, other);
                     if CHECKED {
                         ck.exchange(act, ctx, cpu);
                     }
-                    act.grant = true;
+                    act.grant = grant;
                     let most = budget.min(MOST) as isize - slack as isize;
                     act.insns = act.insns.wrapping_add(most as u64);
                     if !pc.goto(act.pc as usize) {
@@ -697,7 +724,7 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             put_back!(pc.index());
         }
         let left = left!();
-        return rest::<EXPLORE, CHECKED>(image, act, mem, host, left, stop);
+        return rest::<EXPLORE, CHECKED>(image, act, others, mem, host, left, stop);
     }
     if CHECKED {
         if matches!(why, Stop::Exit(_)) {
@@ -712,16 +739,17 @@ fn go<const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
 /// The last instructions of the budget: those after the limit that is `left` away.
 #[cold]
 #[inline(never)]
-fn rest<const EXPLORE: bool, const CHECKED: bool>(
+fn rest<'a, const EXPLORE: bool, const CHECKED: bool>(
     image: &Image,
-    act: &mut Activation,
+    act: &'a mut Activation,
+    others: &mut [&'a mut Activation],
     mem: &mut GuestMem,
     host: &mut dyn Host,
     left: isize,
     stop: &mut Stop,
 ) -> Option<u64> {
     let budget = left as i64 + image.ops().straight as i64;
-    go::<true, EXPLORE, CHECKED>(image, act, mem, host, budget, stop)
+    go::<true, EXPLORE, CHECKED>(image, act, others, mem, host, budget, stop)
 }
 
 /// What an answer of the host means for checked mode.

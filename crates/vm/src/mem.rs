@@ -198,6 +198,7 @@ impl GuestMem {
     }
 
     /// True when all of `addr..addr + len` is guest memory.
+    #[inline]
     pub fn contains(&self, addr: u64, len: u64) -> bool {
         let off = addr.wrapping_sub(BASE);
         off < self.limit && len <= self.limit - off
@@ -286,12 +287,14 @@ impl GuestMem {
     }
 
     /// Reads a little-endian `u64` at `addr`.
+    #[inline]
     pub fn read_u64(&self, addr: u64) -> Option<u64> {
         self.contains(addr, 8)
             .then(|| u64::from_le_bytes(self.get((addr - BASE) as u32)))
     }
 
     /// Reads a little-endian `u32` at `addr`.
+    #[inline]
     pub fn read_u32(&self, addr: u64) -> Option<u32> {
         self.contains(addr, 4)
             .then(|| u32::from_le_bytes(self.get((addr - BASE) as u32)))
