@@ -284,7 +284,10 @@ const MOVER: &[u8] = include_bytes!("../../../fixtures/scx/mover.bpf.o");
 fn a_timer_moves_tasks_between_queues() {
     let sim = sim();
     let t = tasks(&sim, 6);
+    sim.cgroup(sim.root_cgroup(), "web").unwrap();
     let (mut bpf, sched) = enabled(&sim, MOVER, "mover");
+    // The root and "web".
+    assert_eq!(bpf.global::<u64>("cgroups").unwrap(), 2);
     for &task in &t {
         sched.wake(task).unwrap();
         sim.run_until_idle().unwrap();
@@ -323,6 +326,7 @@ fn a_timer_moves_tasks_between_queues() {
     sim.run_for(ms(500)).unwrap();
     sched.check().unwrap();
     sched.disable().unwrap();
+    assert_eq!(bpf.global::<u64>("cgroups").unwrap(), 0);
     sim.finish().unwrap();
 }
 

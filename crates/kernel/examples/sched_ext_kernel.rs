@@ -67,6 +67,8 @@ const OPS: &[&str] = &[
     "void exit_task(struct task_struct *p, struct scx_exit_task_args *args)",
     "void enable(struct task_struct *p)",
     "void disable(struct task_struct *p)",
+    "s32 cgroup_init(struct cgroup *cgrp, struct scx_cgroup_init_args *args)",
+    "void cgroup_exit(struct cgroup *cgrp)",
     "s32 init(void)",
     "void exit(struct scx_exit_info *info)",
 ];
@@ -228,6 +230,13 @@ pub fn sched_ext() -> Vec<u8> {
     let init = [("bool fork", 0), ("struct cgroup * cgroup", 8)];
     t.define("scx_init_task_args", 16, &init);
     t.define("scx_exit_task_args", 1, &[("bool cancelled", 0)]);
+    let cgroup = [
+        ("u32 weight", 0),
+        ("u64 bw_period_us", 8),
+        ("u64 bw_quota_us", 16),
+        ("u64 bw_burst_us", 24),
+    ];
+    t.define("scx_cgroup_init_args", 32, &cgroup);
     let release = [("u32 reason", 0), ("struct task_struct * task", 8)];
     t.define("scx_cpu_release_args", 16, &release);
     let info = [

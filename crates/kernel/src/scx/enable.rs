@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 
 /// A task's weight before anybody changes it: that of nice 0.
 const WEIGHT: u32 = 100;
+/// `bw_period_us` of a cgroup that nobody has limited.
+const PERIOD: u64 = 100_000;
 /// Bytes that members are given beside tasks, for each CPU.
 const ARGS: u32 = 256;
 /// `MAX_ERRNO`
@@ -57,16 +59,38 @@ impl Cx<'_> {
         let made = stages.filter(|(_, e)| e.stage > TaskStage::None);
         let made: Vec<TaskId> = made.map(|(t, _)| *t).collect();
         self.m.then([Act::Exit, Act::Gone]);
+        self.exit_cgroups();
         for task in made.into_iter().rev() {
             self.m.then([Act::ExitTask(task)]);
         }
         self.scx.stage = Stage::Disabling;
     }
 
+    fn exit_cgroups(&mut self) {
+        for &cgroup in &self.scx.cgroups {
+            self.m.then([Act::CgroupExit(cgroup)]);
+        }
+    }
+
     pub(super) fn enabling(&mut self, act: Act) -> Did {
         match act {
             Act::Init => return Did::Calls(self.tell("init")),
             Act::Inited => self.inited(),
+            Act::CgroupInit(cgroup) => return self.cgroup_init(cgroup),
+            Act::CgroupInited => {
+                if self.m.ret != 0 {
+                    let ret = self.m.ret;
+                    self.scx.cgroups.pop();
+                    self.scx.error(format!("ops.cgroup_init() failed ({ret})"));
+                    self.give_up();
+                }
+            }
+            Act::CgroupExit(cgroup) => {
+                return Did::Calls(Told {
+                    args: [cgroup, 0, 0],
+                    ..self.tell("cgroup_exit")
+                });
+            }
             Act::InitTask(task, fork) => return self.init_task(task, fork),
             Act::TaskInited(task, fork) => self.task_inited(task, fork),
             Act::EnableTask(task, fork) => self.enable_task(task, fork),
@@ -116,6 +140,22 @@ impl Cx<'_> {
         if self.scx.exit.is_some() {
             self.give_up();
         }
+    }
+
+    /// What `cgroup_init` is told: a cgroup's weight, and that it has as much time as it wants.
+    fn cgroup_init(&mut self, cgroup: u64) -> Did {
+        let l = &self.scx.layout;
+        let at = self.scx.args[self.m.cpu as usize];
+        self.mem.write_u32(at + l.cgroup_weight, WEIGHT);
+        for (member, value) in [(l.cgroup_period, PERIOD), (l.cgroup_quota, u64::MAX)] {
+            member.and_then(|m| self.mem.write_u64(at + m, value));
+        }
+        self.scx.cgroups.push(cgroup);
+        self.m.then([Act::CgroupInited]);
+        Did::Calls(Told {
+            args: [cgroup, at, 0],
+            ..self.tell("cgroup_init")
+        })
     }
 
     fn init_task(&mut self, task: TaskId, fork: bool) -> Did {
@@ -369,6 +409,7 @@ impl Kernel {
             rqs,
             dsqs: BTreeMap::from([(Q::Global, Dsq::default())]),
             idle: all,
+            cgroups: Vec::new(),
             bypass: false,
             counters: Default::default(),
             kicks: Vec::new(),
@@ -409,6 +450,11 @@ impl Kernel {
                 for &task in tasks.iter().rev() {
                     m.then([Act::InitTask(task, false)]);
                 }
+                let cgroups = self.st.world.cgroups.iter().filter(|c| c.online);
+                let cgroups: Vec<u64> = cgroups.map(|c| c.addr).collect();
+                for &cgroup in cgroups.iter().rev() {
+                    m.then([Act::CgroupInit(cgroup)]);
+                }
                 m.then([Act::Init, Act::Inited]);
             }
             ScxOp::Disable => {
@@ -417,10 +463,13 @@ impl Kernel {
                 };
                 scx.exits(ScxExitKind::Unreg, 0, String::new());
                 scx.disables = true;
-                let layout = scx.layout.clone();
+                let (layout, scx_cgroups) = (scx.layout.clone(), scx.cgroups.clone());
                 let tasks: Vec<TaskId> = scx.tasks.keys().copied().collect();
                 m.info = self.exit_info(&layout)?;
                 m.then([Act::Exit, Act::Gone]);
+                for &cgroup in &scx_cgroups {
+                    m.then([Act::CgroupExit(cgroup)]);
+                }
                 for &task in tasks.iter().rev() {
                     m.then([Act::ExitTask(task)]);
                 }

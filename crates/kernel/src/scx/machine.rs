@@ -32,6 +32,9 @@ pub(crate) enum Act {
     // `enable`
     Init,
     Inited,
+    CgroupInit(u64),
+    CgroupInited,
+    CgroupExit(u64),
     InitTask(TaskId, bool),
     TaskInited(TaskId, bool),
     EnableTask(TaskId, bool),
@@ -203,6 +206,9 @@ impl Cx<'_> {
             },
             Act::Init
             | Act::Inited
+            | Act::CgroupInit(_)
+            | Act::CgroupInited
+            | Act::CgroupExit(_)
             | Act::InitTask(..)
             | Act::TaskInited(..)
             | Act::EnableTask(..)

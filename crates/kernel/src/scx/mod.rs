@@ -147,6 +147,8 @@ pub(crate) struct Scx {
     pub tasks: BTreeMap<TaskId, Entity>,
     pub rqs: Vec<Rq>,
     pub dsqs: BTreeMap<Q, Dsq>,
+    /// The cgroups that `cgroup_init` was called for, by their addresses.
+    pub cgroups: Vec<u64>,
     /// Idle CPUs, as the built-in tracking knows them.
     pub idle: u64,
     /// All CPUs are as if they had no scheduler but the kernel's simplest.
