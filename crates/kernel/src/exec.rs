@@ -197,8 +197,7 @@ impl Kernel {
         let at = Stopped::of(act, self.st.records);
         self.st.begins(&self.mem, &next, &at, image);
         let here = self.inside.is_none() && self.recorder.is_none();
-        let one = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
-        let here = here && !(one && self.offer.choices.len() > 1);
+        let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
         let (mut seats, mut others) = (Seats::default(), Others::new());
         let mine = cpu.at();
         let turns = (goes_on && here && self.offer.steady && mine < SEATS).then(|| {
@@ -216,7 +215,8 @@ impl Kernel {
             let seated = |cpu: usize| seats.get(cpu).is_some_and(Option::is_some);
             let alone = self.offer.choices.len() == 1 || !self.offer.waiting.is_empty();
             Turns {
-                quick: !(alone || self.offer.follows || self.st.records),
+                quick: !(alone || stops || self.offer.follows || self.st.records),
+                stops,
                 all: self.prefix.is_none() && (0..cpus.len()).all(|c| idle(c) || seated(c)),
                 chooser: &mut *self.chooser,
                 offer: &mut self.offer,

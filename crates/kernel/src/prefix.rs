@@ -151,7 +151,9 @@ impl Kernel {
 
     /// What is remembered, if this execution has to do with it.
     fn take_prefix(&mut self) -> Option<Box<Prefix>> {
-        self.prefix.take_if(|p| !p.alone)
+        let mut prefix = self.prefix.take_if(|p| !p.alone)?;
+        prefix.choices += std::mem::take(&mut self.offer.asked);
+        Some(prefix)
     }
 
     /// Another execution begins, in the state that the first one began with: its first `keep`
@@ -163,6 +165,7 @@ impl Kernel {
         };
         (prefix.at, prefix.choices, prefix.keep) = (0, 0, keep);
         (prefix.differs, prefix.running, prefix.alone) = (false, false, false);
+        self.offer.asked = 0;
     }
 
     /// A stretch begins.

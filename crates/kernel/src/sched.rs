@@ -32,6 +32,10 @@ pub(crate) struct Offered {
     pub stays: bool,
     /// It is to come next: the step before it is over, and what there is to choose from known.
     pub chosen: bool,
+    /// And it is to be gone back to.
+    pub kept: bool,
+    /// Choices made without leaving the engine that [`Prefix`](crate::prefix::Prefix) has not counted.
+    pub asked: usize,
     /// What was picked has done nothing that lets others do what they could not do before, but for taking and
     /// giving back `bpf_spin_lock`s: their choices are what they were, if they are `steady`.
     pub again: bool,
@@ -157,13 +161,14 @@ impl Kernel {
         }
         self.offer.stays = false;
         self.offer.pick(&mut *self.chooser, &self.window);
-        if n > 1 {
-            if self.prefix.is_some() {
-                self.note_choice(until);
-            }
-            self.st.trace.word(self.offer.picked as u64);
-        }
+        self.offer.kept = n > 1;
         loop {
+            if std::mem::take(&mut self.offer.kept) {
+                if self.prefix.is_some() {
+                    self.note_choice(until);
+                }
+                self.st.trace.word(self.offer.picked as u64);
+            }
             self.take_step()?;
             if !std::mem::take(&mut self.offer.chosen) {
                 return Ok(true);

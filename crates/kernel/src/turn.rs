@@ -32,8 +32,11 @@ pub(crate) struct Turns<'a, 's> {
     pub all: bool,
     /// Most instructions of one execution.
     pub fuel: u64,
-    /// There is more than one choice, nobody waits, and nobody wants to know what steps do.
+    /// There is more than one choice, nobody waits, nobody wants to know what steps do, and nothing is
+    /// gone back to.
     pub quick: bool,
+    /// Where a choice is to be gone back to the engine stops.
+    pub stops: bool,
 }
 
 /// An execution that the engine has.
@@ -413,14 +416,19 @@ impl View<'_, '_> {
         if !stays {
             turns.collect(self.st, mem);
             let alone = turns.offer.choices.len() == 1 || !turns.offer.waiting.is_empty();
-            turns.quick = !(alone || turns.offer.follows || self.st.records);
+            turns.quick = !(alone || turns.stops || turns.offer.follows || self.st.records);
         }
         let offer = &mut *turns.offer;
         offer.pick(turns.chooser, turns.window);
+        self.st.touched.clear();
         if offer.choices.len() > 1 {
+            if turns.stops && turns.chooser.comes_back() {
+                (offer.chosen, offer.kept) = (true, true);
+                return Turn::Nobody;
+            }
+            offer.asked += usize::from(turns.stops);
             self.st.trace.word(offer.picked as u64);
         }
-        self.st.touched.clear();
         if offer.what[offer.picked].0.at() != turns.mine {
             return self.turn_to_other(act, mem);
         }
