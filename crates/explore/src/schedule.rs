@@ -226,7 +226,7 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
         let asked = self.inner.choose_among(choices, goes_on, steps)?;
         let pick = asked.min(choices - 1);
         let departs = pick != goes_on;
-        let record = &mut *self.record.borrow_mut();
+        let mut record = self.record.borrow_mut();
         record.note(asked, pick, departs, departs, steps);
         Some(pick)
     }

@@ -194,8 +194,8 @@ impl Kernel {
             return self.settle();
         }
         let image = &*self.code[self.st.cur.prog.at()].image;
-        let at = Stopped::of(act, self.st.records);
-        self.st.begins(&self.mem, &next, &at, image);
+        let (at, args) = (Stopped::of(act), act.args());
+        self.st.begins(&self.mem, &next, at, &args, image);
         let here = self.inside.is_none() && self.recorder.is_none();
         let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
         let (mut seats, mut others) = (Seats::default(), Others::new());
@@ -210,6 +210,7 @@ impl Kernel {
                 next: doing,
                 place: usize::MAX,
                 at,
+                args,
             });
             let idle = |cpu: usize| self.cpus[cpu].stack.is_empty();
             let seated = |cpu: usize| seats.get(cpu).is_some_and(Option::is_some);

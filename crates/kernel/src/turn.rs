@@ -49,6 +49,8 @@ pub(crate) struct Seat<'a> {
     /// While another one executes: the place of its activation, and where it stopped.
     pub place: usize,
     pub at: Stopped,
+    /// Its arguments, where somebody wants to know what calls touch.
+    pub args: [u64; 5],
 }
 
 /// Where an execution stopped.
@@ -57,29 +59,17 @@ pub(crate) struct Stopped {
     prog: u32,
     pc: u32,
     insns: u64,
-    args: [u64; 5],
 }
 
 impl Stopped {
-    /// Arguments are noted for who wants to know what calls touch.
     #[inline(always)]
-    pub fn of(act: &Activation, records: bool) -> Stopped {
+    pub fn of(act: &Activation) -> Stopped {
         Stopped {
             prog: act.prog,
             pc: act.pc,
             insns: act.insns,
-            args: match records {
-                true => act.args(),
-                false => [0; 5],
-            },
         }
     }
-}
-
-/// What goes on instead: the place of its activation was this.
-struct Turned {
-    place: usize,
-    at: Stopped,
 }
 
 /// CPUs whose executions the engine may have: those of others leave it.
@@ -123,7 +113,11 @@ pub(crate) fn seat<'a>(
             cur,
             next,
             place: others.len(),
-            at: Stopped::of(act, records),
+            at: Stopped::of(act),
+            args: match records {
+                true => act.args(),
+                false => [0; 5],
+            },
         });
         others.push(act);
     }
@@ -165,14 +159,26 @@ impl State {
 
     /// What the current execution does next, where it stopped, begins.
     #[inline(always)]
-    pub fn begins(&mut self, mem: &GuestMem, next: &Next, at: &Stopped, image: &Image) {
+    pub fn begins(
+        &mut self,
+        mem: &GuestMem,
+        next: &Next,
+        at: Stopped,
+        args: &[u64; 5],
+        image: &Image,
+    ) {
         if self.records {
-            self.touch_next(mem, *next, at.args);
+            self.touch_next(mem, *next, *args);
         }
-        if self.watch.races_on
-            && let Next::Access(Access { addr, size, kind }) = *next
-        {
-            let access = Access { addr, size, kind };
+        if let Next::Access(Access { addr, size, kind }) = *next {
+            self.watch_step(Access { addr, size, kind }, at, image);
+        }
+    }
+
+    /// The detectors see the access of a step.
+    #[inline(always)]
+    fn watch_step(&mut self, access: Access, at: Stopped, image: &Image) {
+        if self.watch.races_on {
             let by = Site {
                 ctx: self.cur.id.0,
                 cpu: self.cur.cpu.0,
@@ -186,26 +192,27 @@ impl State {
 
 impl Turns<'_, '_> {
     /// Has the execution that was picked go on in the place of the one that executes, if the engine
-    /// has it.
+    /// has it. Gives the place of its activation, and where it stopped.
     #[inline(always)]
-    fn exchange(&mut self, st: &mut State, act: &Activation) -> Option<Turned> {
-        let (cpu, what) = self.offer.what[self.offer.picked];
-        let place = self.seats.get(cpu.at())?.as_ref()?.place;
+    fn exchange(&mut self, st: &mut State, act: &Activation) -> Option<(usize, Stopped)> {
+        let (cpu, what) = *self.offer.what.get(self.offer.picked)?;
         if what != Do::Continue {
             return None;
         }
+        let other = self.seats.get(cpu.at())?.as_ref()?;
+        let (place, at) = (other.place, other.at);
         if let Some(Some(mine)) = self.seats.get_mut(self.mine) {
             mine.place = place;
-            mine.at = Stopped::of(act, st.records);
+            mine.at = Stopped::of(act);
+            if st.records {
+                mine.args = act.args();
+            }
             std::mem::swap(&mut st.cur, mine.cur);
         }
         self.mine = cpu.at();
         let other = self.seats.get_mut(self.mine)?.as_mut()?;
         st.goes_on(cpu, other.cur);
-        Some(Turned {
-            place,
-            at: other.at,
-        })
+        Some((place, at))
     }
 
     /// What there is to choose from after a step in which a lock was taken or given back, or after
@@ -310,72 +317,69 @@ impl Offered {
 impl View<'_, '_> {
     /// Ends the step that is being taken, where `stop` comes next, and picks another. Says who
     /// takes it, if that can be without leaving the engine.
+    ///
+    /// Most steps are one access, after which comes another: this is as short as it can be.
     #[inline(always)]
     pub fn take_turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        if self.loud || self.st.watch.findings.fatal().is_some() {
+        let st = &mut *self.st;
+        if self.loud || st.watch.findings.fatal().is_some() {
             return Turn::Nobody;
         }
-        if turns.quick
-            && let Stop::Access(access) = stop
-            && let Some(choice) = turns.offer.choices.get(turns.offer.picked)
-            && let Next::Access(did) = &choice.next
-        {
-            let (choices, steps) = (turns.offer.choices.len(), turns.window.steps + 1);
-            let goes_on = turns.offer.picked;
-            let picked = turns.chooser.choose_among(choices, goes_on, steps);
-            if let Some(picked) = picked {
-                let access = (*did, *access);
-                return self.turn_between(access, picked.min(choices - 1), act, mem);
-            }
-        }
-        self.turn_at(stop, act, mem)
-    }
-
-    /// One access is over, and another one comes next, which is what most steps are.
-    #[inline(always)]
-    fn turn_between(
-        &mut self,
-        (did, next): (Access, Access),
-        picked: usize,
-        act: &Activation,
-        mem: &GuestMem,
-    ) -> Turn {
-        let Some(turns) = &mut self.turns else {
-            return Turn::Nobody;
-        };
         let offer = &mut *turns.offer;
-        let mine = offer.picked;
-        let choice = &mut offer.choices[mine];
+        let (choices, mine) = (offer.choices.len(), offer.picked);
+        let steps = turns.window.steps + 1;
+        if !turns.quick {
+            return self.turn_at(stop, act, mem);
+        }
+        let (Stop::Access(access), Some(choice)) = (stop, offer.choices.get_mut(mine)) else {
+            return self.turn_at(stop, act, mem);
+        };
+        let Next::Access(did) = &mut choice.next else {
+            return self.turn_at(stop, act, mem);
+        };
+        let Some(picked) = turns.chooser.choose_among(choices, mine, steps) else {
+            return self.turn_at(stop, act, mem);
+        };
+        // What was done is over.
         let clock = self.base + act.insns;
-        self.st.cpus[choice.cpu.at()].clock = clock;
+        if let Some(cpu) = st.cpus.get_mut(turns.mine) {
+            cpu.clock = clock;
+        }
         let value = mem.read_u64(did.addr).unwrap_or(0);
-        self.st.trace.access(choice.id, did, value);
+        st.trace.access(choice.id, *did, value);
+        (did.addr, did.size, did.kind) = (access.addr, access.size, access.kind);
+        choice.at = clock;
         turns.window.taken = Some(Last::by(choice));
         turns.window.last = choice.cpu;
-        turns.window.steps += 1;
-        choice.at = clock;
-        if let Next::Access(did) = &mut choice.next {
-            (did.addr, did.size, did.kind) = (next.addr, next.size, next.kind);
-        }
+        turns.window.steps = steps;
+        let picked = picked.min(choices - 1);
         (offer.stays, offer.picked) = (true, picked);
-        self.st.trace.word(picked as u64);
-        if picked != mine {
-            return self.turn_to_other(act, mem);
+        st.trace.word(picked as u64);
+        if picked == mine {
+            st.watch_step(*access, Stopped::of(act), turns.image);
+            return Turn::Same;
         }
-        if self.st.watch.races_on {
-            let by = Site {
-                ctx: choice.id.0,
-                cpu: choice.cpu.0,
-                prog: act.prog,
-                pc: act.pc,
-            };
-            let orders = turns.image.orders(act.pc, &next);
-            self.st.watch_access(&by, next, orders);
+        let Some((place, at)) = turns.exchange(st, act) else {
+            turns.offer.chosen = true;
+            return Turn::Nobody;
+        };
+        let Some(choice) = turns.offer.choices.get(picked) else {
+            return Turn::Nobody;
+        };
+        if let Next::Access(Access { addr, size, kind }) = choice.next {
+            st.watch_step(Access { addr, size, kind }, at, turns.image);
         }
-        Turn::Same
+        self.base = st.cpus[turns.mine].clock - at.insns;
+        Turn::Other {
+            place,
+            grant: !choice.next.begins(),
+            budget: turns.fuel.saturating_sub(at.insns),
+            ctx: choice.id.0,
+            cpu: choice.cpu.0,
+        }
     }
 
     /// Any step is over.
@@ -433,8 +437,8 @@ impl View<'_, '_> {
             return self.turn_to_other(act, mem);
         }
         let next = &offer.choices[offer.picked].next;
-        let at = Stopped::of(act, self.st.records);
-        self.st.begins(mem, next, &at, turns.image);
+        let (at, args) = (Stopped::of(act), act.args());
+        self.st.begins(mem, next, at, &args, turns.image);
         Turn::Same
     }
 
@@ -444,13 +448,17 @@ impl View<'_, '_> {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        let Some(Turned { place, at }) = turns.exchange(self.st, act) else {
+        let Some((place, at)) = turns.exchange(self.st, act) else {
             turns.offer.chosen = true;
             return Turn::Nobody;
         };
+        let args = match turns.seats.get(turns.mine) {
+            Some(Some(seat)) => &seat.args,
+            _ => &[0; 5],
+        };
         let choice = &turns.offer.choices[turns.offer.picked];
-        self.st.begins(mem, &choice.next, &at, turns.image);
-        self.base = self.st.cpus[choice.cpu.at()].clock - at.insns;
+        self.st.begins(mem, &choice.next, at, args, turns.image);
+        self.base = self.st.cpus[turns.mine].clock - at.insns;
         Turn::Other {
             place,
             grant: !choice.next.begins(),

@@ -137,7 +137,7 @@ impl Image {
     }
 
     /// Whether an access that instruction `pc` makes orders other accesses with its own.
-    #[inline]
+    #[inline(always)]
     pub fn orders(&self, pc: u32, access: &Access) -> bool {
         let read = || self.code.get(pc as usize).is_some_and(Code::orders);
         access.kind == AccessKind::Rmw || self.ordered && read()
