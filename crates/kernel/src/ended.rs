@@ -2,6 +2,7 @@
 
 use crate::exec::async_kind;
 use crate::failure::{Failure, FailureKind, LeftOver};
+use crate::helper::hook_retval;
 use crate::ids::Cpu;
 use crate::kernel::Kernel;
 use crate::prog::ProgCtx;
@@ -123,6 +124,9 @@ impl Kernel {
         }
         self.drop_kept(run);
         self.st.seq_out.extend_from_slice(&run.cur.seq);
+        let meta = &self.st.progs[run.cur.prog.at()];
+        // Of some that is in their context.
+        let retval = hook_retval(meta, &run.cur, return_value);
         let mut ctx = match run.cur.own() {
             Some(cur) => std::mem::replace(&mut cur.ctx, ProgCtx::Memory),
             // A copy where somebody goes back to the run.
@@ -132,7 +136,8 @@ impl Kernel {
         let (phase, ctx, out) = match &call.op {
             _ if again => (Phase::Enter, Some((r1, ctx)), None),
             SysOp::TestRun { prog, input } => {
-                let out = self.finish_ctx(*prog, input, r1, ctx, run, return_value);
+                let returned = (return_value, retval);
+                let out = self.finish_ctx(*prog, input, r1, ctx, run, returned);
                 (Phase::Return, None, Some(out))
             }
             _ => (Phase::Running, None, None),

@@ -5,7 +5,7 @@ use super::{
     ROOM, SHARED_INFO, XDP_HEADROOM, XdpMd, ether_type, most_in_head, packet_type, word,
 };
 use crate::frags::{Frag, gather};
-use crate::helper::{Message, hdr_opt, hook_retval};
+use crate::helper::{Message, hdr_opt};
 use crate::ids::{Cpu, ProgId, SockId};
 use crate::kernel::Kernel;
 use crate::packet::{CTX_WINDOW, ETH_HLEN, FieldsCtx, Packet, RedirectKind};
@@ -354,7 +354,7 @@ impl Kernel {
         r1: u64,
         ctx: ProgCtx,
         run: &Run,
-        return_value: u32,
+        (return_value, retval): (u32, i32),
     ) -> Shared<SysResult> {
         let meta = &self.st.progs[prog.at()];
         let prog_type = meta.prog_type;
@@ -362,7 +362,7 @@ impl Kernel {
         let mut result = Shared::new(SysResult::Output(ProgramOutput {
             return_value,
             insns: run.act.insns,
-            retval: hook_retval(meta, &run.cur, return_value),
+            retval,
             ..ProgramOutput::default()
         }));
         let SysResult::Output(out) = &mut *result else {
