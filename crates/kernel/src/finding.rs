@@ -18,8 +18,8 @@ pub(crate) struct Event {
     /// Who did it: context, program and instruction.
     ctx: u64,
     place: u64,
-    /// Of an access, and the object that is acquired or released; the task of what begins or ends, plus
-    /// one; of other findings, their number.
+    /// Of an access, and the object that is acquired or released; the task of what ends, and plus one of
+    /// what begins, if it has one; of other findings, their number.
     addr: u64,
     /// Virtual time.
     at: u64,

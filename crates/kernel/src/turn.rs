@@ -358,28 +358,11 @@ impl View<'_, '_> {
         let picked = picked.min(choices - 1);
         (offer.stays, offer.picked) = (true, picked);
         st.trace.word(picked as u64);
-        if picked == mine {
-            st.watch_step(*access, Stopped::of(act), turns.image);
-            return Turn::Same;
+        if picked != mine {
+            return self.turn_to_other(act, mem);
         }
-        let Some((place, at)) = turns.exchange(st, act) else {
-            turns.offer.chosen = true;
-            return Turn::Nobody;
-        };
-        let Some(choice) = turns.offer.choices.get(picked) else {
-            return Turn::Nobody;
-        };
-        if let Next::Access(Access { addr, size, kind }) = choice.next {
-            st.watch_step(Access { addr, size, kind }, at, turns.image);
-        }
-        self.base = st.cpus[turns.mine].clock - at.insns;
-        Turn::Other {
-            place,
-            grant: !choice.next.begins(),
-            budget: turns.fuel.saturating_sub(at.insns),
-            ctx: choice.id.0,
-            cpu: choice.cpu.0,
-        }
+        st.watch_step(*access, Stopped::of(act), turns.image);
+        Turn::Same
     }
 
     /// Any step is over.
