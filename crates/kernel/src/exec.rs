@@ -95,7 +95,7 @@ impl Kernel {
             }
         }
         match self.cpus[cpu.at()].stack.last() {
-            Some(&run) => self.go(cpu, run, budget, what == Do::Continue),
+            Some(&run) => self.go(cpu, run, budget, what),
             None => Ok(()),
         }
     }
@@ -133,15 +133,8 @@ impl Kernel {
         Ok(first)
     }
 
-    /// Lets a run execute until it stops, and draws the consequences. `goes_on` when that is all
-    /// that this step does.
-    fn go(
-        &mut self,
-        mut cpu: Cpu,
-        first: usize,
-        budget: u64,
-        goes_on: bool,
-    ) -> Result<(), Failure> {
+    /// Lets a run execute until it stops, and draws the consequences. `step` is what brought this about.
+    fn go(&mut self, mut cpu: Cpu, first: usize, budget: u64, step: Do) -> Result<(), Failure> {
         let mut index = first;
         let Some(mut run) = self.runs[first].take() else {
             return Ok(());
@@ -200,7 +193,10 @@ impl Kernel {
         let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
         let (mut seats, mut others) = (Seats::default(), Others::new());
         let mine = cpu.at();
-        let turns = (goes_on && here && self.offer.steady && mine < SEATS).then(|| {
+        let calm = is_calm(step, what) && is_quiet_step(&next);
+        let alone = step == Do::Continue || !self.st.records && self.offer.is_lone();
+        let stays = calm && alone && here && self.offer.steady && mine < SEATS;
+        let turns = stays.then(|| {
             let code = (&self.code[..], image);
             let (runs, cpus) = (&mut self.runs, &self.cpus);
             seat(&mut seats, &mut others, runs, cpus, code, self.st.records);
@@ -258,7 +254,7 @@ impl Kernel {
             self.runs[index] = Some(run);
             return Ok(());
         }
-        let quiet = goes_on && !loud && is_quiet_step(&run.next);
+        let quiet = !loud && is_quiet_step(&run.next) && is_calm(step, &run.what);
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
         if mode == Mode::Explore {
             self.st.trace_done(&run.next, &self.mem);
@@ -267,7 +263,10 @@ impl Kernel {
             self.settle()?;
         }
         match stop {
-            Stop::Exit(r0) => return self.ended(cpu, index, run, r0),
+            Stop::Exit(r0) => {
+                self.offer.again = quiet && matches!(run.what, Running::Program(_));
+                return self.ended(cpu, index, run, r0);
+            }
             Stop::Fault(fault) => {
                 return Err(self.failure(FailureKind::Fault(fault), Some(fault.pc)));
             }
@@ -598,7 +597,9 @@ impl Kernel {
         };
         let task = s.task;
         if s.phase == Phase::Return {
-            return self.next_task_work(cpu, task);
+            let returned = self.next_task_work(cpu, task);
+            self.offer.again = self.cpus[cpu.at()].stack.is_empty();
+            return returned;
         }
         s.phase = Phase::Running;
         let (id, bh_off) = (s.id.child(s.left), s.bh_off);
@@ -703,6 +704,15 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+}
+
+/// True for a step that has an execution go on, or a program of a system call begin, and does nothing else.
+fn is_calm(step: Do, what: &Running) -> bool {
+    match step {
+        Do::Continue => true,
+        Do::Enter(_) | Do::Syscall => matches!(what, Running::Program(_)),
+        _ => false,
     }
 }
 

@@ -11,9 +11,7 @@ use crate::syscall::SysOp;
 use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::Level;
-use crate::turn::set_access;
-use bpfsim_abi::Func;
-use bpfsim_vm::Call;
+use crate::turn::{lock_of, set_access};
 
 /// Virtual time that a CPU runs ahead of others before they get their turn, in ns.
 const QUANTUM: u64 = 1_000;
@@ -36,8 +34,8 @@ pub(crate) struct Offered {
     pub kept: bool,
     /// Choices made without leaving the engine that [`Prefix`](crate::prefix::Prefix) has not counted.
     pub asked: usize,
-    /// What was picked has done nothing that lets others do what they could not do before, but for taking and
-    /// giving back `bpf_spin_lock`s: their choices are what they were, if they are `steady`.
+    /// What was picked has done nothing that lets other CPUs do what they could not do before, but for taking
+    /// and giving back `bpf_spin_lock`s: their choices are what they were, if they are `steady`.
     pub again: bool,
     /// No choice comes, goes or changes because time passes or memory is written.
     pub steady: bool,
@@ -79,6 +77,13 @@ impl Offered {
             self.choices.push(*choice);
             self.what.push(*what);
         }
+    }
+
+    /// What was picked is all that its CPU could do.
+    pub fn is_lone(&self) -> bool {
+        let of = |i: usize| self.what.get(i).map(|what| what.0);
+        let cpu = of(self.picked);
+        cpu != of(self.picked + 1) && (self.picked == 0 || cpu != of(self.picked - 1))
     }
 
     /// Picks what comes next.
@@ -198,22 +203,20 @@ impl Kernel {
         performed
     }
 
-    /// As [`Kernel::collect`], where executions alone have changed.
+    /// As [`Kernel::collect`], where executions alone have changed, and the CPU that took the last step.
     fn collect_again(&mut self) {
         if self.offer.waiting.is_empty() && self.goes_on_alone() {
             return;
         }
         let mut offer = self.offer.take();
         offer.begin_again();
-        let changed = self.st.cpus[self.window.last.at()].clock;
+        let last = self.window.last;
+        let changed = self.st.cpus[last.at()].clock;
         for c in 0..self.cpus.len() {
             let cpu = Cpu(c as u32);
-            match self.cpus[c].stack.last() {
-                Some(&top) => {
-                    self.note_wait(top, changed);
-                    self.offer_run(&mut offer, cpu, top, u64::MAX);
-                }
-                None => offer.add_idle(cpu),
+            match cpu == last || !self.cpus[c].stack.is_empty() {
+                true => self.offer_cpu(&mut offer, cpu, u64::MAX, changed),
+                false => offer.add_idle(cpu),
             }
         }
         self.offer.give_back(offer);
@@ -243,13 +246,10 @@ impl Kernel {
     /// Nothing that could happen depends on time, where that is so of all CPUs.
     fn is_steady(&self, offer: &Offered) -> bool {
         let locks = |w: &Waiting| matches!(w.wait, Wait::SpinLock(_));
-        let gives_up = |w: &At| matches!(w.1, Do::GiveUp(_));
         self.st.explores
             && !self.st.chances_on
             && self.config.preemption == Preemption::None
-            && offer.give_up.is_none()
             && offer.waiting.iter().all(locks)
-            && !offer.what.iter().any(gives_up)
     }
 
     /// Asks the chooser what it wants to know, before the simulation goes on.
@@ -287,11 +287,11 @@ impl Kernel {
         };
         let limit = ahead.max(until.unwrap_or(0));
         let changed = self.st.cpus[self.window.last.at()].clock;
-        for c in 0..self.cpus.len() {
-            if let Some(&top) = self.cpus[c].stack.last() {
-                self.note_wait(top, changed);
+        for cpu in (0..self.cpus.len() as u32).map(Cpu) {
+            if !timeless {
+                self.offer_timed(&mut offer, cpu, limit);
             }
-            self.offer_cpu(&mut offer, Cpu(c as u32), limit, timeless);
+            self.offer_cpu(&mut offer, cpu, limit, changed);
         }
         // A spinning CPU lets time pass, whatever the limit.
         if offer.choices.is_empty()
@@ -307,28 +307,20 @@ impl Kernel {
     /// A `bpf_spin_lock` that is held and wanted next: when exploring, it is not even tried until
     /// it is free, which leads nowhere else than spinning for it.
     fn lock_awaited(&self, run: &Run) -> Option<Wait> {
-        match run.next {
-            Next::Call {
-                call: Call::Helper(id),
-                object,
-            } if self.st.explores && id == Func::SpinLock as u32 => {
-                let wait = Wait::SpinLock(object);
-                self.still_waits(&wait).then_some(wait)
-            }
-            _ => None,
-        }
+        let wait = lock_of(&run.next).map(Wait::SpinLock)?;
+        (self.st.explores && self.still_waits(&wait)).then_some(wait)
     }
 
-    /// Notes what an execution waits for, and when that came about: it was the last step that did it,
-    /// which was over then.
-    fn note_wait(&mut self, top: usize, changed: u64) {
-        let run = self.runs[top].as_ref();
-        let wait = run.and_then(|r| r.cur.wait.or_else(|| self.lock_awaited(r)));
-        let Some(wait) = wait.filter(|w| !w.sleeps()) else {
-            return;
-        };
+    /// What an execution still waits for. Notes when the wait came to be over: it was the last step that
+    /// did it, which was over then.
+    #[inline(never)]
+    fn note_wait(&mut self, top: usize, changed: u64) -> Option<Wait> {
+        let run = self.runs[top].as_ref()?;
+        let wait = run.cur.wait.or_else(|| self.lock_awaited(run))?;
         let waits = self.still_waits(&wait);
-        if let Some(run) = &mut self.runs[top] {
+        if !wait.sleeps()
+            && let Some(run) = &mut self.runs[top]
+        {
             let over = match waits {
                 true => None,
                 false => run.cur.over.or(Some(changed)),
@@ -337,61 +329,80 @@ impl Kernel {
                 (run.cur.wait, run.cur.over) = (Some(wait), over);
             }
         }
+        waits.then_some(wait)
     }
 
-    /// Offers what a CPU can do. `timeless` where nothing comes over what any executes.
-    fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64, timeless: bool) {
-        // A CPU may always come to what is due by its own clock.
+    /// Offers what comes over what a CPU executes. It may always come to what is due by its own clock.
+    #[inline(never)]
+    fn offer_timed(&self, offer: &mut Offered, cpu: Cpu, limit: u64) {
         let limit = limit.max(self.st.cpus[cpu.at()].clock);
-        if !timeless {
-            if let Some(at) = self.timers_at(cpu).filter(|&at| at <= limit) {
-                let next = Next::Start(Starts::Timers);
-                offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));
-            }
-            self.offer_interrupts(offer, cpu, limit);
+        if let Some(at) = self.timers_at(cpu).filter(|&at| at <= limit) {
+            let next = Next::Start(Starts::Timers);
+            offer.add(cpu_ctx(cpu, 0), cpu, next, at, Do::Timers(at));
         }
-        match self.cpus[cpu.at()].stack.last() {
-            Some(&top) if !self.offer_run(offer, cpu, top, limit) => {}
-            _ => self.offer_tasks(offer, cpu, limit),
-        }
+        self.offer_interrupts(offer, cpu, limit);
     }
 
-    /// Offers the topmost run of a CPU. True when other tasks may preempt it.
-    fn offer_run(&self, offer: &mut Offered, cpu: Cpu, top: usize, limit: u64) -> bool {
+    /// Offers what a CPU executes, or can begin.
+    #[inline]
+    fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64, changed: u64) {
         let clock = self.st.cpus[cpu.at()].clock;
-        let Some(run) = &self.runs[top] else {
-            return false;
+        let limit = limit.max(clock);
+        let Some(&top) = self.cpus[cpu.at()].stack.last() else {
+            return self.offer_tasks(offer, cpu, clock, limit);
         };
-        let id = run.cur.id;
-        match run.cur.wait.filter(|w| self.still_waits(w)) {
-            Some(wait) => {
-                offer.waiting.push(Waiting { id, cpu, wait });
-                if let Some(until) = wait.until() {
-                    let at = until.max(clock);
-                    let choice = Choice {
-                        id,
-                        cpu,
-                        next: run.next,
-                        at,
-                        chance: Chance::Usual,
-                    };
-                    if at <= limit {
-                        offer.add(id, cpu, run.next, at, Do::GiveUp(at));
-                    } else if offer.give_up.as_ref().is_none_or(|g| at < g.0) {
-                        offer.give_up = Some(Box::new((at, choice, (cpu, Do::GiveUp(at)))));
-                    }
-                }
-            }
+        let Some(run) = &self.runs[top] else {
+            return;
+        };
+        let wait = match run.cur.wait.is_none() && lock_of(&run.next).is_none() {
+            true => None,
+            false => self.note_wait(top, changed),
+        };
+        let Some(run) = &self.runs[top] else {
+            return;
+        };
+        match wait {
+            Some(wait) => Self::offer_waiting(offer, cpu, run, wait, (clock, limit)),
             None => {
-                offer.add(id, cpu, run.next, clock, Do::Continue);
+                offer.add(run.cur.id, cpu, run.next, clock, Do::Continue);
                 if self.st.chances_on {
                     Self::offer_chances(offer, self.st.chances(&self.config.chances, run));
                 }
             }
         }
-        self.config.preemption == Preemption::Full
-            && run.cur.level == Level::Task
-            && !(run.cur.bh_off || run.cur.irq_off > 0 || run.cur.preempt_off > 0)
+        if self.config.preemption == Preemption::Full && run.cur.is_preemptible() {
+            self.offer_tasks(offer, cpu, clock, limit);
+        }
+    }
+
+    /// An execution waits: offers that it gives up, if ever it does.
+    #[inline(never)]
+    fn offer_waiting(
+        offer: &mut Offered,
+        cpu: Cpu,
+        run: &Run,
+        wait: Wait,
+        (clock, limit): (u64, u64),
+    ) {
+        let (id, next) = (run.cur.id, run.next);
+        offer.waiting.push(Waiting { id, cpu, wait });
+        let Some(until) = wait.until() else {
+            return;
+        };
+        let at = until.max(clock);
+        if at <= limit {
+            offer.add(id, cpu, next, at, Do::GiveUp(at));
+        } else if offer.give_up.as_ref().is_none_or(|g| at < g.0) {
+            let chance = Chance::Usual;
+            let choice = Choice {
+                id,
+                cpu,
+                next,
+                at,
+                chance,
+            };
+            offer.give_up = Some(Box::new((at, choice, (cpu, Do::GiveUp(at)))));
+        }
     }
 
     /// Offers the unusual ways in which what was offered last can come out, after the usual one.
@@ -407,8 +418,7 @@ impl Kernel {
     }
 
     /// Offers what tasks can do on a CPU that nothing executes on, or that can be preempted.
-    fn offer_tasks(&self, offer: &mut Offered, cpu: Cpu, limit: u64) {
-        let clock = self.st.cpus[cpu.at()].clock;
+    fn offer_tasks(&self, offer: &mut Offered, cpu: Cpu, clock: u64, limit: u64) {
         let runs = &self.cpus[cpu.at()];
         let idle = runs.stack.is_empty();
         if idle {
@@ -448,7 +458,8 @@ impl Kernel {
         for (i, s) in runs.queue.iter().enumerate().take(first) {
             // A task makes one call after another.
             let busy = runs.queue.iter().take(i).any(|q| q.task == s.task);
-            if busy || self.in_kernel(cpu, s.task) {
+            let inside = !idle || !runs.parked.is_empty();
+            if busy || inside && self.in_kernel(cpu, s.task) {
                 continue;
             }
             let next = match s.op.map() {

@@ -291,6 +291,12 @@ impl Cur {
         }
     }
 
+    /// Other tasks may have its CPU, where tasks can be preempted at all.
+    pub fn is_preemptible(&self) -> bool {
+        let off = self.bh_off || self.irq_off > 0 || self.preempt_off > 0;
+        self.level == Level::Task && !off
+    }
+
     /// The next random number of this execution: the same in all orders.
     pub fn random(&mut self, seed: u64) -> u32 {
         let drawn = self.next_random(seed);

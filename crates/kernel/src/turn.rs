@@ -276,7 +276,8 @@ fn is_lock(call: Call) -> bool {
 }
 
 /// The `bpf_spin_lock` that is taken.
-fn lock_of(next: &Next) -> Option<u64> {
+#[inline]
+pub(crate) fn lock_of(next: &Next) -> Option<u64> {
     match *next {
         Next::Call { call, object } if is_lock(call) => Some(object),
         _ => None,
@@ -392,7 +393,12 @@ impl View<'_, '_> {
         self.st.cpus[turns.mine].clock = clock;
         self.st.trace_done(did, mem);
         offer.tell(turns.chooser, turns.window, &self.st.touched);
-        let choice = &mut offer.choices[offer.picked];
+        let (choice, what) = (
+            &mut offer.choices[offer.picked],
+            &mut offer.what[offer.picked],
+        );
+        // It has begun.
+        (choice.id, what.1) = (self.st.cur.id, Do::Continue);
         choice.at = clock;
         match *stop {
             Stop::Access(a) => set_access(&mut choice.next, a.addr, a.size, a.kind),
