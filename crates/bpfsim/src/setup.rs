@@ -7,7 +7,9 @@
 
 use crate::EbpfLoader;
 use crate::ebpf::Loading;
-use bpfsim_kernel::{Cpu, Job, Kernel, KernelSnapshot, ProgId, ProgramInput, SysOp, SysResult};
+use bpfsim_kernel::{
+    Beginnings, Cpu, Job, Kernel, KernelSnapshot, ProgId, ProgramInput, SysOp, SysResult,
+};
 use std::rc::Rc;
 
 /// The bytes of an object.
@@ -75,6 +77,8 @@ struct Known {
     made: Made,
     came: Came,
     after: KernelSnapshot,
+    /// How the simulation went on from there.
+    beginnings: Beginnings,
 }
 
 /// Steps that are remembered at most.
@@ -148,10 +152,14 @@ impl Setup {
 
     /// What the machine is taken for and is not yet, and the seed. It is up to the caller to make
     /// it that.
-    pub fn take_pending(&mut self) -> Option<(&KernelSnapshot, u64)> {
-        let pending = self.leave();
+    pub fn take_pending(&mut self) -> Option<(&KernelSnapshot, &mut Beginnings, u64)> {
+        if !self.leave() {
+            return None;
+        }
+        // Without any step nothing goes on.
+        let known = &mut self.known[self.made.checked_sub(1)?];
         self.pending = false;
-        Some((self.after()?, self.seed)).filter(|_| pending)
+        Some((&known.after, &mut known.beginnings, self.seed))
     }
 
     /// The machine after the steps that were made.
@@ -198,6 +206,7 @@ impl Setup {
             made: step.made(),
             came: came(),
             after: kernel.snapshot(),
+            beginnings: Beginnings::default(),
         });
         self.made += 1;
     }

@@ -196,7 +196,10 @@ impl Sim {
     pub fn run_until_idle(&self) -> Result<()> {
         // What is gone back to anyway need not be brought to its beginning first.
         let from = match self.0.setup.borrow_mut().take_pending() {
-            Some((from, seed)) => Some(self.0.kernel.borrow_mut().run_from(from, seed)?),
+            Some((from, known, seed)) => {
+                let kernel = &mut *self.0.kernel.borrow_mut();
+                Some(kernel.run_from(from, known, seed)?)
+            }
             None => None,
         };
         match from {

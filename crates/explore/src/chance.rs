@@ -78,6 +78,10 @@ impl<C: Chooser> Chooser for WithLots<C> {
         self.inner.explores()
     }
 
+    fn begins_alike(&self) -> bool {
+        self.inner.begins_alike()
+    }
+
     fn follows(&self) -> bool {
         self.inner.follows()
     }
@@ -145,6 +149,10 @@ impl<C: Chooser> Chooser for Luck<C> {
 
     fn explores(&self) -> bool {
         self.inner.explores()
+    }
+
+    fn begins_alike(&self) -> bool {
+        self.inner.begins_alike()
     }
 
     fn follows(&self) -> bool {

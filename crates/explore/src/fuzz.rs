@@ -146,6 +146,10 @@ impl<C: Chooser> Chooser for Meetings<C> {
         self.inner.explores()
     }
 
+    fn begins_alike(&self) -> bool {
+        self.inner.begins_alike()
+    }
+
     fn stepped(&mut self, step: &Step<'_>) {
         let choice = &step.choices[step.picked];
         let word = mix(next_word(choice.next), choice.chance.word());

@@ -79,6 +79,10 @@ impl Chooser for Pct {
         true
     }
 
+    fn begins_alike(&self) -> bool {
+        true
+    }
+
     fn follows(&self) -> bool {
         false
     }

@@ -73,6 +73,10 @@ impl Chooser for Random {
         true
     }
 
+    fn begins_alike(&self) -> bool {
+        true
+    }
+
     fn follows(&self) -> bool {
         false
     }

@@ -235,6 +235,10 @@ impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
         self.inner.explores()
     }
 
+    fn begins_alike(&self) -> bool {
+        self.inner.begins_alike()
+    }
+
     fn follows(&self) -> bool {
         self.inner.follows()
     }

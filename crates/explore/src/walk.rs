@@ -48,6 +48,10 @@ impl Chooser for Walk {
         true
     }
 
+    fn begins_alike(&self) -> bool {
+        true
+    }
+
     fn stepped(&mut self, step: &Step<'_>) {
         *self.done.entry(step.choices[step.picked].id).or_default() += 1;
     }

@@ -305,7 +305,7 @@ impl State {
         );
         match of(call) {
             Some(Can::Draw) if taken.random < chances.random => {
-                let drawn = run.cur.next_random(self.seed);
+                let drawn = run.cur.next_random(self.seed.get());
                 let values = chances.values.iter().filter(|v| **v != drawn);
                 ways.extend(values.map(|v| Chance::Value(*v)));
             }

@@ -286,6 +286,12 @@ pub trait Chooser {
         true
     }
 
+    /// True when executions of other seeds are likely to make the same first choices: then those need not
+    /// be run again. The chooser is asked and told all the same.
+    fn begins_alike(&self) -> bool {
+        false
+    }
+
     /// True when [`Step::touched`] is wanted.
     fn records(&self) -> bool {
         false

@@ -190,7 +190,7 @@ impl Kernel {
         let (at, args) = (Stopped::of(act), act.args());
         self.st.begins(&self.mem, &next, at, &args, image);
         let here = self.inside.is_none() && self.recorder.is_none();
-        let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone());
+        let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone()) || self.offer.waits();
         let (mut seats, mut others) = (Seats::default(), Others::new());
         let mine = cpu.at();
         let calm = is_calm(step, what) && is_quiet_step(&next);

@@ -178,7 +178,7 @@ const HELPERS: &[Helper] = &[
     row(Func::FindVma, true, iterate::find_vma),
     row(Func::ForEachMapElem, true, iterate::for_each_map_elem),
     row(Func::GetPrandomU32, false, |st, _, _| {
-        let seed = st.seed;
+        let seed = st.seed.get();
         Ok(Flow::Done(st.cur.random(seed).into()))
     }),
     row(Func::GetSmpProcessorId, false, |st, _, _| {

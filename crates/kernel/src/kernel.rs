@@ -189,7 +189,7 @@ impl Kernel {
             seq: 0,
             records: false,
             touched: Vec::new(),
-            seed: config.seed,
+            seed: crate::state::Seed::new(config.seed),
             injected: Vec::new(),
             chances_on: false,
             taken: Default::default(),

@@ -25,6 +25,7 @@
 //! checked, since programs may have written it.
 
 mod asynch;
+mod beginnings;
 mod btf_text;
 mod chance;
 mod checked;
@@ -83,6 +84,7 @@ mod view;
 mod wait;
 mod world;
 
+pub use beginnings::Beginnings;
 pub use chance::{Chance, Chances, NoChances};
 pub use choose::{Choice, Chooser, Last, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 pub use detectors::NoDetectors;

@@ -1,5 +1,6 @@
 //! The scheduler: what can happen next.
 
+use crate::beginnings::Growing;
 use crate::chance::Chance;
 use crate::choose::{Choice, Chooser, Last, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 use crate::failure::{Failure, Report};
@@ -43,6 +44,10 @@ pub(crate) struct Offered {
     chances: bool,
     /// The chooser follows each step.
     pub follows: bool,
+    /// It is known already what is to be picked next.
+    pub decided: Option<usize>,
+    /// What this execution adds to [`Beginnings`](crate::beginnings::Beginnings).
+    pub growing: Option<Box<Growing>>,
     /// What there was to choose from before.
     before: (Vec<Choice>, Vec<At>),
 }
@@ -86,6 +91,11 @@ impl Offered {
         cpu != of(self.picked + 1) && (self.picked == 0 || cpu != of(self.picked - 1))
     }
 
+    /// The next choice is to be remembered.
+    pub fn waits(&self) -> bool {
+        self.growing.as_ref().is_some_and(|g| g.waits())
+    }
+
     /// Picks what comes next.
     #[inline]
     pub fn pick(&mut self, chooser: &mut dyn Chooser, window: &Window) {
@@ -94,8 +104,10 @@ impl Offered {
             self.picked = 0;
             return;
         }
-        if self.stays
-            && self.steady
+        let among = self.stays && self.steady;
+        let waits = self.waits();
+        if among
+            && !waits
             && let Some(picked) = chooser.choose_among(n, self.picked, window.steps)
         {
             self.picked = picked.min(n - 1);
@@ -115,15 +127,21 @@ impl Offered {
             },
             steps: window.steps,
         };
-        self.picked = chooser.choose(&offer).min(n - 1);
+        self.picked = match &mut self.growing {
+            Some(growing) if waits => growing.ask(&offer, among, chooser),
+            _ => chooser.choose(&offer).min(n - 1),
+        };
     }
 
     /// The step that was picked is taken.
     #[inline]
-    pub fn tell(&self, chooser: &mut dyn Chooser, window: &mut Window, touched: &[Touch]) {
+    pub fn tell(&mut self, chooser: &mut dyn Chooser, window: &mut Window, touched: &[Touch]) {
         let choice = &self.choices[self.picked];
         (window.last, window.taken) = (choice.cpu, Some(Last::by(choice)));
         window.steps += 1;
+        if let Some(growing) = self.growing.as_mut().filter(|g| g.waits()) {
+            growing.note(&self.choices, self.picked, window);
+        }
         if self.follows || self.choices.len() == 1 || choice.next.begins() {
             chooser.stepped(&Step {
                 choices: &self.choices,
@@ -165,12 +183,18 @@ impl Kernel {
             return performed.map(|()| true);
         }
         self.offer.stays = false;
-        self.offer.pick(&mut *self.chooser, &self.window);
+        match self.offer.decided.take() {
+            Some(picked) => self.offer.picked = picked.min(n - 1),
+            None => self.offer.pick(&mut *self.chooser, &self.window),
+        }
         self.offer.kept = n > 1;
         loop {
             if std::mem::take(&mut self.offer.kept) {
                 if self.prefix.is_some() {
                     self.note_choice(until);
+                }
+                if self.offer.growing.is_some() {
+                    self.grow(until);
                 }
                 self.st.trace.word(self.offer.picked as u64);
             }

@@ -91,6 +91,11 @@ macro_rules! swap {
 pub struct ForeignSnapshot;
 
 impl KernelSnapshot {
+    /// Random values were drawn until then, by its seed or by one before.
+    pub(crate) fn drew(&self) -> bool {
+        self.st.seed.is_drawn()
+    }
+
     /// Hash of what had happened until then, and of what user space had done.
     pub(crate) fn moment(&self) -> u64 {
         mix(self.trace.hash(), self.rest.window.calls)
@@ -128,7 +133,7 @@ impl Kernel {
         self.restore_large_parts(snapshot)?;
         self.without_large_parts(|st| st.clone_from(&snapshot.st));
         with_rest!(bring_back!(snapshot.rest, self));
-        self.config.seed = self.st.seed;
+        self.config.seed = self.st.seed.value();
         Ok(())
     }
 
@@ -141,7 +146,7 @@ impl Kernel {
         self.restore_large_parts(snapshot)?;
         self.without_large_parts(|st| std::mem::swap(st, &mut snapshot.st));
         with_rest!(swap!(snapshot.rest, self));
-        self.config.seed = self.st.seed;
+        self.config.seed = self.st.seed.value();
         Ok(())
     }
 
@@ -209,6 +214,6 @@ impl Kernel {
     /// The seed of random helpers from here on; see [`Config::seed`](crate::Config::seed).
     pub fn reseed(&mut self, seed: u64) {
         self.config.seed = seed;
-        self.st.seed = seed;
+        self.st.seed.replace(seed);
     }
 }

@@ -83,14 +83,51 @@ pub(crate) struct State {
     pub objects: Shared<Objects>,
     /// Arming order, which breaks ties between equal deadlines.
     pub seq: u64,
-    /// Key of `bpf_get_prandom_u32`.
-    pub seed: u64,
+    pub seed: Seed,
     /// What checked mode and detectors know.
     pub watch: Watch,
     /// The scheduler (sched_ext), if one was enabled.
     pub scx: Option<Shared<Scx>>,
     /// Who executes now.
     pub cur: Shared<Cur>,
+}
+
+/// Key of `bpf_get_prandom_u32`.
+#[derive(Clone, Default)]
+pub(crate) struct Seed {
+    value: u64,
+    /// Somebody asked for it.
+    drawn: std::cell::Cell<bool>,
+}
+
+impl Seed {
+    /// That nobody has asked for.
+    pub fn new(value: u64) -> Seed {
+        Seed {
+            value,
+            drawn: Default::default(),
+        }
+    }
+
+    pub fn get(&self) -> u64 {
+        self.drawn.set(true);
+        self.value
+    }
+
+    /// The value, for what nothing that happens depends on.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// True once what happens depends on it.
+    pub fn is_drawn(&self) -> bool {
+        self.drawn.get()
+    }
+
+    /// Another value from here on.
+    pub fn replace(&mut self, value: u64) {
+        self.value = value;
+    }
 }
 
 /// One virtual CPU.

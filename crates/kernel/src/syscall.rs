@@ -1,6 +1,7 @@
 //! System calls of tasks: what user space can do beside running programs, as executions that
 //! others can come between and that block where Linux's do.
 
+use crate::beginnings::Beginnings;
 use crate::failure::Failure;
 use crate::hook::{Fired, Hook, IterFd, LinkId};
 use crate::ids::{Cpu, MapId, ProgId, TaskId};
@@ -262,16 +263,21 @@ impl Kernel {
     }
 
     /// Goes back to a snapshot, with this seed, and lets the simulation go on from there until nothing
-    /// is due. Where that is [remembered](Kernel::again), not even the snapshot is gone back to.
-    pub fn run_from(&mut self, from: &KernelSnapshot, seed: u64) -> Result<Paused, Failure> {
-        let begin = self.begin_stretch_at(Goal::Idle, from.moment());
+    /// is due. Where that is [remembered](Kernel::again), or its beginning is known of the snapshot, not
+    /// even the snapshot is gone back to.
+    pub fn run_from(
+        &mut self,
+        from: &KernelSnapshot,
+        known: &mut Beginnings,
+        seed: u64,
+    ) -> Result<Paused, Failure> {
+        let mut begin = self.begin_stretch_at(Goal::Idle, from.moment());
         if let Begin::Anew = begin {
-            let own = self.restore(from);
-            debug_assert!(own.is_ok(), "snapshots are of this very kernel");
-            self.reseed(seed);
-            self.callbacks = 0;
+            begin = self.begin_from(from, seed, known);
         }
-        self.run_stretch(Goal::Idle, begin)
+        let result = self.run_stretch(Goal::Idle, begin);
+        self.end_from(known, &result);
+        result
     }
 
     fn run_stretch(&mut self, goal: Goal, begin: Begin) -> Result<Paused, Failure> {

@@ -130,7 +130,7 @@ fn addresses(mem: &GuestMem, a: &Args, v6: bool) -> Arg<u64> {
 
 /// `cookie_hash`
 fn hash(st: &State, flow: u64, count: u32, which: u64) -> u32 {
-    mix(mix(mix(st.seed, flow), count.into()), which) as u32
+    mix(mix(mix(st.seed.get(), flow), count.into()), which) as u32
 }
 
 /// `tcp_cookie_time`: minutes.

@@ -1,0 +1,275 @@
+//! How executions of a test begin whose orders are drawn.
+//!
+//! Two of them make the same choices for a while, the longer the more there have been: of a thousand
+//! orders many begin with the same ten choices. So the kernel is remembered at some of the choices that
+//! came, as a tree; a later execution asks its chooser for one choice after the other along the tree, and
+//! goes on from the last that is known. The chooser hears all that it would hear otherwise. Whole
+//! executions may be known so, where a test has few orders.
+//!
+//! This is of the stretch after what a test begins with, which user space has had no part in. For
+//! searches, which say themselves what they go back to, there is [`Prefix`](crate::prefix::Prefix).
+
+use crate::choose::{Choice, Chooser, Last, Offer, Step, Waiting};
+use crate::failure::Failure;
+use crate::kernel::{Kernel, Window};
+use crate::prefix::Begin;
+use crate::snapshot::KernelSnapshot;
+use crate::syscall::Paused;
+
+/// Moments that are remembered at most: with many more the processor waits for their memory longer than
+/// running takes to what they are of.
+const MOST: usize = 128;
+
+/// What is known of executions that begin with one state of a kernel.
+#[derive(Default)]
+pub struct Beginnings {
+    moments: Vec<Moment>,
+    /// The seed of the first execution.
+    seed: u64,
+}
+
+/// A choice, or the end of the stretch.
+struct Moment {
+    /// Steps since the choice before.
+    told: Vec<Told>,
+    /// `None` at the end.
+    asked: Option<Asked>,
+    /// What [`Kernel::step`] was called with.
+    until: Option<u64>,
+    kernel: KernelSnapshot,
+    /// By what was picked, the moment after it; 0 where none is known.
+    after: Vec<u32>,
+}
+
+/// A step that choosers are told of.
+struct Told {
+    choices: Vec<Choice>,
+    picked: usize,
+    window: u64,
+    steps: usize,
+}
+
+/// An [`Offer`] that choosers are asked to choose from.
+struct Asked {
+    choices: Vec<Choice>,
+    waiting: Vec<Waiting>,
+    window: u64,
+    chances: bool,
+    last: Option<Last>,
+    goes_on: Option<usize>,
+    steps: usize,
+    /// [`Chooser::choose_among`] is asked first.
+    among: bool,
+}
+
+/// What an execution adds.
+#[derive(Default)]
+pub(crate) struct Growing {
+    /// The choice that it went on from, and what it picked.
+    from: Option<(usize, usize)>,
+    seed: u64,
+    told: Vec<Told>,
+    asked: Option<Asked>,
+    made: Option<Moment>,
+}
+
+impl Growing {
+    /// The next choice is to be remembered.
+    pub fn waits(&self) -> bool {
+        self.made.is_none()
+    }
+
+    /// Asks the chooser.
+    pub fn ask(&mut self, offer: &Offer<'_>, among: bool, chooser: &mut dyn Chooser) -> usize {
+        let asked = Asked {
+            choices: offer.choices.to_vec(),
+            waiting: offer.waiting.to_vec(),
+            window: offer.window,
+            chances: offer.chances,
+            last: offer.last,
+            goes_on: offer.goes_on,
+            steps: offer.steps,
+            among,
+        };
+        self.asked.insert(asked).ask(chooser)
+    }
+
+    /// A step was taken.
+    pub fn note(&mut self, choices: &[Choice], picked: usize, window: &Window) {
+        self.told.push(Told {
+            choices: choices.to_vec(),
+            picked,
+            window: window.nth,
+            steps: window.steps,
+        });
+    }
+}
+
+impl Asked {
+    fn ask(&self, chooser: &mut dyn Chooser) -> usize {
+        let n = self.choices.len();
+        let among = match (self.among, self.goes_on) {
+            (true, Some(goes_on)) => chooser.choose_among(n, goes_on, self.steps),
+            _ => None,
+        };
+        let picked = among.unwrap_or_else(|| {
+            chooser.choose(&Offer {
+                choices: &self.choices,
+                waiting: &self.waiting,
+                window: self.window,
+                chances: self.chances,
+                last: self.last,
+                goes_on: self.goes_on,
+                steps: self.steps,
+            })
+        });
+        picked.min(n - 1)
+    }
+}
+
+impl Told {
+    fn tell(&self, chooser: &mut dyn Chooser) {
+        let begins = self.choices[self.picked].next.begins();
+        if self.choices.len() == 1 || begins || chooser.follows() {
+            chooser.stepped(&Step {
+                choices: &self.choices,
+                picked: self.picked,
+                window: self.window,
+                touched: &[],
+                steps: self.steps,
+            });
+        }
+    }
+}
+
+impl Beginnings {
+    /// Random values of other seeds led elsewhere.
+    fn is_good(&self, moment: u32, seed: u64) -> bool {
+        let moment = self.moments.get(moment as usize);
+        moment.is_some_and(|m| seed == self.seed || !m.kernel.drew())
+    }
+
+    /// The last moment that is known of an execution, and what comes then unless it is the end.
+    fn follow(&self, chooser: &mut dyn Chooser, seed: u64) -> Option<(usize, Option<usize>)> {
+        let mut at = self.is_good(0, seed).then_some(0)?;
+        loop {
+            let moment = &self.moments[at];
+            moment.told.iter().for_each(|told| told.tell(chooser));
+            let Some(asked) = &moment.asked else {
+                return Some((at, None));
+            };
+            let picked = asked.ask(chooser);
+            match moment.after.get(picked) {
+                Some(&next) if next != 0 && self.is_good(next, seed) => at = next as usize,
+                _ => return Some((at, Some(picked))),
+            }
+        }
+    }
+
+    fn add(&mut self, moment: Moment, from: Option<(usize, usize)>) {
+        let new = self.moments.len();
+        if let Some((at, picked)) = from {
+            let after = &mut self.moments[at].after;
+            after.resize(after.len().max(picked + 1), 0);
+            after[picked] = new as u32;
+        }
+        self.moments.push(moment);
+    }
+}
+
+impl Kernel {
+    /// Whether the execution that begins now may go on from what others did.
+    fn begins_alike(&self) -> bool {
+        let c = &self.chooser;
+        c.begins_alike()
+            && c.explores()
+            && !c.records()
+            && self.recorder.is_none()
+            && self.overrides.is_empty()
+            && self.inside.is_none()
+    }
+
+    /// Goes to the last moment that is known of an execution that begins with `from`.
+    pub(crate) fn begin_from(
+        &mut self,
+        from: &KernelSnapshot,
+        seed: u64,
+        known: &mut Beginnings,
+    ) -> Begin {
+        self.offer.growing = None;
+        let alike = self.begins_alike();
+        let found = match alike {
+            true => known.follow(&mut *self.chooser, seed),
+            false => None,
+        };
+        if alike && known.moments.len() < MOST {
+            if known.moments.is_empty() {
+                known.seed = seed;
+            }
+            // Another seed's may be the first already.
+            let grows = match found {
+                Some((at, Some(picked))) => Some(Some((at, picked))),
+                None if known.moments.is_empty() => Some(None),
+                _ => None,
+            };
+            self.offer.growing = grows.map(|from| {
+                Box::new(Growing {
+                    from,
+                    seed,
+                    ..Growing::default()
+                })
+            });
+        }
+        let moment = found.map(|(at, _)| &known.moments[at]);
+        let own = self.restore(moment.map_or(from, |m| &m.kernel));
+        debug_assert!(own.is_ok(), "snapshots are of this very kernel");
+        self.reseed(seed);
+        let Some(moment) = moment else {
+            self.callbacks = 0;
+            return Begin::Anew;
+        };
+        self.offer.decided = found.and_then(|(_, picked)| picked);
+        match self.offer.decided {
+            Some(_) => Begin::Middle(moment.until),
+            None => Begin::Over(Ok(Paused::Reached)),
+        }
+    }
+
+    /// A choice was made: it is remembered if it is the first that was not known.
+    pub(crate) fn grow(&mut self, until: Option<u64>) {
+        let Some(mut growing) = self.offer.growing.take_if(|g| g.waits()) else {
+            return;
+        };
+        if growing.asked.is_some() {
+            growing.made = Some(Moment {
+                told: std::mem::take(&mut growing.told),
+                asked: growing.asked.take(),
+                until,
+                kernel: self.snapshot(),
+                after: Vec::new(),
+            });
+        }
+        self.offer.growing = Some(growing);
+    }
+
+    /// An execution has ended: what it adds is known from here on.
+    pub(crate) fn end_from(&mut self, known: &mut Beginnings, result: &Result<Paused, Failure>) {
+        let Some(mut growing) = self.offer.growing.take() else {
+            return;
+        };
+        if growing.waits() && matches!(result, Ok(Paused::Reached)) {
+            growing.made = Some(Moment {
+                told: std::mem::take(&mut growing.told),
+                asked: None,
+                until: None,
+                kernel: self.snapshot(),
+                after: Vec::new(),
+            });
+        }
+        if let Some(moment) = growing.made
+            && (growing.seed == known.seed || !moment.kernel.drew())
+        {
+            known.add(moment, growing.from);
+        }
+    }
+}
