@@ -8,8 +8,34 @@ use crate::AttachTo;
 use crate::btf_ctx::{func_proto, kind_str, pointee};
 use crate::refusal::{quiet, refusal, reject};
 use crate::reg::ty;
-use crate::setup::CtxArg;
 use crate::verifier::{R, Verifier};
+
+/// What a program attaches to, as far as calls and its context ask.
+#[derive(Default)]
+pub(crate) struct Attach<'a> {
+    /// `attach_func_name`, or the struct_ops structure.
+    pub name: Option<&'a str>,
+    /// The struct_ops member.
+    pub member: Option<&'a str>,
+    /// `attach_func_proto`
+    pub proto: Option<TypeId>,
+    /// `attach_btf_trace`
+    pub btf_trace: bool,
+    /// Name of the raw tracepoint.
+    pub tracepoint: Option<&'a str>,
+    /// `ctx_arg_info`: offset, type, type id, whether a reference comes with it, its id.
+    pub ctx_args: Vec<CtxArg>,
+}
+
+/// `struct bpf_ctx_arg_aux`
+#[derive(Clone, Copy)]
+pub(crate) struct CtxArg {
+    pub offset: u32,
+    pub ty: u32,
+    pub btf_id: u32,
+    pub refcounted: bool,
+    pub ref_obj_id: u32,
+}
 
 /// By iterator, which of its arguments are more than trusted pointers (`bpf_iter_reg`).
 const ITER_ARGS: &[(&str, &str, u32)] = &[

@@ -5,9 +5,9 @@ use bpfsim_abi::{MapType, ProgType};
 use bpfsim_btf::{Btf, Composite, Kind, Type, TypeId};
 
 use crate::log::type_str;
+use crate::record::RField;
 use crate::refusal::{quiet, reject};
 use crate::reg::{BTF_KERNEL, Reg, ty};
-use crate::setup::RField;
 use crate::verifier::{R, Stop, Verifier, field};
 
 /// Types whose objects RCU protects: `rcu_protected_types`.

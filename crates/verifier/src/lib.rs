@@ -20,6 +20,7 @@
 //!
 //! Invariant: nothing here runs a program, makes a map or asks the machine it runs on.
 
+mod after;
 mod alu;
 mod arith;
 mod attach;
@@ -48,6 +49,7 @@ mod planted;
 mod precision;
 mod prune;
 mod raw_tp;
+mod record;
 mod refusal;
 mod reg;
 mod setup;
@@ -68,7 +70,6 @@ use bpfsim_abi::text::Row;
 use bpfsim_abi::{AttachType, Errno, Func, MapType, ProgType};
 use bpfsim_btf::{Btf, TypeId, fields::Field};
 use bpfsim_isa::Insn;
-
 pub use explain::{Cause, Explanation, Place, explain};
 pub use observe::{Concrete, ConcreteFrame, Keep, Miss, Observed, Places, verify_observed};
 pub use tnum::Tnum;

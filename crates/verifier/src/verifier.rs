@@ -17,7 +17,7 @@ use crate::refusal::{Refused, quiet, refusal, reject};
 use crate::reg::{BTF_KERNEL, BTF_PROG, Reg, ty};
 use crate::state::{Frame, MAIN, State};
 use crate::{
-    Env, MapDesc, Options, Outcome, ProgramToVerify, Stats, Verdict, Verified, setup::Record,
+    Env, MapDesc, Options, Outcome, ProgramToVerify, Stats, Verdict, Verified, record::Record,
 };
 
 /// Why the walk ends early.
@@ -158,7 +158,7 @@ pub(crate) struct Verifier<'a> {
     pub protos: Vec<Option<Option<&'static Proto>>>,
     pub records: HashMap<(u32, u32), Option<Rc<Record>>>,
     pub map_records: Vec<Option<Rc<Record>>>,
-    pub attach: crate::setup::Attach<'a>,
+    pub attach: crate::attach::Attach<'a>,
     pub arena_map: Option<usize>,
     /// Whether it came as far as the kernel's rewriting.
     pub rewritten: bool,
