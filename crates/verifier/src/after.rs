@@ -2,6 +2,7 @@
 
 use bpfsim_abi::ProgType;
 use bpfsim_isa::uapi::*;
+use hashbrown::HashMap;
 
 use crate::refusal::reject;
 use crate::verifier::{R, Verifier};
@@ -22,8 +23,36 @@ struct CallPath {
     at: usize,
     /// Bytes of stack, up to here.
     depth: i32,
-    /// Where each call returns to: instruction and subprogram.
-    calls: Vec<(usize, usize)>,
+    /// Whether a function that does tail calls was come to.
+    tail_calls: bool,
+    calls: Vec<Call>,
+}
+
+/// A call on the way: where it returns to, instruction and subprogram, and how it was entered.
+struct Call {
+    to: (usize, usize),
+    entered: Entry,
+}
+
+/// All that decides what is found of a subprogram and of those that it calls.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Entry {
+    idx: usize,
+    depth: i32,
+    calls: usize,
+    tail_calls: bool,
+    /// Whether a caller is a callback, or one for exceptions.
+    callback: bool,
+    exception: bool,
+}
+
+impl CallPath {
+    /// Back to the caller, if there is one.
+    fn leave(&mut self) -> Option<Entry> {
+        let call = self.calls.pop()?;
+        (self.at, self.idx) = call.to;
+        Some(call.entered)
+    }
 }
 
 impl Verifier<'_> {
@@ -59,32 +88,59 @@ impl Verifier<'_> {
             at: self.subprogs[root].start,
             ..CallPath::default()
         };
-        let mut tail_calls = false;
+        // Entries that were gone through, and whether tail calls had been come to at their end: ways
+        // through calls are far more than calls.
+        let mut known: HashMap<Entry, bool> = HashMap::new();
         self.take_stack(&mut path, private, modes)?;
         loop {
             if let Some(callee) = self.next_callee(&mut path)? {
-                path.calls.push((path.at + 1, path.idx));
-                (path.at, path.idx) = (self.subprogs[callee].start, callee);
-                tail_calls |= self.subprogs[callee].has_tail_call;
-                let n = path.calls.len();
-                if n >= 8 {
-                    reject!(self, E2BIG, "the call stack of {n} frames is too deep !\n");
+                let entered = self.enter(&mut path, callee)?;
+                match known.get(&entered) {
+                    Some(tail_calls) => {
+                        path.tail_calls = *tail_calls;
+                        path.leave();
+                    }
+                    None => self.take_stack(&mut path, private, modes)?,
                 }
-                self.take_stack(&mut path, private, modes)?;
                 continue;
             }
-            let mut callers = path.calls.iter();
-            if tail_calls && callers.any(|c| self.subprogs[c.1].is_exception_cb) {
+            let exception = path.calls.last().is_some_and(|c| c.entered.exception);
+            if path.tail_calls && exception {
                 reject!(self, EINVAL, "cannot tail call within exception cb\n");
             }
             if modes[path.idx] != PrivateStack::Adaptive {
                 path.depth -= self.stack_of(path.idx);
             }
-            match path.calls.pop() {
+            match path.leave() {
                 None => return Ok(()),
-                Some(caller) => (path.at, path.idx) = caller,
-            }
+                Some(entered) => known.insert(entered, path.tail_calls),
+            };
         }
+    }
+
+    /// Goes on with a subprogram that the one at hand calls.
+    fn enter(&mut self, path: &mut CallPath, callee: usize) -> R<Entry> {
+        let caller = &self.subprogs[path.idx];
+        let before = path.calls.last().map(|c| c.entered);
+        path.tail_calls |= self.subprogs[callee].has_tail_call;
+        let n = path.calls.len() + 1;
+        if n >= 8 {
+            reject!(self, E2BIG, "the call stack of {n} frames is too deep !\n");
+        }
+        let entered = Entry {
+            idx: callee,
+            depth: path.depth,
+            calls: n,
+            tail_calls: path.tail_calls,
+            callback: caller.is_cb || before.is_some_and(|b| b.callback),
+            exception: caller.is_exception_cb || before.is_some_and(|b| b.exception),
+        };
+        path.calls.push(Call {
+            to: (path.at + 1, path.idx),
+            entered,
+        });
+        (path.at, path.idx) = (self.subprogs[callee].start, callee);
+        Ok(entered)
     }
 
     /// What a frame of a subprogram takes (`round_up_stack_depth`).
@@ -138,10 +194,8 @@ impl Verifier<'_> {
         while path.at < self.subprogs[idx + 1].start {
             let i = path.at;
             let insn = self.insns[i];
-            let mut callers = path.calls.iter();
-            if self.is_throw(i)
-                && (self.subprogs[idx].is_cb || callers.any(|c| self.subprogs[c.1].is_cb))
-            {
+            let called = path.calls.last().is_some_and(|c| c.entered.callback);
+            if self.is_throw(i) && (called || self.subprogs[idx].is_cb) {
                 reject!(
                     self,
                     EINVAL,
@@ -193,10 +247,9 @@ impl Verifier<'_> {
     /// filled in: the address then is that of what comes to lie there (`jit_subprogs`).
     fn check_func_addresses(&mut self) -> R {
         let subs = &self.subprogs[..self.subprog_cnt];
-        let starts = subs.iter().skip(1).map(|s| s.start);
-        let starts: Vec<usize> = (starts.filter(|s| self.aux[*s].seen))
-            .map(|s| self.without_dead(s))
-            .collect();
+        let places: Vec<usize> = subs.iter().map(|s| self.without_dead(s.start)).collect();
+        let kept = (1..subs.len()).filter(|s| self.aux[subs[*s].start].seen);
+        let starts: Vec<usize> = kept.map(|s| places[s]).collect();
         // A function for exceptions comes behind all others, where there is none; what was the end is
         // then behind it.
         let throws = (0..self.insns.len()).any(|i| self.aux[i].seen && self.is_throw(i));
@@ -207,8 +260,10 @@ impl Verifier<'_> {
             if alone || !address || !self.aux[i].seen {
                 continue;
             }
-            let to = (i as i64 + 1 + i64::from(insn.imm)).max(0) as usize;
-            let at = self.without_dead(to);
+            let to = i as i64 + 1 + i64::from(insn.imm);
+            let Some(at) = self.find_subprog(to).map(|s| places[s]) else {
+                return self.bug(format_args!("callee not found at insn {to}"));
+            };
             if !starts.contains(&at) {
                 self.rewritten = true;
                 return self.bug(format_args!("No program to jit at insn {at} (subprog < 0)"));

@@ -11,11 +11,12 @@
 //! | `tnum`, `bounds`, `arith`, `branch` | numbers: known bits, ranges, arithmetic, comparisons |
 //! | `reg`, `state` | registers, stack slots, frames, states |
 //! | `log` | the log's text |
-//! | `setup`, `cfg` | subprograms, BTF, maps, control flow, live registers |
+//! | `attach`, `record`, `setup`, `cfg` | what it attaches to, special fields, subprograms, BTF, maps, control flow, live registers |
+//! | `after` | stack that calls take together, what rewriting would refuse |
 //! | `liveness`, `precision`, `equal`, `prune` | which parts of a state matter, and when to stop |
 //! | `refusal`, `explain` | refusals by their rows in abi, told to people |
 //! | `step`, `alu`, `jump`, `mem`, `stack`, `btf_access` | instructions |
-//! | `helper`, `kfunc`, `kfunc_args`, `subprog`, `special` | calls |
+//! | `helper`, `helper_args`, `kfunc`, `kfunc_args`, `subprog`, `special` | calls |
 //! | `observe` | what the walk knew, to hold runs against |
 //!
 //! Invariant: nothing here runs a program, makes a map or asks the machine it runs on.

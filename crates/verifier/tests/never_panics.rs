@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bpfsim_abi::{AttachType, ProgType};
+use bpfsim_btf::{Btf, BtfBuilder, Linkage};
 use bpfsim_isa::Insn;
-use bpfsim_verifier::{AttachTo, Env, Options, ProgramToVerify, verify};
+use bpfsim_verifier::{AttachTo, Env, FuncInfo, Options, ProgramToVerify, Verdict, verify};
 use proptest::prelude::*;
 
 /// Mostly instructions that mean something, with operands of all sorts.
@@ -33,28 +34,87 @@ proptest! {
         ][..]),
         level in proptest::sample::select(&[0_u32, 2, 4][..]),
     ) {
-        let kernel = bpfsim_btf::vmlinux().expect("kernel types");
         insns.push(Insn::new(0xb7, 0, 0, 0, 0));
         insns.push(Insn::new(0x95, 0, 0, 0, 0));
-        let prog = ProgramToVerify {
-            insns: &insns,
-            prog_type: t,
-            attach_type: AttachType::CgroupInetIngress,
-            attach_to: AttachTo::Nothing,
-            funcs: &[],
-            lines: &[],
-            btf: None,
-            gpl_compatible: true,
-            sleepable: false,
-        };
-        let env = Env {
-            kernel: &kernel,
-            maps: &[],
-            cpus: 2,
-            kallsyms_all: false,
-            refused_helpers: &[],
-        };
-        let options = Options { log_level: level, ..Options::default() };
-        verify(&prog, &env, &options);
+        judge(&insns, None, t, level);
     }
+}
+
+/// Seven functions, each of which calls the next one hundred times, in code that the walk does not come to: ways
+/// through them are far too many to go one after another.
+#[test]
+fn ways_through_calls_are_not_counted_out() {
+    const CALLS: i16 = 100;
+    let mut insns = Vec::new();
+    for level in 0..8_i32 {
+        insns.push(Insn::new(0xb7, 0, 0, 0, 0));
+        if level < 7 {
+            insns.push(Insn::new(0x15, 0, 0, CALLS, 0));
+            for call in 0..i32::from(CALLS) {
+                insns.push(Insn::new(0x85, 0, 1, 0, i32::from(CALLS) - call));
+            }
+        }
+        insns.push(Insn::new(0x95, 0, 0, 0, 0));
+    }
+    let verdict = judge(&insns, None, ProgType::SocketFilter, 0);
+    assert!(matches!(verdict, Verdict::Accept(_)), "{verdict:?}");
+}
+
+/// A function whose address is taken a hundred thousand times.
+#[test]
+fn addresses_are_looked_up_each_in_no_time() {
+    const LOADS: i32 = 100_000;
+    let mut insns = vec![Insn::new(0x85, 0, 1, 0, 2 * LOADS + 2)];
+    for load in 0..LOADS {
+        insns.push(Insn::new(0x18, 1, 4, 0, 2 * (LOADS - load) + 1));
+        insns.push(Insn::new(0, 0, 0, 0, 0));
+    }
+    for _ in 0..2 {
+        insns.push(Insn::new(0xb7, 0, 0, 0, 0));
+        insns.push(Insn::new(0x95, 0, 0, 0, 0));
+    }
+    let mut btf = BtfBuilder::new();
+    let int = btf.add_int("int", 4, 1);
+    let proto = btf.add_func_proto(int, &[]);
+    let type_id = btf.add_func("f", Linkage::Static, proto);
+    let btf = btf.build().expect("types of the program");
+    let funcs = [0, insns.len() - 2].map(|insn| FuncInfo {
+        insn,
+        type_id,
+        global: false,
+    });
+    let verdict = judge(&insns, Some((&btf, &funcs)), ProgType::SocketFilter, 0);
+    assert!(matches!(verdict, Verdict::Accept(_)), "{verdict:?}");
+}
+
+fn judge(
+    insns: &[Insn],
+    types: Option<(&Btf, &[FuncInfo])>,
+    prog_type: ProgType,
+    log_level: u32,
+) -> Verdict {
+    let kernel = bpfsim_btf::vmlinux().expect("kernel types");
+    let prog = ProgramToVerify {
+        insns,
+        prog_type,
+        attach_type: AttachType::CgroupInetIngress,
+        attach_to: AttachTo::Nothing,
+        funcs: types.map_or(&[], |t| t.1),
+        lines: &[],
+        btf: types.map(|t| t.0),
+        gpl_compatible: true,
+        sleepable: false,
+    };
+    let env = Env {
+        kernel: &kernel,
+        maps: &[],
+        cpus: 2,
+        kallsyms_all: false,
+        refused_helpers: &[],
+    };
+    let options = Options {
+        log_level,
+        ..Options::default()
+    };
+    verify(&prog, &env, &options).verdict
 }
