@@ -4,11 +4,12 @@
 //! task connects. [`Kernel::attach`] makes a link between a program and a hook, [`Kernel::fire`]
 //! makes it happen, and what is attached runs.
 //!
-//! - `attach`: which programs attach where, and what is refused;
+//! - `attach`: programs are attached and detached; `section`: where, if nobody says; `stage`: whether they
+//!   may, and when they run there;
 //! - `place`: where a link goes among others;
 //! - `links`: the links of a simulation and their order at each hook;
 //! - `netfilter`: the context of netfilter's programs;
-//! - `fire`: one hook that happens: its programs one after another; `given`: what they are given;
+//! - `fire`: one hook that happens; `run`: its programs, one after another; `given`: what they are given;
 //!   `verdict`: what comes of it;
 //! - `iter`: an iterator that is read as a file; `target`: what iterators go over.
 
@@ -20,6 +21,9 @@ mod links;
 pub(crate) mod netfilter;
 mod place;
 mod redirect;
+mod run;
+mod section;
+mod stage;
 mod target;
 mod verdict;
 

@@ -5,14 +5,18 @@
 //! first, so that keys come out in the order in which a map made with `BPF_F_ZERO_SEED` gives
 //! them. Element memory is recycled at once, last freed first, on the CPU that freed it.
 
+mod free;
+mod updates;
+
 use super::lru::Lru;
 use super::ops::{Bucket, Entry};
 use super::table::{NONE, Table};
-use super::{Cx, MapOps, MapSpec, Place, copy_value, update, value_for_user};
+use super::{Cx, MapOps, MapSpec, Place, update, value_for_user};
 use crate::ids::Cpu;
 use bpfsim_abi::map::MapFlags;
 use bpfsim_abi::{Errno, MapType};
 use bpfsim_vm::GuestMem;
+use free::CpuCache;
 
 /// The part that differs between the types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,17 +39,6 @@ pub(crate) struct Hash {
     prealloc: bool,
     per_cpu: Vec<CpuCache>,
     lru: Option<Box<Lru>>,
-}
-
-/// One CPU's free elements.
-#[derive(educe::Educe)]
-#[educe(Clone)]
-struct CpuCache {
-    free: Vec<u32>,
-    /// Elements never used so far, to be taken from the end.
-    fresh: (u32, u32),
-    /// `extra_elems` of a preallocated map: what an update of an existing key fills.
-    spare: Option<u32>,
 }
 
 impl Hash {
@@ -126,280 +119,6 @@ impl Hash {
         self.table.bucket(self.table.hash(key))
     }
 
-    /// `pcpu_freelist_populate`: each CPU gets a share, the last of which is taken first.
-    fn populate(&mut self, slots: u32, cpus: u32) {
-        let (share, more) = (slots / cpus, slots % cpus);
-        let mut start = 0;
-        for cpu in 0..cpus {
-            let end = start + share + (cpu < more) as u32;
-            self.per_cpu.push(CpuCache {
-                free: Vec::new(),
-                fresh: (start, end),
-                spare: None,
-            });
-            start = end;
-        }
-    }
-
-    /// This CPU's elements first, then the other CPUs' in turn.
-    fn pop(&mut self, cpu: usize) -> Option<u32> {
-        let cpus = self.per_cpu.len();
-        (0..cpus).find_map(|i| {
-            let cache = &mut self.per_cpu[(cpu + i) % cpus];
-            cache.free.pop().or_else(|| {
-                let (start, end) = cache.fresh;
-                (start < end).then(|| {
-                    cache.fresh.1 -= 1;
-                    end - 1
-                })
-            })
-        })
-    }
-
-    /// `alloc_htab_elem`'s choice of an element, but for the spare that a preallocated map's
-    /// update takes.
-    fn take(&mut self, cx: &Cx<'_>, replaces: bool) -> Result<u32, Errno> {
-        if !replaces && self.table.len >= self.table.max_entries {
-            return Err(Errno::E2BIG);
-        }
-        if cx.fails && !self.prealloc {
-            return Err(Errno::ENOMEM);
-        }
-        self.pop(cx.cpu.at()).ok_or(if self.prealloc {
-            Errno::E2BIG
-        } else {
-            Errno::ENOMEM
-        })
-    }
-
-    /// Notes an element's values for having their fields freed.
-    fn free_fields(&self, cx: &mut Cx<'_>, slot: u32) {
-        self.table.slab.retire(cx.mem, slot);
-        let first = self.table.value_at(slot);
-        let n = if self.kind == Kind::PerCpu {
-            cx.cpus
-        } else {
-            1
-        };
-        for cpu in 0..n as u64 {
-            cx.freed.push(first + cpu * self.table.value);
-        }
-    }
-
-    /// Takes an element back that is in no bucket any more (`free_htab_elem`,
-    /// `htab_lru_push_free`).
-    fn give(&mut self, cx: &mut Cx<'_>, slot: u32) {
-        self.free_fields(cx, slot);
-        match &mut self.lru {
-            Some(lru) => lru.push(slot),
-            None => self.per_cpu[cx.cpu.at()].free.push(slot),
-        }
-    }
-
-    fn check_flags(found: bool, flags: u64) -> Result<(), Errno> {
-        match (found, flags & !update::LOCK) {
-            (true, update::NOEXIST) => Err(Errno::EEXIST),
-            (false, update::EXIST) => Err(Errno::ENOENT),
-            _ => Ok(()),
-        }
-    }
-
-    /// A node of the LRU lists, the key and hash in it (`prealloc_lru_pop`).
-    fn pop_lru(&mut self, cx: &mut Cx<'_>, hash: u32, key: &[u8]) -> Result<u32, Errno> {
-        let Hash {
-            table, lru, kind, ..
-        } = self;
-        let lru = lru.as_mut().filter(|_| !cx.fails).ok_or(Errno::ENOMEM)?;
-        let values = if *kind == Kind::PerCpu { cx.cpus } else { 1 } as u64;
-        let freed = &mut *cx.freed;
-        let slot = lru.pop(cx.cpu.at(), &mut |victim| {
-            let there = table.unlink(victim);
-            if there {
-                let first = table.value_at(victim);
-                freed.extend((0..values).map(|cpu| first + cpu * table.value));
-            }
-            there
-        });
-        let slot = slot.ok_or(Errno::ENOMEM)?;
-        table.set_key(cx.mem, slot, hash, key)?;
-        Ok(slot)
-    }
-
-    /// `htab_lru_map_update_elem`: takes its element, evicting if it must, before it looks at
-    /// the flags.
-    fn update_lru(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        let hash = self.table.hash(key);
-        let slot = self.pop_lru(cx, hash, key)?;
-        copy_value(cx.mem, cx.fields, self.table.value_at(slot), value)?;
-        let old = self.table.find(cx.mem, hash, key);
-        if let Err(errno) = Self::check_flags(old.is_some(), flags) {
-            self.give(cx, slot);
-            return Err(errno);
-        }
-        self.table.link(slot);
-        if let Some(old) = old {
-            if let Some(lru) = &mut self.lru {
-                lru.set_ref(slot);
-            }
-            self.table.unlink(old);
-            self.give(cx, old);
-        }
-        Ok(())
-    }
-
-    /// `__htab_lru_percpu_map_update_elem`
-    fn update_lru_percpu(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        let hash = self.table.hash(key);
-        let new = match flags {
-            update::EXIST => None,
-            _ => Some(self.pop_lru(cx, hash, key)?),
-        };
-        let old = self.table.find(cx.mem, hash, key);
-        let result = Self::check_flags(old.is_some(), flags);
-        match (result, old, new) {
-            (Ok(()), None, Some(new)) => {
-                self.fill_percpu(cx, new, value)?;
-                self.table.link(new);
-                return Ok(());
-            }
-            (Ok(()), Some(old), _) => {
-                if let Some(lru) = &mut self.lru {
-                    lru.set_ref(old);
-                }
-                cx.write_percpu(self.table.value_at(old), value)?;
-            }
-            _ => {}
-        }
-        // Its fields are not freed here: it was in no bucket.
-        if let (Some(new), Some(lru)) = (new, &mut self.lru) {
-            lru.push(new);
-        }
-        result
-    }
-
-    /// `htab_map_update_elem_in_place`: per-CPU values and inner maps stay where they are.
-    fn update_in_place(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        let hash = self.table.hash(key);
-        let old = self.table.find(cx.mem, hash, key);
-        Self::check_flags(old.is_some(), flags)?;
-        if let Some(old) = old {
-            let at = self.table.value_at(old);
-            return match self.kind {
-                Kind::PerCpu => cx.write_percpu(at, value),
-                _ => store(cx.mem, at, value),
-            };
-        }
-        let slot = self.take(cx, false)?;
-        let at = self.table.set_key(cx.mem, slot, hash, key)?;
-        match self.kind {
-            Kind::PerCpu => self.fill_percpu(cx, slot, value)?,
-            _ => store(cx.mem, at, value)?,
-        }
-        self.table.link(slot);
-        Ok(())
-    }
-
-    /// `pcpu_init_value`: a program sets its CPU's value, the other CPUs' are zero.
-    fn fill_percpu(&self, cx: &mut Cx<'_>, slot: u32, value: &[u8]) -> Result<(), Errno> {
-        let first = self.table.value_at(slot);
-        if cx.user {
-            return cx.write_percpu(first, value);
-        }
-        let zero = vec![0; value.len()];
-        for cpu in 0..cx.cpus {
-            let value = if cpu == cx.cpu.0 { value } else { &zero };
-            let at = first + cpu as u64 * self.table.value;
-            copy_value(cx.mem, cx.fields, at, value)?;
-        }
-        Ok(())
-    }
-
-    /// `htab_map_update_elem`
-    fn update_plain(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        let hash = self.table.hash(key);
-        if flags & update::LOCK != 0 && !cx.fields.has_spin_lock() {
-            return Err(Errno::EINVAL);
-        }
-        let old = self.table.find(cx.mem, hash, key);
-        Self::check_flags(old.is_some(), flags)?;
-        if let (Some(old), true) = (old, flags & update::LOCK != 0) {
-            return copy_value(cx.mem, cx.fields, self.table.value_at(old), value);
-        }
-        let spare = &mut self.per_cpu[cx.cpu.at()].spare;
-        let slot = match (old, *spare) {
-            (Some(old), Some(new)) if self.prealloc => {
-                *spare = Some(old);
-                new
-            }
-            _ => self.take(cx, old.is_some())?,
-        };
-        let at = self.table.set_key(cx.mem, slot, hash, key)?;
-        copy_value(cx.mem, cx.fields, at, value)?;
-        self.table.link(slot);
-        if let Some(old) = old {
-            self.table.unlink(old);
-            if self.prealloc {
-                self.free_fields(cx, old);
-            } else {
-                self.give(cx, old);
-            }
-        }
-        Ok(())
-    }
-
-    /// `__dev_map_hash_update_elem`, `sock_hash_update_common`: the caller has made sure that
-    /// the device or socket exists.
-    fn update_handle(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        let hash = self.table.hash(key);
-        let old = self.table.find(cx.mem, hash, key);
-        // A device's key may be missing whatever the flags say.
-        let mask = if self.kind == Kind::Devmap {
-            update::NOEXIST
-        } else {
-            u64::MAX
-        };
-        Self::check_flags(old.is_some(), flags & mask)?;
-        let slot = self.take(cx, old.is_some())?;
-        let at = self.table.set_key(cx.mem, slot, hash, key)?;
-        store(cx.mem, at, value)?;
-        if let Some(old) = old {
-            self.table.unlink(old);
-            self.give(cx, old);
-        }
-        self.table.link(slot);
-        Ok(())
-    }
-
     fn value_of(&self, cx: &mut Cx<'_>, slot: u32) -> Result<Vec<u8>, Errno> {
         let at = self.table.value_at(slot);
         match self.kind {
@@ -418,13 +137,6 @@ impl Hash {
     fn find_key(&self, mem: &GuestMem, key: &[u8]) -> Option<u32> {
         self.table.find(mem, self.table.hash(key), key)
     }
-}
-
-/// Writes a value without special fields.
-fn store(mem: &mut GuestMem, at: u64, value: &[u8]) -> Result<(), Errno> {
-    let to = mem.slice_mut(at, value.len() as u64);
-    to.ok_or(Errno::ENOMEM)?.copy_from_slice(value);
-    Ok(())
 }
 
 impl MapOps for Hash {

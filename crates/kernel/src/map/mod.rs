@@ -10,6 +10,7 @@
 
 mod arena;
 mod array;
+mod batch;
 mod bloom;
 mod btf;
 mod create;
@@ -20,6 +21,7 @@ mod jhash;
 mod local;
 mod lpm;
 mod lru;
+mod named;
 mod ops;
 mod paged;
 mod perf;
@@ -32,6 +34,7 @@ mod table;
 mod user;
 
 pub(crate) use arena::Arena;
+pub use batch::{BatchCmd, BatchOut};
 pub(crate) use btf::{has_types, value_fields};
 pub use create::{MapBtf, MapSpec};
 pub(crate) use local::CgroupKey;
@@ -40,7 +43,6 @@ pub use perf::PerfRecord;
 pub(crate) use ringbuf::{Peek, Ringbuf};
 pub use struct_ops::StructOpsMember;
 pub(crate) use sys::Waits;
-pub use sys::{BatchCmd, BatchOut};
 
 use crate::field::Fields;
 use crate::shared::Shared;

@@ -1,7 +1,7 @@
 //! What user space does with maps.
 
+use super::batch::Batch;
 use super::perf::PerfRecord;
-use super::sys::Batch;
 use super::{BatchCmd, BatchOut, Map, MapBtf, MapSpec};
 use crate::ids::{Cpu, MapId};
 use crate::kernel::Kernel;

@@ -7,10 +7,12 @@
 //! - `queue`: dispatch queues, and what goes from one to another;
 //! - `idle`: CPUs that have nothing to do, and which of them is chosen;
 //! - `machine`: an operation of the core, which calls one member after another and waits for locks;
-//! - `wake`, `pick`, `change`, `enable`: what the operations do;
+//! - `prepare`: which acts an operation begins with; `wake`, `pick`, `change`, `enable`: what acts do;
+//! - `time`: what comes by itself, ticks and the watchdog; `ask`: what there is to ask;
 //! - `ops`: what a scheduler is made of, and what is refused;
 //! - kfuncs are with all others, in `kfunc/scx.rs`.
 
+mod ask;
 mod change;
 pub(crate) mod consts;
 mod enable;
@@ -18,8 +20,10 @@ mod idle;
 mod machine;
 mod ops;
 mod pick;
+mod prepare;
 mod queue;
 mod show;
+mod time;
 mod wake;
 
 pub(crate) use machine::Machine;
