@@ -111,7 +111,7 @@ impl State {
         let races = &mut self.watch.findings;
         let Call::Helper(id) = call else {
             // Those of works and task work take their slot's lock.
-            let object = crate::turn::object_of(call, *args);
+            let object = crate::turn::object_of(call, args);
             races.acquire(lane, object);
             races.release(lane, object);
             return;
@@ -167,6 +167,8 @@ pub(crate) struct Known {
     pub memory: SmallVec<[u8; 5]>,
     /// It may reach memory that others share: [`crate::reach`].
     pub reaches: bool,
+    /// It changes which references and packets the program has.
+    changes: bool,
     releases: bool,
     acquires: bool,
 }
@@ -184,11 +186,14 @@ pub(crate) fn known(id: u32) -> Option<&'static Known> {
                 .map(|(n, _)| n)
                 .collect();
             if let Some(row) = helpers.get_mut(proto.func as usize) {
+                let releases = { args }.any(|a| a.flags.contains(TypeFlags::OBJ_RELEASE));
+                let acquires = ACQUIRE.contains(&proto.func);
                 *row = Some(Known {
                     proto,
                     reaches: crate::reach::may_reach(proto),
-                    releases: { args }.any(|a| a.flags.contains(TypeFlags::OBJ_RELEASE)),
-                    acquires: ACQUIRE.contains(&proto.func),
+                    changes: releases || acquires || proto.is(ProtoFlags::CHANGES_PKT),
+                    releases,
+                    acquires,
                     memory,
                 });
             }
@@ -299,7 +304,7 @@ pub(crate) fn after(st: &mut State, mem: &mut GuestMem, call: Call, args: &[u64;
         return;
     }
     if let Call::Helper(id) = call
-        && let Some(helper) = known(id)
+        && let Some(helper) = known(id).filter(|known| known.changes)
     {
         let proto = helper.proto;
         if let Some(p) = st

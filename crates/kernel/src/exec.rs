@@ -188,7 +188,8 @@ impl Kernel {
         }
         let image = &*self.code[self.st.cur.prog.at()].image;
         let (at, args) = (Stopped::of(act), act.args());
-        self.st.begins(&self.mem, &next, at, &args, image);
+        let clock = self.st.cpus[cpu.at()].clock;
+        self.st.begins(&self.mem, &next, at, &args, image, clock);
         let here = self.inside.is_none() && self.recorder.is_none();
         let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone()) || self.offer.waits();
         let (mut seats, mut others) = (Seats::default(), Others::new());
@@ -294,7 +295,7 @@ impl Kernel {
                 self.offer.again = quiet;
                 run.next = Next::Call {
                     call,
-                    object: object_of(call, run.act.args()),
+                    object: object_of(call, run.act.args_ref()),
                 }
             }
             // It makes the same call again.

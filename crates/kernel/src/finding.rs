@@ -73,8 +73,9 @@ impl Finding {
 pub(crate) struct Findings {
     detectors: Detectors,
     lanes: Lanes,
-    /// What was not judged yet.
+    /// What was not judged yet, and how much of it there may be.
     events: Log<Event>,
+    most: usize,
     detector: Detector,
     /// What was found in what was judged, some of it again and again.
     list: Shared<Vec<Finding>>,
@@ -85,7 +86,7 @@ pub(crate) struct Findings {
     much: usize,
 }
 
-/// So many events are judged at the latest.
+/// So many events are judged at the latest, where none can end the run.
 const MOST_EVENTS: usize = 1024;
 /// So many findings are always kept as they came.
 const FEW: usize = 512;
@@ -96,8 +97,13 @@ struct Key(&'static str, (u32, u32), Option<(u32, u32)>);
 
 impl Findings {
     pub fn new(detectors: Detectors) -> Findings {
+        let ends = |report| report == Report::Fail;
         Findings {
             detectors,
+            most: match ends(detectors.data_race) || ends(detectors.lost_update) {
+                true => 1,
+                false => MOST_EVENTS,
+            },
             ..Findings::default()
         }
     }
@@ -226,15 +232,6 @@ impl Findings {
                 false => Did::Access(access.kind),
             },
         });
-        if self.ends() {
-            self.judge_all();
-        }
-    }
-
-    /// A race, or a lost update, is to end the run.
-    #[inline]
-    fn ends(&self) -> bool {
-        self.detectors.data_race == Report::Fail || self.detectors.lost_update == Report::Fail
     }
 
     /// Something else was found.
@@ -268,7 +265,7 @@ impl Findings {
     #[inline(always)]
     fn push(&mut self, event: Event) {
         self.events.push(event);
-        if self.events.len() >= MOST_EVENTS {
+        if self.events.len() >= self.most {
             self.judge_all();
         }
     }

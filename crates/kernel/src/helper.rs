@@ -36,6 +36,7 @@ pub(crate) use sock::own_sock;
 
 use crate::asynch::{Callback, Slot};
 use crate::ids::{MapId, TaskId};
+use crate::lock;
 use crate::map::helpers as maps;
 use crate::prog::code_of;
 use crate::state::State;
@@ -210,8 +211,8 @@ const HELPERS: &[Helper] = &[
         let at = st.per_cpu(a.r[0], cpu);
         at.map_or_else(|| a.bad(1), |at| Ok(Flow::Done(at)))
     }),
-    row(Func::SpinLock, true, spin_lock),
-    row(Func::SpinUnlock, true, spin_unlock),
+    row(Func::SpinLock, true, spin),
+    row(Func::SpinUnlock, true, spin),
     row(Func::TimerInit, true, timer_init),
     row(Func::TimerSetCallback, true, timer_set_callback),
     row(Func::TimerStart, true, |st, mem, a| {
@@ -373,17 +374,6 @@ fn kptr_xchg(_: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
     }
 }
 
-fn spin_lock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    match st.spin_lock(mem, a.r[0]) {
-        Some(true) => Ok(Flow::Done(0)),
-        Some(false) => Ok(Flow::Suspend),
-        None => a.bad(1),
-    }
-}
-
-fn spin_unlock(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
-    match st.spin_unlock(mem, a.r[0]) {
-        Some(()) => Ok(Flow::Yield(0)),
-        None => a.bad(1),
-    }
+fn spin(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
+    lock::call(st, mem, a.call, a.r[0]).map_or_else(|| a.bad(1), Ok)
 }

@@ -5,11 +5,14 @@ use crate::choose::Wait;
 use crate::ids::{Cpu, CtxId, MapId};
 use crate::state::{CpuState, Pending, State};
 use crate::trace::Level;
-use bpfsim_abi::Errno;
-use bpfsim_vm::GuestMem;
+use bpfsim_abi::{Errno, Func};
+use bpfsim_vm::{Call, FaultKind, Flow, GuestMem};
 
 /// How long a resilient spin lock is waited for, in ns (`RES_DEF_TIMEOUT`).
 pub(crate) const TIMEOUT: u64 = 250_000_000;
+
+/// `sizeof(struct bpf_spin_lock)`
+const LOCK_SIZE: u64 = 4;
 
 /// A lock inside of a map. Operations are single steps, so one is only ever seen held while its
 /// holder waits for a timer's callback.
@@ -28,6 +31,30 @@ pub(crate) enum LockKind {
     Bucket(u32),
     /// The lists of an LRU map: plain.
     Lru,
+}
+
+/// Carries out `bpf_spin_lock` and `bpf_spin_unlock`, and no other call. Some programs call little else,
+/// so what is checked and watched of calls is here what concerns these.
+pub(crate) fn call(st: &mut State, mem: &mut GuestMem, call: Call, addr: u64) -> Option<Flow> {
+    let Call::Helper(id) = call else {
+        return None;
+    };
+    let takes = id == Func::SpinLock as u32;
+    if !takes && id != Func::SpinUnlock as u32 {
+        return None;
+    }
+    if let Err(kind) = mem.check_arg(1, addr, LOCK_SIZE, true) {
+        return Some(Flow::Fault(kind));
+    }
+    let flow = match takes {
+        true => st.spin_lock(mem, addr).map(|taken| match taken {
+            true => Flow::Done(0),
+            false => Flow::Suspend,
+        }),
+        false => st.spin_unlock(mem, addr).map(|()| Flow::Yield(0)),
+    };
+    let bad = Flow::Fault(FaultKind::BadArgument { call, arg: 1 });
+    Some(flow.unwrap_or(bad))
 }
 
 impl State {
@@ -83,21 +110,22 @@ impl State {
 
     /// `__bpf_spin_lock_irqsave`: true once it is held.
     pub fn spin_lock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<bool> {
+        let cur = &mut *self.cur;
         Some(match mem.read_u32(addr)? {
             0 => {
                 mem.write_u32(addr, 1)?;
-                self.cur.irq_off += 1;
-                self.cur.locks.push(addr);
-                self.cur.held.push(Held {
+                cur.irq_off += 1;
+                cur.locks.push(addr);
+                cur.held.push(Held {
                     addr,
                     from: "bpf_spin_lock",
                     site: mem.site(),
                 });
-                self.watch.findings.acquire(self.cur.lane, addr);
+                self.watch.findings.acquire(cur.lane, addr);
                 true
             }
             _ => {
-                self.cur.wait = Some(Wait::SpinLock(addr));
+                cur.wait = Some(Wait::SpinLock(addr));
                 false
             }
         })
@@ -106,10 +134,11 @@ impl State {
     /// `__bpf_spin_unlock_irqrestore`
     pub fn spin_unlock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<()> {
         mem.write_u32(addr, 0)?;
-        self.cur.locks.retain(|l| *l != addr);
-        self.cur.held.retain(|h| h.addr != addr);
+        let cur = &mut *self.cur;
+        cur.locks.retain(|l| *l != addr);
+        cur.held.retain(|h| h.addr != addr);
         if self.watch.races_on {
-            self.watch.findings.release(self.cur.lane, addr);
+            self.watch.findings.release(cur.lane, addr);
         }
         self.irq_on();
         Some(())
@@ -170,9 +199,10 @@ impl State {
     /// One reason less to keep interrupts off. With the last one, what waited for them happens:
     /// the hop of task work through irq_work.
     pub fn irq_on(&mut self) {
-        self.cur.irq_off = self.cur.irq_off.saturating_sub(1);
-        if self.cur.irq_off == 0 && self.cur.level < Level::Nmi {
-            let cpu = self.cur.cpu;
+        let cur = &mut *self.cur;
+        cur.irq_off = cur.irq_off.saturating_sub(1);
+        if cur.irq_off == 0 && cur.level < Level::Nmi {
+            let cpu = cur.cpu;
             while let Some(work) = self.cpus[cpu.at()].irq_work.pop_front() {
                 self.task_work_hop(work);
             }

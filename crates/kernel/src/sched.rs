@@ -96,6 +96,28 @@ impl Offered {
         self.growing.as_ref().is_some_and(|g| g.waits())
     }
 
+    /// Offers an execution that goes on, among those of other CPUs.
+    pub fn insert(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64) {
+        let after = self.choices.iter().position(|c| c.cpu > cpu);
+        let chance = Chance::Usual;
+        let choice = Choice {
+            id,
+            cpu,
+            next,
+            at,
+            chance,
+        };
+        let to = after.unwrap_or(self.choices.len());
+        self.choices.insert(to, choice);
+        self.what.insert(to, (cpu, Do::Continue));
+    }
+
+    /// Offers that no more.
+    pub fn remove(&mut self, at: usize) {
+        self.choices.remove(at);
+        self.what.remove(at);
+    }
+
     /// Picks what comes next.
     #[inline]
     pub fn pick(&mut self, chooser: &mut dyn Chooser, window: &Window) {

@@ -8,6 +8,7 @@ use crate::choose::{Choice, Chooser, Last, Next, Starts, Wait, Waiting};
 use crate::ids::Cpu;
 use crate::kernel::Window;
 use crate::prog::ProgCode;
+use crate::race::NO_LANE;
 use crate::run::{CpuRuns, Run, Running, What as Do};
 use crate::sched::Offered;
 use crate::shared::Shared;
@@ -81,6 +82,15 @@ pub(crate) type Seats<'a> = [Option<Seat<'a>>; SEATS];
 /// The activations of all but the one that executes.
 pub(crate) type Others<'a> = SmallVec<[&'a mut Activation; SEATS]>;
 
+/// The executions on two CPUs, if the engine has both.
+#[inline(always)]
+fn both<'a, 's>(seats: &'a mut Seats<'s>, cpus: [usize; 2]) -> Option<[&'a mut Seat<'s>; 2]> {
+    match seats.get_disjoint_mut(cpus) {
+        Ok([Some(a), Some(b)]) => Some([a, b]),
+        _ => None,
+    }
+}
+
 /// What executes on CPUs, and may go on in the engine beside what was picked, which is not among the
 /// runs: of the same image, and begun.
 pub(crate) fn seat<'a>(
@@ -131,7 +141,7 @@ impl State {
     }
 
     /// An execution goes on, and is the current one.
-    #[inline]
+    #[inline(always)]
     pub fn goes_on(&mut self, cpu: Cpu, cur: &mut Shared<Cur>) {
         if cur.wait.is_some() {
             self.waited(cpu, cur);
@@ -157,7 +167,7 @@ impl State {
         }
     }
 
-    /// What the current execution does next, where it stopped, begins.
+    /// What the current execution does next, where it stopped, begins; its CPU's clock is given.
     #[inline(always)]
     pub fn begins(
         &mut self,
@@ -166,95 +176,71 @@ impl State {
         at: Stopped,
         args: &[u64; 5],
         image: &Image,
+        clock: u64,
     ) {
         if self.records {
             self.touch_next(mem, *next, *args);
         }
         if let Next::Access(Access { addr, size, kind }) = *next {
-            self.watch_step(Access { addr, size, kind }, at, image);
+            self.watch_step(Access { addr, size, kind }, at, image, clock);
         }
     }
 
     /// The detectors see the access of a step.
     #[inline(always)]
-    fn watch_step(&mut self, access: Access, at: Stopped, image: &Image) {
-        if self.watch.races_on {
+    fn watch_step(&mut self, access: Access, at: Stopped, image: &Image, clock: u64) {
+        let cur = &*self.cur;
+        if self.watch.races_on && cur.lane != NO_LANE {
             let by = Site {
-                ctx: self.cur.id.0,
-                cpu: self.cur.cpu.0,
+                ctx: cur.id.0,
+                cpu: cur.cpu.0,
                 prog: at.prog,
                 pc: at.pc,
             };
-            self.watch_access(&by, access, image.orders(at.pc, &access));
+            let orders = image.orders(at.pc, &access);
+            let found = &mut self.watch.findings;
+            found.access(cur.lane, &by, access, orders, clock);
         }
     }
 }
 
 impl Turns<'_, '_> {
-    /// Has the execution that was picked go on in the place of the one that executes, if the engine
-    /// has it. Gives the place of its activation, and where it stopped.
-    #[inline(always)]
-    fn exchange(&mut self, st: &mut State, act: &Activation) -> Option<(usize, Stopped)> {
-        let (cpu, what) = *self.offer.what.get(self.offer.picked)?;
-        if what != Do::Continue {
-            return None;
-        }
-        let other = self.seats.get(cpu.at())?.as_ref()?;
-        let (place, at) = (other.place, other.at);
-        if let Some(Some(mine)) = self.seats.get_mut(self.mine) {
-            mine.place = place;
-            mine.at = Stopped::of(act);
-            if st.records {
-                mine.args = act.args();
-            }
-            std::mem::swap(&mut st.cur, mine.cur);
-        }
-        self.mine = cpu.at();
-        let other = self.seats.get_mut(self.mine)?.as_mut()?;
-        st.goes_on(cpu, other.cur);
-        Some((place, at))
-    }
-
-    /// What there is to choose from after a step in which a lock was taken or given back, or after
-    /// which one is wanted: as the scheduler would collect it.
-    fn collect(&mut self, st: &mut State, mem: &GuestMem) {
-        let clock = st.cpus[self.mine].clock;
-        for (choice, (cpu, what)) in self.offer.choices.iter().zip(&self.offer.what) {
-            if let (Some(Some(seat)), Do::Continue) = (self.seats.get_mut(cpu.at()), what) {
-                put(&choice.next, seat.next);
+    /// After a step in which a lock was taken or given back, or after which one is wanted: who waited
+    /// for what is free now can go on, and who wants what is held waits, as the scheduler would have it.
+    #[inline(never)]
+    fn sort(&mut self, st: &mut State, mem: &GuestMem) {
+        let (clock, offer) = (st.cpus[self.mine].clock, &mut *self.offer);
+        while let Some(i) = offer.waiting.iter().position(|w| !still_waits(w, mem)) {
+            let Waiting { id, cpu, .. } = offer.waiting.remove(i);
+            if let Some(Some(seat)) = self.seats.get_mut(cpu.at()) {
+                seat.cur.over.get_or_insert(clock);
+                offer.insert(id, cpu, *seat.next, st.cpus[cpu.at()].clock);
             }
         }
-        self.offer.begin_again();
-        for cpu in 0..st.cpus.len() as u32 {
-            if let Some(Some(seat)) = self.seats.get_mut(cpu as usize) {
-                let cur = match self.mine == cpu as usize {
-                    true => &mut st.cur,
-                    false => &mut *seat.cur,
-                };
-                let wanted = lock_of(seat.next).filter(|&at| is_held(mem, at));
-                let wait = cur.wait.or(wanted.map(Wait::SpinLock));
-                let held = wanted.is_some();
-                if let Some(wait) = wait {
-                    let over = match held {
-                        true => None,
-                        false => cur.over.or(Some(clock)),
-                    };
-                    if (cur.wait, cur.over) != (Some(wait), over) {
-                        (cur.wait, cur.over) = (Some(wait), over);
-                    }
-                }
-                let (id, cpu) = (cur.id, Cpu(cpu));
-                match wait {
-                    Some(wait) if held => self.offer.waiting.push(Waiting { id, cpu, wait }),
-                    _ => {
-                        let at = st.cpus[cpu.at()].clock;
-                        self.offer.add(id, cpu, *seat.next, at, Do::Continue);
-                    }
-                }
+        let mut i = 0;
+        while let Some(choice) = offer.choices.get(i) {
+            let (id, cpu) = (choice.id, choice.cpu);
+            let wanted = lock_of(&choice.next).filter(|&at| is_held(mem, at));
+            let (Some(at), Some(Some(seat))) = (wanted, self.seats.get_mut(cpu.at())) else {
+                i += 1;
                 continue;
-            }
-            self.offer.add_idle(Cpu(cpu));
+            };
+            put(&choice.next, seat.next);
+            let cur = match self.mine == cpu.at() {
+                true => &mut st.cur,
+                false => &mut *seat.cur,
+            };
+            let wait = cur.wait.unwrap_or(Wait::SpinLock(at));
+            (cur.wait, cur.over) = (Some(wait), None);
+            offer.remove(i);
+            let after = offer.waiting.iter().position(|w| w.cpu > cpu);
+            let at = after.unwrap_or(offer.waiting.len());
+            offer.waiting.insert(at, Waiting { id, cpu, wait });
         }
+        let mine = offer.choices.iter().position(|c| c.cpu.at() == self.mine);
+        offer.picked = mine.unwrap_or(0);
+        let alone = offer.choices.len() == 1 || !offer.waiting.is_empty();
+        self.quick = !(alone || self.stops || offer.follows || st.records);
     }
 
     /// The engine has stopped: tells the executions what they do next. Gives the index and the CPU of the
@@ -289,7 +275,13 @@ fn wants_held(next: &Next, mem: &GuestMem) -> bool {
     lock_of(next).is_some_and(|at| is_held(mem, at))
 }
 
+/// It waits for a `bpf_spin_lock` that is held.
+fn still_waits(waiting: &Waiting, mem: &GuestMem) -> bool {
+    matches!(waiting.wait, Wait::SpinLock(at) if is_held(mem, at))
+}
+
 /// A `bpf_spin_lock` is held.
+#[inline]
 fn is_held(mem: &GuestMem, addr: u64) -> bool {
     mem.read_u32(addr) != Some(0)
 }
@@ -297,9 +289,9 @@ fn is_held(mem: &GuestMem, addr: u64) -> bool {
 impl Offered {
     /// True when after a step that did this there is to choose from what there was before, if what
     /// took it can go on.
+    #[inline]
     fn stays_after(&self, did: &Next, mem: &GuestMem) -> bool {
-        let waits = |w: &Waiting| matches!(w.wait, Wait::SpinLock(at) if is_held(mem, at));
-        self.waiting.iter().all(waits)
+        self.waiting.iter().all(|w| still_waits(w, mem))
             && (lock_of(did).is_none() || !self.others().any(|c| wants_held(&c.next, mem)))
     }
 
@@ -353,17 +345,16 @@ impl View<'_, '_> {
         st.trace.access(choice.id, *did, value);
         (did.addr, did.size, did.kind) = (access.addr, access.size, access.kind);
         choice.at = clock;
-        turns.window.taken = Some(Last::by(choice));
-        turns.window.last = choice.cpu;
         turns.window.steps = steps;
         let picked = picked.min(choices - 1);
-        (offer.stays, offer.picked) = (true, picked);
         st.trace.word(picked as u64);
-        if picked != mine {
-            return self.turn_to_other(act, mem);
+        if picked == mine {
+            st.watch_step(*access, Stopped::of(act), turns.image, clock);
+            return Turn::Same;
         }
-        st.watch_step(*access, Stopped::of(act), turns.image);
-        Turn::Same
+        (turns.window.taken, turns.window.last) = (Some(Last::by(choice)), choice.cpu);
+        (offer.stays, offer.picked) = (true, picked);
+        self.turn_to_other(act, mem)
     }
 
     /// Any step is over.
@@ -372,62 +363,72 @@ impl View<'_, '_> {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        let object = match *stop {
-            Stop::Call(call) => object_of(call, act.args()),
-            Stop::Access(_) | Stop::Yield => 0,
+        let (st, offer) = (&mut *self.st, &mut *turns.offer);
+        let (object, wants) = match *stop {
+            Stop::Call(call) => (object_of(call, act.args_ref()), is_lock(call)),
+            Stop::Access(_) | Stop::Yield => (0, false),
             _ => return Turn::Nobody,
         };
-        let lock = matches!(*stop, Stop::Call(call) if is_lock(call)).then_some(object);
-        let waits = lock.is_some_and(|at| is_held(mem, at));
-        let offer = &mut *turns.offer;
-        let did = &offer.choices[offer.picked].next;
+        let (picked, alone) = (offer.picked, offer.choices.len() == 1);
+        let Some(choice) = offer.choices.get(picked) else {
+            return Turn::Nobody;
+        };
+        let (id, did) = (choice.id, &choice.next);
         if !is_quiet_step(did) {
             return Turn::Nobody;
         }
+        let waits = wants && is_held(mem, object);
         let stays = !waits && offer.stays_after(did, mem);
         // Where nobody can go on the scheduler says why.
         if !stays && !(turns.all && (!waits || offer.is_left(mem))) {
             return Turn::Nobody;
         }
         let clock = self.base + act.insns;
-        self.st.cpus[turns.mine].clock = clock;
-        self.st.trace_done(did, mem);
-        offer.tell(turns.chooser, turns.window, &self.st.touched);
-        let (choice, what) = (
-            &mut offer.choices[offer.picked],
-            &mut offer.what[offer.picked],
-        );
+        if let Some(cpu) = st.cpus.get_mut(turns.mine) {
+            cpu.clock = clock;
+        }
+        if let Next::Access(did) = *did {
+            st.trace
+                .access(id, did, mem.read_u64(did.addr).unwrap_or(0));
+        }
+        offer.tell(turns.chooser, turns.window, &st.touched);
+        let (choice, what) = (&mut offer.choices[picked], &mut offer.what[picked]);
         // It has begun.
-        (choice.id, what.1) = (self.st.cur.id, Do::Continue);
+        (choice.id, what.1) = (st.cur.id, Do::Continue);
         choice.at = clock;
         match *stop {
             Stop::Access(a) => set_access(&mut choice.next, a.addr, a.size, a.kind),
             Stop::Call(call) => set_call(&mut choice.next, call, object),
             _ => choice.next = Next::Start(Starts::Program),
         }
-        offer.stays = stays;
+        if st.records {
+            st.touched.clear();
+        }
+        if stays && alone {
+            let at = Stopped::of(act);
+            st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
+            return Turn::Same;
+        }
         if !stays {
-            turns.collect(self.st, mem);
-            let alone = turns.offer.choices.len() == 1 || !turns.offer.waiting.is_empty();
-            turns.quick = !(alone || turns.stops || turns.offer.follows || self.st.records);
+            turns.sort(st, mem);
         }
         let offer = &mut *turns.offer;
+        offer.stays = !waits;
         offer.pick(turns.chooser, turns.window);
-        self.st.touched.clear();
         if offer.choices.len() > 1 {
             if turns.stops && turns.chooser.comes_back() {
                 (offer.chosen, offer.kept) = (true, true);
                 return Turn::Nobody;
             }
             offer.asked += usize::from(turns.stops);
-            self.st.trace.word(offer.picked as u64);
+            st.trace.word(offer.picked as u64);
         }
-        if offer.what[offer.picked].0.at() != turns.mine {
+        let choice = &offer.choices[offer.picked];
+        if choice.cpu.at() != turns.mine {
             return self.turn_to_other(act, mem);
         }
-        let next = &offer.choices[offer.picked].next;
-        let (at, args) = (Stopped::of(act), act.args());
-        self.st.begins(mem, next, at, &args, turns.image);
+        let at = Stopped::of(act);
+        st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
         Turn::Same
     }
 
@@ -437,30 +438,42 @@ impl View<'_, '_> {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        let Some((place, at)) = turns.exchange(self.st, act) else {
+        let picked = turns.offer.picked;
+        let choice = &turns.offer.choices[picked];
+        let cpu = choice.cpu;
+        let seats = match turns.offer.what[picked].1 {
+            Do::Continue => both(turns.seats, [turns.mine, cpu.at()]),
+            _ => None,
+        };
+        let Some([mine, other]) = seats else {
             turns.offer.chosen = true;
             return Turn::Nobody;
         };
-        let args = match turns.seats.get(turns.mine) {
-            Some(Some(seat)) => &seat.args,
-            _ => &[0; 5],
-        };
-        let choice = &turns.offer.choices[turns.offer.picked];
-        self.st.begins(mem, &choice.next, at, args, turns.image);
-        self.base = self.st.cpus[turns.mine].clock - at.insns;
+        let (st, place, at) = (&mut *self.st, other.place, other.at);
+        (mine.place, mine.at) = (place, Stopped::of(act));
+        if st.records {
+            mine.args = act.args();
+        }
+        std::mem::swap(&mut st.cur, mine.cur);
+        st.goes_on(cpu, other.cur);
+        let clock = st.cpus[cpu.at()].clock;
+        self.base = clock - at.insns;
+        st.begins(mem, &choice.next, at, &other.args, turns.image, clock);
+        turns.mine = cpu.at();
         Turn::Other {
             place,
             grant: !choice.next.begins(),
             budget: turns.fuel.saturating_sub(at.insns),
             ctx: choice.id.0,
-            cpu: choice.cpu.0,
+            cpu: cpu.0,
         }
     }
 }
 
 /// The shared object that a visible call is about: its first argument is the map, the slot or
 /// the lock, but for task work, whose first is the task.
-pub(crate) fn object_of(call: Call, args: [u64; 5]) -> u64 {
+#[inline]
+pub(crate) fn object_of(call: Call, args: &[u64; 5]) -> u64 {
     match call {
         Call::Kfunc(k) if crate::kfunc::name(k).is_some_and(|n| n.starts_with("bpf_task_work")) => {
             args[1]
@@ -493,7 +506,7 @@ fn put(next: &Next, to: &mut Next) {
 
 /// Calls after which others can do what they could do before, but for those that wait for a
 /// `bpf_spin_lock`.
-const QUIET: u128 = bits(&[
+const QUIET: [u64; 2] = bits(&[
     Func::MapLookupElem,
     Func::KtimeGetNs,
     Func::TracePrintk,
@@ -505,21 +518,27 @@ const QUIET: u128 = bits(&[
     Func::SpinUnlock,
 ]);
 
-const fn bits(funcs: &[Func]) -> u128 {
-    let (mut bits, mut i) = (0, 0);
+const fn bits(funcs: &[Func]) -> [u64; 2] {
+    let (mut bits, mut i) = ([0; 2], 0);
     while i < funcs.len() {
-        bits |= 1 << funcs[i] as u32;
+        bits[funcs[i] as usize / 64] |= 1 << (funcs[i] as u32 % 64);
         i += 1;
     }
     bits
 }
 
 /// See [`QUIET`].
+#[inline]
 pub(crate) fn is_quiet(call: Call) -> bool {
-    matches!(call, Call::Helper(id) if id < 128 && QUIET >> id & 1 != 0)
+    let Call::Helper(id) = call else {
+        return false;
+    };
+    let bits = QUIET.get(id as usize / 64);
+    bits.is_some_and(|bits| bits >> (id % 64) & 1 != 0)
 }
 
 /// A run that went on with this has done nothing that is not quiet.
+#[inline]
 pub(crate) fn is_quiet_step(next: &Next) -> bool {
     match *next {
         Next::Access(_) | Next::Start(Starts::Program) => true,

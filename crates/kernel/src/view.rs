@@ -6,6 +6,7 @@ use crate::failure::FailureKind;
 use crate::helper::{self, Args};
 use crate::inject::{self, Override};
 use crate::kfunc;
+use crate::lock;
 use crate::map::Arena;
 use crate::reach;
 use crate::state::State;
@@ -62,15 +63,18 @@ pub(crate) fn is_visible(call: Call) -> bool {
 
 impl Host for View<'_, '_> {
     fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
-        self.loud |= !is_quiet(call);
         self.st.cpu().clock = self.base + insns;
+        let chance = self.st.cur.chance != Chance::Usual;
+        let changed = chance || !self.st.injected.is_empty() || !self.overrides.is_empty();
+        if !changed && let Some(flow) = lock::call(self.st, mem, call, args[0]) {
+            return flow;
+        }
+        self.loud |= !is_quiet(call);
         let a = Args { call, r: *args };
         let watched = mem.is_checked() || self.st.watch.races_on;
         if watched && let Err(kind) = checked::before(self.st, mem, call, args) {
             return Flow::Fault(kind);
         }
-        let chance = self.st.cur.chance != Chance::Usual;
-        let changed = chance || !self.st.injected.is_empty() || !self.overrides.is_empty();
         let instead = match changed {
             true => inject::instead(self.st, mem, self.overrides, call, args),
             false => None,

@@ -121,7 +121,7 @@ impl Activation {
 
     /// R1 to R5, where they are.
     #[inline(always)]
-    pub(crate) fn args_ref(&self) -> &[u64; 5] {
+    pub fn args_ref(&self) -> &[u64; 5] {
         let [_, args @ .., _, _, _, _, _, _, _, _, _, _] = &self.regs;
         args
     }

@@ -159,7 +159,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! check {
         ($how:ident, $size:expr, $reg:expr, $addr:expr) => {
             if CHECKED && mem.has($addr) {
-                let at = (act.prog, pc.index() + 1);
+                let at = || (act.prog, pc.index() + 1);
                 if let Err(kind) = ck.$how::<{ $size }>($reg as usize, $addr, at) {
                     fault!(kind);
                 }

@@ -110,12 +110,24 @@ pub(crate) struct Kept<T> {
 
 impl<T> Kept<T> {
     pub fn new(now: T) -> Kept<T> {
-        Kept::from(Box::new(now))
+        let now = Box::new(now);
+        Kept { now, kept: None }
     }
 
-    /// The value, to be changed.
-    pub fn change(self) -> Box<T> {
-        self.now
+    /// It is going to be changed, again and again: [`Kept::opened`].
+    #[inline(always)]
+    pub fn open(&mut self) {
+        self.kept = None;
+    }
+
+    /// The value, while it is open.
+    #[inline(always)]
+    pub fn opened(&mut self) -> &mut T {
+        debug_assert!(
+            self.kept.is_none(),
+            "what was kept is not the same any more"
+        );
+        &mut self.now
     }
 }
 
@@ -144,12 +156,6 @@ impl<T: Clone> Kept<T> {
             self.now.as_mut().clone_from(kept);
             self.kept = Some(Rc::clone(kept));
         }
-    }
-}
-
-impl<T> From<Box<T>> for Kept<T> {
-    fn from(now: Box<T>) -> Kept<T> {
-        Kept { now, kept: None }
     }
 }
 

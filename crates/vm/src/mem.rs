@@ -69,9 +69,14 @@ impl Area {
     /// The area that an address lies in.
     #[inline]
     pub fn of(addr: u64) -> Option<Area> {
-        let off = addr.wrapping_sub(BASE);
-        let lies = |a: &Area| (a.range().0..a.range().1).contains(&off);
-        Area::ALL.into_iter().find(lies)
+        Area::ALL.into_iter().find(|a| a.has(addr))
+    }
+
+    /// An address lies in it.
+    #[inline]
+    pub(crate) fn has(self, addr: u64) -> bool {
+        let (from, to) = self.range();
+        addr.wrapping_sub(BASE + from) < to - from
     }
 
     /// First offset and the offset past the last.

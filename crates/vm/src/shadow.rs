@@ -11,6 +11,7 @@
 mod checker;
 
 pub(crate) use checker::Checker;
+use checker::fits;
 
 use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 use crate::host::FaultKind;
@@ -755,7 +756,7 @@ impl GuestMem {
     #[inline(always)]
     pub(crate) fn shadow_written(&mut self, addr: u64, len: u64) {
         if let Some(s) = &mut self.shadow
-            && Area::of(addr) == Some(Area::Stack)
+            && Area::Stack.has(addr)
         {
             s.written(addr, len);
         }
@@ -902,9 +903,14 @@ impl GuestMem {
             return Ok(false);
         }
         let mut tag = s.rest.args.get(n as usize - 1).copied().unwrap_or_default();
-        let place = (s.rest.site.prog, s.rest.site.pc);
-        s.judge(&mut tag, place, (addr, len, write))?;
-        match s.stack_around(addr).filter(|_| !write) {
+        if !fits(s, tag, addr, len) || s.fates[tag.index as usize].dead {
+            let place = (s.rest.site.prog, s.rest.site.pc);
+            s.judge(&mut tag, place, (addr, len, write))?;
+        }
+        if write {
+            return Ok(false);
+        }
+        match s.stack_around(addr) {
             None => Ok(false),
             Some(own) => match own.initialised(addr, len) {
                 0 => Err(own.uninitialised(addr, len)),

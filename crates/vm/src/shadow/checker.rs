@@ -10,7 +10,8 @@ use crate::mem::GuestMem;
 /// What a loop in checked mode has at hand, taken out of the memory that it runs on.
 pub(crate) struct Checker {
     shadow: Option<Box<Shadow>>,
-    own: Option<Box<StackShadow>>,
+    /// Of the stack at `at`.
+    own: Option<Kept<StackShadow>>,
     at: usize,
 }
 
@@ -32,8 +33,9 @@ impl Checker {
         };
         let at = s.stack_from(act.stack, act.shadow as usize);
         act.shadow = at as u32;
-        let own = s.stacks[at].1.take().map(Kept::change);
+        let own = None;
         let mut checker = Checker { shadow, own, at };
+        checker.exchange_own();
         if !act.entered {
             act.entered = true;
             checker.enter(act);
@@ -42,15 +44,26 @@ impl Checker {
     }
 
     /// Another run goes on, of this execution on this CPU.
+    #[inline(always)]
     pub fn exchange(&mut self, act: &mut Activation, ctx: u64, cpu: u32) {
-        let Some(s) = &mut self.shadow else {
-            return;
-        };
-        s.stacks[self.at].1 = self.own.take().map(Kept::from);
-        self.at = s.stack_from(act.stack, act.shadow as usize);
-        act.shadow = self.at as u32;
-        self.own = s.stacks[self.at].1.take().map(Kept::change);
-        s.set_site(ctx, cpu);
+        self.exchange_own();
+        if let Some(s) = &mut self.shadow {
+            s.set_site(ctx, cpu);
+            self.at = s.stack_from(act.stack, act.shadow as usize);
+            act.shadow = self.at as u32;
+            self.exchange_own();
+        }
+    }
+
+    /// Takes out what is known of the stack, or puts it back.
+    #[inline(always)]
+    fn exchange_own(&mut self) {
+        if let Some(s) = &mut self.shadow
+            && let Some((_, own)) = s.stacks.get_mut(self.at)
+        {
+            std::mem::swap(&mut self.own, own);
+            self.own.iter_mut().for_each(Kept::open);
+        }
     }
 
     fn enter(&mut self, act: &Activation) {
@@ -76,27 +89,27 @@ impl Checker {
 
     #[inline(always)]
     fn both(&mut self) -> Option<(&mut Shadow, &mut StackShadow)> {
-        Some((self.shadow.as_deref_mut()?, self.own.as_deref_mut()?))
+        Some((self.shadow.as_deref_mut()?, self.own.as_mut()?.opened()))
     }
 
     /// Puts all back, for whoever else has the memory next.
     pub fn put_back(&mut self, mem: &mut GuestMem, prog: u32, pc: usize) {
-        if let (Some(shadow), Some(own)) = (&mut self.shadow, &mut self.own) {
+        if let Some((shadow, own)) = self.both() {
             let rest = &mut shadow.rest;
             (rest.site.prog, rest.site.pc) = (prog, pc.saturating_sub(1) as u32);
             rest.args.copy_from_slice(&own.tags[1..6]);
-            shadow.stacks[self.at].1 = self.own.take().map(Kept::from);
-            mem.shadow = self.shadow.take();
+            self.exchange_own();
+            std::mem::swap(&mut mem.shadow, &mut self.shadow);
         }
     }
 
     /// Takes all out again.
     pub fn take_again(&mut self, mem: &mut GuestMem, stack: u64) {
-        self.shadow = mem.shadow.take();
+        std::mem::swap(&mut mem.shadow, &mut self.shadow);
         if let Some(s) = &mut self.shadow {
             // Others may have made stacks meanwhile.
             self.at = s.stack_from(stack, self.at);
-            self.own = s.stacks[self.at].1.take().map(Kept::change);
+            self.exchange_own();
         }
     }
 
@@ -110,7 +123,7 @@ impl Checker {
     /// The run is over.
     pub fn ended(&mut self) {
         if let Some(own) = &mut self.own {
-            own.live = false;
+            own.opened().live = false;
         }
     }
 
@@ -118,6 +131,7 @@ impl Checker {
     #[inline(always)]
     pub fn moved(&mut self, d: usize, s: usize) {
         if let Some(own) = &mut self.own {
+            let own = own.opened();
             own.tags[d] = own.tags[s];
         }
     }
@@ -152,13 +166,13 @@ impl Checker {
         &mut self,
         r: usize,
         addr: u64,
-        at: (u32, usize),
+        at: impl FnOnce() -> (u32, usize),
     ) -> Result<(), FaultKind> {
         let Some((shadow, own)) = self.both() else {
             return Ok(());
         };
         if !fits(shadow, own.tags[r], addr, N as u64) {
-            misfit(shadow, &mut own.tags[r], at, (addr, N as u64, false))?;
+            misfit(shadow, &mut own.tags[r], at(), (addr, N as u64, false))?;
         }
         let off = addr.wrapping_sub(own.base);
         if off < OWN {
@@ -187,13 +201,13 @@ impl Checker {
         &mut self,
         r: usize,
         addr: u64,
-        at: (u32, usize),
+        at: impl FnOnce() -> (u32, usize),
     ) -> Result<(), FaultKind> {
         let Some((shadow, own)) = self.both() else {
             return Ok(());
         };
         if !fits(shadow, own.tags[r], addr, N as u64) {
-            misfit(shadow, &mut own.tags[r], at, (addr, N as u64, true))?;
+            misfit(shadow, &mut own.tags[r], at(), (addr, N as u64, true))?;
         }
         let off = addr.wrapping_sub(own.base);
         if off < OWN {
@@ -212,6 +226,7 @@ impl Checker {
         if near(value)
             && let Some(own) = &mut self.own
         {
+            let own = own.opened();
             let off = addr.wrapping_sub(own.base);
             if off < OWN {
                 let tag = own.tags[s];
@@ -259,7 +274,7 @@ impl Checker {
 }
 
 #[inline(always)]
-fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
+pub(super) fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
     let Some(a) = shadow.allocs.all().get(tag.index as usize) else {
         return false;
     };
