@@ -109,6 +109,7 @@ impl State {
     }
 
     /// `__bpf_spin_lock_irqsave`: true once it is held.
+    #[inline]
     pub fn spin_lock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<bool> {
         let cur = &mut *self.cur;
         Some(match mem.read_u32(addr)? {
@@ -132,6 +133,7 @@ impl State {
     }
 
     /// `__bpf_spin_unlock_irqrestore`
+    #[inline]
     pub fn spin_unlock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<()> {
         mem.write_u32(addr, 0)?;
         let cur = &mut *self.cur;

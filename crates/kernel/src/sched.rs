@@ -119,7 +119,7 @@ impl Offered {
     }
 
     /// Picks what comes next.
-    #[inline]
+    #[inline(always)]
     pub fn pick(&mut self, chooser: &mut dyn Chooser, window: &Window) {
         let n = self.choices.len();
         if n == 1 {

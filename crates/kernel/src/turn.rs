@@ -226,9 +226,9 @@ impl Turns<'_, '_> {
                 continue;
             };
             put(&choice.next, seat.next);
-            let cur = match self.mine == cpu.at() {
+            let cur: &mut Cur = match self.mine == cpu.at() {
                 true => &mut st.cur,
-                false => &mut *seat.cur,
+                false => seat.cur,
             };
             let wait = cur.wait.unwrap_or(Wait::SpinLock(at));
             (cur.wait, cur.over) = (Some(wait), None);
@@ -270,9 +270,9 @@ pub(crate) fn lock_of(next: &Next) -> Option<u64> {
     }
 }
 
-/// True when it is to take a `bpf_spin_lock` that is held.
-fn wants_held(next: &Next, mem: &GuestMem) -> bool {
-    lock_of(next).is_some_and(|at| is_held(mem, at))
+/// Whether a choice is to take a `bpf_spin_lock` that is held.
+fn wants_held(mem: &GuestMem) -> impl Fn(&Choice) -> bool {
+    |choice| lock_of(&choice.next).is_some_and(|at| is_held(mem, at))
 }
 
 /// It waits for a `bpf_spin_lock` that is held.
@@ -287,17 +287,15 @@ fn is_held(mem: &GuestMem, addr: u64) -> bool {
 }
 
 impl Offered {
-    /// True when after a step that did this there is to choose from what there was before, if what
-    /// took it can go on.
-    #[inline]
-    fn stays_after(&self, did: &Next, mem: &GuestMem) -> bool {
-        self.waiting.iter().all(|w| still_waits(w, mem))
-            && (lock_of(did).is_none() || !self.others().any(|c| wants_held(&c.next, mem)))
+    /// True when after a call others can do what they could not do before, or no more what they could.
+    #[inline(never)]
+    fn changes(&self, mem: &GuestMem) -> bool {
+        self.waiting.iter().any(|w| !still_waits(w, mem)) || self.others().any(wants_held(mem))
     }
 
     /// True when others than what took the step can go on.
     fn is_left(&self, mem: &GuestMem) -> bool {
-        self.others().any(|c| !wants_held(&c.next, mem))
+        !self.others().all(wants_held(mem))
     }
 
     /// All choices but the one that was picked.
@@ -369,20 +367,20 @@ impl View<'_, '_> {
             Stop::Access(_) | Stop::Yield => (0, false),
             _ => return Turn::Nobody,
         };
-        let (picked, alone) = (offer.picked, offer.choices.len() == 1);
-        let Some(choice) = offer.choices.get(picked) else {
-            return Turn::Nobody;
+        let (alone, picked) = (offer.choices.len() == 1, offer.picked);
+        // Calls alone take locks and give them back.
+        let called = match offer.choices.get(picked).map(|choice| choice.next) {
+            Some(Next::Access(_) | Next::Start(Starts::Program)) => false,
+            Some(Next::Call { call, .. }) if is_quiet(call) => true,
+            _ => return Turn::Nobody,
         };
-        let (id, did) = (choice.id, &choice.next);
-        if !is_quiet_step(did) {
-            return Turn::Nobody;
-        }
         let waits = wants && is_held(mem, object);
-        let stays = !waits && offer.stays_after(did, mem);
+        let stays = !(waits || called && offer.changes(mem));
         // Where nobody can go on the scheduler says why.
         if !stays && !(turns.all && (!waits || offer.is_left(mem))) {
             return Turn::Nobody;
         }
+        let (id, did) = (offer.choices[picked].id, &offer.choices[picked].next);
         let clock = self.base + act.insns;
         if let Some(cpu) = st.cpus.get_mut(turns.mine) {
             cpu.clock = clock;

@@ -123,7 +123,8 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         true => Checker::begin(mem, act),
         false => Checker::none(),
     };
-    // While it runs, `act.insns` is what it would be at `limit`.
+    // While it runs, `act.grant` is here, and `act.insns` is what it would be at `limit`.
+    let mut granted = act.grant;
     let most = budget as isize - slack as isize;
     let mut limit = pc.position() + most * SLOT;
     act.insns = act.insns.wrapping_add(most as u64);
@@ -136,8 +137,8 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     // Checked mode ends for now; the program goes on at `$at`.
     macro_rules! put_back {
         ($at:expr) => {
-            let (prog, at) = (act.prog, $at);
-            ck.put_back(mem, prog, at);
+            let at = $at;
+            ck.put_back(mem, act, at);
         };
     }
     // Lends the memory to the host, with all that checked mode knows.
@@ -149,8 +150,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             let $m = &mut *mem;
             let answer = $to;
             if CHECKED {
-                let stack = act.stack;
-                ck.take_again(mem, stack);
+                ck.take_again(mem, act);
             }
             answer
         }};
@@ -159,8 +159,8 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! check {
         ($how:ident, $size:expr, $reg:expr, $addr:expr) => {
             if CHECKED && mem.has($addr) {
-                let at = || (act.prog, pc.index() + 1);
-                if let Err(kind) = ck.$how::<{ $size }>($reg as usize, $addr, at) {
+                let at = || pc.index() + 1;
+                if let Err(kind) = ck.$how::<{ $size }>($reg as usize, $addr, act, at) {
                     fault!(kind);
                 }
             }
@@ -229,14 +229,14 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! gate {
         ($addr:expr, $size:expr, $kind:ident) => {
             if EXPLORE && GuestMem::is_shared($addr) {
-                if !act.grant {
+                if !granted {
                     break Stop::Access(Access {
                         addr: $addr,
                         size: $size,
                         kind: AccessKind::$kind,
                     });
                 }
-                act.grant = false;
+                granted = false;
             }
         };
     }
@@ -292,8 +292,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 false => translated!(addr, size as usize, Read),
             };
             if CHECKED && mem.has(addr) {
-                let at = (act.prog, pc.index() + 1);
-                ck.probed($o.s as usize, addr, size as u64, at);
+                ck.probed($o.s as usize, addr, size as u64, act, pc.index() + 1);
             }
             R!($o.d) = lend!(|m| probe(host, m, addr, $o.imm as u8, to));
             given!($o.d);
@@ -331,10 +330,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 true => Some(addr),
                 false => translated!(addr, $size, Rmw),
             };
-            let r = &mut act.regs;
+            let size = $size as u32;
             let done = match to {
-                Some(to) => atomic(mem, r, $o, to, $size as u32),
-                None => lend!(|m| atomic_window(host, m, r, $o, addr, $size as u32)),
+                Some(to) => atomic(mem, &mut act.regs, $o, to, size),
+                None => lend!(|m| atomic_window(host, m, &mut act.regs, $o, addr, size)),
             };
             if let Err(kind) = done {
                 fault!(kind)
@@ -378,10 +377,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($call:expr) => {{
             let call = $call;
             if EXPLORE {
-                if !act.grant && host.is_visible(call, act.args_ref()) {
+                if !granted && is_visible(host, call, act) {
                     break Stop::Call(call);
                 }
-                act.grant = false;
+                granted = false;
             }
             let insns = insns!().wrapping_add(1);
             flow!(lend!(|m| host.call(call, act.args_ref(), insns, m)))
@@ -682,7 +681,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             match host.turn(&why, act, mem) {
                 Turn::Nobody => act.insns = at_limit,
                 Turn::Same => {
-                    (act.insns, act.grant) = (at_limit, why != Stop::Yield);
+                    (act.insns, granted) = (at_limit, why != Stop::Yield);
                     continue;
                 }
                 Turn::Other {
@@ -695,11 +694,12 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     let Some(other) = others.get_mut(place) else {
                         break fault(pc.index(), FaultKind::BadInsn);
                     };
+                    act.grant = granted;
+                    granted = grant;
                     std::mem::swap(&mut act, other);
                     if CHECKED {
                         ck.exchange(act, ctx, cpu);
                     }
-                    act.grant = grant;
                     let most = budget.min(MOST) as isize - slack as isize;
                     act.insns = act.insns.wrapping_add(most as u64);
                     if !pc.goto(act.pc as usize) {
@@ -715,7 +715,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         }
         break why;
     };
-    act.insns = insns!();
+    (act.insns, act.grant) = (insns!(), granted);
     if !matches!(why, Stop::Switch) {
         act.pc = pc.index() as u32;
     }
@@ -784,6 +784,11 @@ fn fault(pc: usize, kind: FaultKind) -> Stop {
 
 // What is seldom asked of the host is asked out of line: its functions' addresses would be looked
 // up whenever a run begins, which the short ones feel.
+
+#[inline(never)]
+fn is_visible(host: &dyn Host, call: Call, act: &Activation) -> bool {
+    host.is_visible(call, act.args_ref())
+}
 
 #[inline(never)]
 fn resume(host: &mut dyn Host, r0: u64, mem: &mut GuestMem) -> Flow {

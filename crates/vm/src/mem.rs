@@ -202,6 +202,13 @@ impl GuestMem {
         (off < self.limit).then_some(off as u32)
     }
 
+    /// The offset of `addr`, where `N` bytes, at least one, are guest memory from there on.
+    #[inline(always)]
+    fn room<const N: u64>(&self, addr: u64) -> Option<u32> {
+        let off = addr.wrapping_sub(BASE);
+        (off < self.limit - (N - 1)).then_some(off as u32)
+    }
+
     /// True when all of `addr..addr + len` is guest memory.
     #[inline]
     pub fn contains(&self, addr: u64, len: u64) -> bool {
@@ -294,29 +301,29 @@ impl GuestMem {
     /// Reads a little-endian `u64` at `addr`.
     #[inline]
     pub fn read_u64(&self, addr: u64) -> Option<u64> {
-        self.contains(addr, 8)
-            .then(|| u64::from_le_bytes(self.get((addr - BASE) as u32)))
+        Some(u64::from_le_bytes(self.get(self.room::<8>(addr)?)))
     }
 
     /// Reads a little-endian `u32` at `addr`.
     #[inline]
     pub fn read_u32(&self, addr: u64) -> Option<u32> {
-        self.contains(addr, 4)
-            .then(|| u32::from_le_bytes(self.get((addr - BASE) as u32)))
+        Some(u32::from_le_bytes(self.get(self.room::<4>(addr)?)))
     }
 
     /// Writes a little-endian `u64` at `addr`.
+    #[inline]
     pub fn write_u64(&mut self, addr: u64, value: u64) -> Option<()> {
         self.shadow_written(addr, 8);
-        (self.contains(addr, 8) && self.put((addr - BASE) as u32, value.to_le_bytes()))
-            .then_some(())
+        self.room::<8>(addr)?;
+        self.store(addr, value.to_le_bytes()).ok()
     }
 
     /// Writes a little-endian `u32` at `addr`.
+    #[inline]
     pub fn write_u32(&mut self, addr: u64, value: u32) -> Option<()> {
         self.shadow_written(addr, 4);
-        (self.contains(addr, 4) && self.put((addr - BASE) as u32, value.to_le_bytes()))
-            .then_some(())
+        self.room::<4>(addr)?;
+        self.store(addr, value.to_le_bytes()).ok()
     }
 
     /// Pages written since the last snapshot or restore.

@@ -93,10 +93,10 @@ impl Checker {
     }
 
     /// Puts all back, for whoever else has the memory next.
-    pub fn put_back(&mut self, mem: &mut GuestMem, prog: u32, pc: usize) {
+    pub fn put_back(&mut self, mem: &mut GuestMem, act: &Activation, pc: usize) {
         if let Some((shadow, own)) = self.both() {
             let rest = &mut shadow.rest;
-            (rest.site.prog, rest.site.pc) = (prog, pc.saturating_sub(1) as u32);
+            (rest.site.prog, rest.site.pc) = (act.prog, pc.saturating_sub(1) as u32);
             rest.args.copy_from_slice(&own.tags[1..6]);
             self.exchange_own();
             std::mem::swap(&mut mem.shadow, &mut self.shadow);
@@ -104,11 +104,11 @@ impl Checker {
     }
 
     /// Takes all out again.
-    pub fn take_again(&mut self, mem: &mut GuestMem, stack: u64) {
+    pub fn take_again(&mut self, mem: &mut GuestMem, act: &Activation) {
         std::mem::swap(&mut mem.shadow, &mut self.shadow);
         if let Some(s) = &mut self.shadow {
             // Others may have made stacks meanwhile.
-            self.at = s.stack_from(stack, self.at);
+            self.at = s.stack_from(act.stack, self.at);
             self.exchange_own();
         }
     }
@@ -166,13 +166,19 @@ impl Checker {
         &mut self,
         r: usize,
         addr: u64,
-        at: impl FnOnce() -> (u32, usize),
+        act: &Activation,
+        pc: impl FnOnce() -> usize,
     ) -> Result<(), FaultKind> {
         let Some((shadow, own)) = self.both() else {
             return Ok(());
         };
         if !fits(shadow, own.tags[r], addr, N as u64) {
-            misfit(shadow, &mut own.tags[r], at(), (addr, N as u64, false))?;
+            misfit(
+                shadow,
+                &mut own.tags[r],
+                (act, pc()),
+                (addr, N as u64, false),
+            )?;
         }
         let off = addr.wrapping_sub(own.base);
         if off < OWN {
@@ -188,9 +194,9 @@ impl Checker {
     /// A load through register `r` that gives 0 where there is nothing: no fault, whatever it reads.
     #[cold]
     #[inline(never)]
-    pub fn probed(&mut self, r: usize, addr: u64, size: u64, (prog, pc): (u32, usize)) {
+    pub fn probed(&mut self, r: usize, addr: u64, size: u64, act: &Activation, pc: usize) {
         if let Some((shadow, own)) = self.both() {
-            let place = (prog, pc.saturating_sub(1) as u32);
+            let place = (act.prog, pc.saturating_sub(1) as u32);
             shadow.probed(&mut own.tags[r], place, (addr, size as u32));
         }
     }
@@ -201,13 +207,19 @@ impl Checker {
         &mut self,
         r: usize,
         addr: u64,
-        at: impl FnOnce() -> (u32, usize),
+        act: &Activation,
+        pc: impl FnOnce() -> usize,
     ) -> Result<(), FaultKind> {
         let Some((shadow, own)) = self.both() else {
             return Ok(());
         };
         if !fits(shadow, own.tags[r], addr, N as u64) {
-            misfit(shadow, &mut own.tags[r], at(), (addr, N as u64, true))?;
+            misfit(
+                shadow,
+                &mut own.tags[r],
+                (act, pc()),
+                (addr, N as u64, true),
+            )?;
         }
         let off = addr.wrapping_sub(own.base);
         if off < OWN {
@@ -287,11 +299,11 @@ pub(super) fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
 fn misfit(
     shadow: &mut Shadow,
     tag: &mut Tag,
-    (prog, pc): (u32, usize),
+    (act, pc): (&Activation, usize),
     access: (u64, u64, bool),
 ) -> Result<(), FaultKind> {
     let index = pc.saturating_sub(1) as u32;
-    shadow.judge(tag, (prog, index), access)
+    shadow.judge(tag, (act.prog, index), access)
 }
 
 /// A load of bytes that were not all written: padding is read with what is around it, and only
