@@ -676,7 +676,7 @@ impl Kernel {
         loop {
             let thread = &mut self.cpus[cpu.at()].thread;
             if thread.sweep.is_empty() {
-                thread.sweep = self.st.task_take_work(task);
+                *thread.sweep = self.st.task_take_work(task);
                 thread.sweeping = (!thread.sweep.is_empty()).then_some(task);
             }
             let Some(work) = thread.sweep.pop() else {

@@ -8,7 +8,7 @@ use crate::failure::{Detectors, FailureKind, Report};
 use crate::ids::{Cpu, TaskId};
 use crate::log::{Log, LogMark};
 use crate::race::{Detector, Lanes, Met, NO_LANE};
-use crate::shared::Shared;
+use crate::shared::{Few, Shared};
 use bpfsim_vm::{Access, AccessKind, Site};
 use std::collections::HashSet;
 
@@ -76,10 +76,10 @@ pub(crate) struct Findings {
     /// What was not judged yet, and how much of it there may be.
     events: Log<Event>,
     most: usize,
-    detector: Detector,
+    detector: Shared<Detector>,
     /// What was found in what was judged, some of it again and again.
     list: Shared<Vec<Finding>>,
-    others: Vec<(Finding, FailureKind)>,
+    others: Few<Vec<(Finding, FailureKind)>>,
     /// The first that ends the run.
     fatal: Option<(Finding, FailureKind)>,
     /// Length of the list at which it is to be looked through.
@@ -134,7 +134,7 @@ impl Findings {
 
     /// Each once, with its kind.
     pub fn told(&self) -> Vec<(Finding, FailureKind)> {
-        let (mut detector, mut list) = (self.detector.clone(), self.list.to_vec());
+        let (mut detector, mut list) = ((*self.detector).clone(), self.list.to_vec());
         for event in self.events.iter() {
             self.judge(&mut detector, event, &mut |f| list.push(f));
         }
@@ -317,7 +317,7 @@ impl Findings {
     #[cold]
     #[inline(never)]
     fn judge_all(&mut self) {
-        let mut detector = std::mem::take(&mut self.detector);
+        let mut detector = std::mem::take(&mut *self.detector);
         let mut list = std::mem::take(&mut self.list);
         let new = list.len();
         for event in self.events.iter() {
@@ -344,9 +344,9 @@ impl Findings {
                     *nth = others.len() as u32 - 1;
                 }
             }
-            self.others = others;
+            *self.others = others;
         }
-        (self.detector, self.list) = (detector, list);
+        (*self.detector, self.list) = (detector, list);
     }
 }
 

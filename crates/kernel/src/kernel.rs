@@ -11,7 +11,7 @@ use crate::map::{Map, MapSpec};
 use crate::prog::{ProgCode, ProgramInput, ProgramOutput};
 use crate::refs::MapFd;
 use crate::run::{CpuRuns, Job, Run, Syscall};
-use crate::shared::{Lent, Shared};
+use crate::shared::{Few, Lent, Shared};
 use crate::state::{CpuState, Cur, State};
 use crate::syscall::{Goal, Paused, SysOp, SysResult};
 use crate::task::{Task, TaskState};
@@ -110,7 +110,7 @@ pub struct Kernel {
     pub(crate) free_stacks: Vec<u32>,
     pub(crate) results: Shared<Vec<Option<Shared<SysResult>>>>,
     /// Tasks whose user mode is the caller's and that wait for their turn there.
-    pub(crate) user_turns: std::collections::VecDeque<TaskId>,
+    pub(crate) user_turns: Few<std::collections::VecDeque<TaskId>>,
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) window: Window,
     pub(crate) callbacks: u64,
@@ -175,7 +175,7 @@ impl Kernel {
             task_works: Default::default(),
             refs: Default::default(),
             pins: Default::default(),
-            map_locks: Vec::new(),
+            map_locks: Default::default(),
             tasks_with_work: 0,
             explores: false,
             trace: Trace::default(),
@@ -184,13 +184,13 @@ impl Kernel {
             streams: Default::default(),
             iters: Shared::default(),
             iter_sessions: 0,
-            seq_out: Vec::new(),
+            seq_out: Default::default(),
             objects: Default::default(),
             seq: 0,
             records: false,
-            touched: Vec::new(),
+            touched: Default::default(),
             seed: crate::state::Seed::new(config.seed),
-            injected: Vec::new(),
+            injected: Default::default(),
             chances_on: false,
             taken: Default::default(),
             coming: Default::default(),
@@ -376,7 +376,7 @@ impl Kernel {
 
     /// What iterators wrote to their sequence files since the last call: what `read(2)` of one gives.
     pub fn take_seq_output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.st.seq_out)
+        std::mem::take(&mut *self.st.seq_out)
     }
 
     /// What a program wrote to one of its streams since the last call (`BPF_PROG_STREAM_READ_BY_FD`):

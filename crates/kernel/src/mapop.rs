@@ -147,11 +147,11 @@ impl State {
             Some(Pending::Free(f)) => self.freeing(f)?,
             _ => {
                 let (result, timers) = self.sys_lookup_and_delete(mem, map, key, 0);
-                let result = result.map(|value| self.cur.value = value);
+                let result = result.map(|value| *self.cur.value = value);
                 self.freeing_begin(map, timers, None, result)?
             }
         };
-        Some(done.map(|()| std::mem::take(&mut self.cur.value)))
+        Some(done.map(|()| std::mem::take(&mut *self.cur.value)))
     }
 
     /// `Some` where a lock is held that the operation needs: it waits, or fails.

@@ -194,9 +194,20 @@ pub(crate) struct Detector {
 pub(crate) const NO_LANE: u16 = u16::MAX;
 
 /// Lanes that there are, by their CPUs, and which of them an execution is in.
-#[derive(Default, Debug, educe::Educe)]
-#[educe(Clone)]
+#[derive(Default, Debug)]
 pub(crate) struct Lanes(SmallVec<[(Cpu, bool); 4]>);
+
+impl Clone for Lanes {
+    fn clone(&self) -> Self {
+        Lanes(self.0.clone())
+    }
+
+    #[inline]
+    fn clone_from(&mut self, from: &Self) {
+        self.0.clear();
+        self.0.extend_from_slice(&from.0);
+    }
+}
 
 impl Lanes {
     /// A lane for an execution that begins.

@@ -6,7 +6,7 @@ use crate::hook::{Fire, Interrupt, Reading};
 use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::prog::ProgCtx;
 use crate::scx::Machine;
-use crate::shared::Shared;
+use crate::shared::{Few, Shared};
 use crate::state::Cur;
 use crate::syscall::{SysOp, SysResult};
 use crate::trace::Element;
@@ -75,7 +75,7 @@ pub(crate) struct Entered {
     /// The context that the program is given, between two runs.
     pub ctx: Option<(u64, ProgCtx)>,
     /// What its program has instead of storage of cgroups, between two runs.
-    pub storage: Vec<(MapId, u64)>,
+    pub storage: Few<Vec<(MapId, u64)>>,
     pub out: Option<Shared<SysResult>>,
 }
 
@@ -88,7 +88,7 @@ impl Entered {
             },
             left: call.runs,
             ctx: None,
-            storage: Vec::new(),
+            storage: Default::default(),
             out: call.refused.clone(),
             call,
         }
@@ -118,13 +118,13 @@ pub(crate) enum Phase {
 #[educe(Clone)]
 pub(crate) struct CpuRuns {
     /// Indices of runs; the last one executes, the others are interrupted by it.
-    pub stack: SmallVec<[usize; 4]>,
+    pub stack: Few<SmallVec<[usize; 4]>>,
     /// The task that has the CPU.
     pub thread: Thread,
     /// Tasks that left the CPU inside of the kernel: asleep or preempted.
-    pub parked: Vec<Parked>,
+    pub parked: Few<Vec<Parked>>,
     /// System calls that tasks of this CPU will make.
-    pub queue: SmallVec<[Rc<Syscall>; 2]>,
+    pub queue: Few<SmallVec<[Rc<Syscall>; 2]>>,
     /// Hooks that will happen in interrupts.
     pub interrupts: Shared<VecDeque<Interrupt>>,
 }
@@ -136,7 +136,7 @@ pub(crate) struct Thread {
     /// The system call that it is in.
     pub syscall: Option<Entered>,
     /// Task work taken off its task's list and not run yet, last to run first, and the task.
-    pub sweep: Vec<Handle>,
+    pub sweep: Few<Vec<Handle>>,
     pub sweeping: Option<TaskId>,
 }
 

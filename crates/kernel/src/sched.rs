@@ -294,6 +294,7 @@ impl Kernel {
         let locks = |w: &Waiting| matches!(w.wait, Wait::SpinLock(_));
         self.st.explores
             && !self.st.chances_on
+            && self.st.scx.is_none()
             && self.config.preemption == Preemption::None
             && offer.waiting.iter().all(locks)
     }
@@ -723,7 +724,7 @@ impl Kernel {
     /// When the next sleeper wakes up, if one ever does.
     pub(crate) fn next_wake(&self) -> Option<u64> {
         let until = |run: &Run| run.cur.wait.filter(Wait::sleeps).and_then(|w| w.until());
-        let parked = self.cpus.iter().flat_map(|c| &c.parked);
+        let parked = self.cpus.iter().flat_map(|c| c.parked.iter());
         let first = parked.filter_map(|p| until(self.runs[p.run?].as_ref()?));
         let interrupts = self.cpus.iter().flat_map(|c| c.interrupts.iter());
         first

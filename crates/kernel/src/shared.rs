@@ -1,6 +1,8 @@
 //! Plain data that snapshots share until somebody writes to it.
 
+use smallvec::{Array, SmallVec};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -157,6 +159,71 @@ impl<T: BringBack + Clone> BringBack for Vec<T> {
             now.bring_back(then);
         }
         self.extend_from_slice(&to[same..]);
+    }
+}
+
+/// A collection that is empty most of the time: going back from nothing to nothing does nothing.
+#[derive(Default, Debug)]
+pub(crate) struct Few<C>(C);
+
+/// What [`Few`] is of.
+pub(crate) trait Collection: Clone {
+    fn nothing(&self) -> bool;
+}
+
+impl<T: Clone> Collection for Vec<T> {
+    #[inline]
+    fn nothing(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<T: Clone> Collection for VecDeque<T> {
+    #[inline]
+    fn nothing(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<A: Array<Item: Clone>> Collection for SmallVec<A> {
+    #[inline]
+    fn nothing(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<C> From<C> for Few<C> {
+    fn from(of: C) -> Few<C> {
+        Few(of)
+    }
+}
+
+impl<C: Collection> Clone for Few<C> {
+    fn clone(&self) -> Self {
+        Few(self.0.clone())
+    }
+
+    #[inline]
+    fn clone_from(&mut self, from: &Self) {
+        if !(self.0.nothing() && from.0.nothing()) {
+            self.0.clone_from(&from.0);
+        }
+    }
+}
+
+impl<C> Deref for Few<C> {
+    type Target = C;
+
+    #[inline]
+    fn deref(&self) -> &C {
+        &self.0
+    }
+}
+
+impl<C> DerefMut for Few<C> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut C {
+        &mut self.0
     }
 }
 

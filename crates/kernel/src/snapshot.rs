@@ -14,7 +14,7 @@ use crate::log::LogMark;
 use crate::map::Map;
 use crate::prog::ProgCode;
 use crate::run::{CpuRuns, Run};
-use crate::shared::{BringBack, Shared};
+use crate::shared::{BringBack, Few, Shared};
 use crate::state::State;
 use crate::syscall::SysResult;
 use crate::testrun::Buffers;
@@ -43,7 +43,7 @@ struct Rest {
     stacks: Vec<u64>,
     free_stacks: Vec<u32>,
     results: Shared<Vec<Option<Shared<SysResult>>>>,
-    user_turns: VecDeque<TaskId>,
+    user_turns: Few<VecDeque<TaskId>>,
     callbacks: u64,
     buffers: Buffers,
     window: Window,

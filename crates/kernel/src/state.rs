@@ -16,7 +16,7 @@ use crate::object::Objects;
 use crate::prog::{ProgCtx, ProgMeta};
 use crate::refs::Refs;
 use crate::scx::{Called, Scx};
-use crate::shared::Shared;
+use crate::shared::{Few, Shared};
 use crate::task::Task;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
@@ -47,11 +47,11 @@ pub(crate) struct State {
     /// Maps that are pinned by name, by their file in the BPF file system.
     pub pins: Shared<BTreeMap<String, MapId>>,
     /// Locks inside of maps that are held while their holder waits.
-    pub map_locks: Vec<MapLock>,
+    pub map_locks: Few<Vec<MapLock>>,
     /// Tasks whose lists of task work are not empty.
     pub tasks_with_work: u32,
     /// Calls to come that are to fail.
-    pub injected: Vec<Injected>,
+    pub injected: Few<Vec<Injected>>,
     /// Calls that can come out otherwise are choices.
     pub chances_on: bool,
     /// How often they did, and how the step that is being taken does.
@@ -66,7 +66,7 @@ pub(crate) struct State {
     /// Someone wants to know what steps touch.
     pub records: bool,
     /// What the current step touched.
-    pub touched: Vec<Touch>,
+    pub touched: Few<Vec<Touch>>,
     pub trace: Trace,
     /// The kernel's types.
     pub kernel_btf: Shared<Option<Arc<Btf>>>,
@@ -78,7 +78,7 @@ pub(crate) struct State {
     pub iters: Shared<Vec<IterFile>>,
     pub iter_sessions: u64,
     /// What iterators wrote to their sequence files since user space read them.
-    pub seq_out: Vec<u8>,
+    pub seq_out: Few<Vec<u8>>,
     /// What programs allocated.
     pub objects: Shared<Objects>,
     /// Arming order, which breaks ties between equal deadlines.
@@ -211,7 +211,7 @@ pub(crate) struct Cur {
     /// Soft interrupts are off.
     pub bh_off: bool,
     /// `bpf_spin_lock`s held.
-    pub locks: smallvec::SmallVec<[u64; 2]>,
+    pub locks: Few<smallvec::SmallVec<[u64; 2]>>,
     /// A helper that stopped half way.
     pub op: Option<Pending>,
     /// What it waits for.
@@ -219,23 +219,23 @@ pub(crate) struct Cur {
     /// The access with which an operation goes on that is done in pieces.
     pub visible: Option<Access>,
     /// A value looked up by an operation that is not over.
-    pub value: Vec<u8>,
+    pub value: Few<Vec<u8>>,
     /// What R1 of a program means.
     pub ctx: ProgCtx,
     /// What `bpf_get_local_storage` gave it where it is attached to none, by map.
-    pub storage: Vec<(MapId, u64)>,
+    pub storage: Few<Vec<(MapId, u64)>>,
     /// What `bpf_cast_to_kern_ctx` gave it, or 0.
     pub kern_ctx: u64,
     /// What `bpf_get_retval` gives.
     pub retval: i32,
     /// What it wrote to its sequence file.
-    pub seq: Vec<u8>,
+    pub seq: Few<Vec<u8>>,
     /// Helpers in the middle of their callbacks, innermost last.
-    pub iterations: Vec<Iteration>,
+    pub iterations: Few<Vec<Iteration>>,
     /// Tail calls made.
     pub tail_calls: u32,
     /// References and locks to be given back.
-    pub held: smallvec::SmallVec<[Held; 1]>,
+    pub held: Few<smallvec::SmallVec<[Held; 1]>>,
     /// Its lane in the detectors of races.
     pub lane: u16,
     /// Address of the slot that a callback was armed in.
@@ -312,13 +312,13 @@ impl Cur {
             op: None,
             wait: None,
             visible: None,
-            value: Vec::new(),
+            value: Default::default(),
             ctx: ProgCtx::Memory,
-            storage: Vec::new(),
+            storage: Default::default(),
             kern_ctx: 0,
             retval: 0,
-            seq: Vec::new(),
-            iterations: Vec::new(),
+            seq: Default::default(),
+            iterations: Default::default(),
             tail_calls: 0,
             held: Default::default(),
             lane: crate::race::NO_LANE,

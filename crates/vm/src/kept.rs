@@ -16,7 +16,7 @@ pub(crate) struct Rows<T> {
     now: Vec<T>,
     /// What they were when they were last [kept](Rows::keep) or brought back.
     kept: Rc<Vec<T>>,
-    /// Rows of `kept` that were changed since, some of them twice; if there are as many as rows,
+    /// Rows of `kept` that were changed since, some of them more than once; if there are as many as rows,
     /// any may have been.
     changed: Vec<u32>,
 }
@@ -55,7 +55,8 @@ impl<T: Copy> Rows<T> {
     /// A row that is going to be changed.
     #[inline]
     pub fn change(&mut self, at: usize) -> &mut T {
-        if at < self.kept.len() && self.changed.len() < self.kept.len() {
+        let again = self.changed.last() == Some(&(at as u32));
+        if at < self.kept.len() && self.changed.len() < self.kept.len() && !again {
             self.changed.push(at as u32);
         }
         &mut self.now[at]
@@ -76,12 +77,17 @@ impl<T: Copy> Rows<T> {
     }
 
     /// Makes them what they were.
+    #[inline]
     pub fn bring_back(&mut self, kept: &Rc<Vec<T>>) {
-        let few = Rc::ptr_eq(kept, &self.kept) && self.changed.len() < kept.len();
-        if few {
-            for at in self.changed.drain(..) {
+        let same = Rc::ptr_eq(kept, &self.kept);
+        if same && !self.is_changed() {
+            return;
+        }
+        if same && self.changed.len() < kept.len() {
+            for &at in &self.changed {
                 self.now[at as usize] = kept[at as usize];
             }
+            self.changed.clear();
             self.now.truncate(kept.len());
         } else {
             self.now.clone_from(kept);
@@ -210,6 +216,7 @@ impl Numbers {
     }
 
     /// As [`Rows::bring_back`].
+    #[inline]
     pub fn bring_back(&mut self, kept: &Rc<Map>) {
         if Rc::ptr_eq(kept, &self.kept) {
             for addr in self.added.drain(..) {

@@ -268,7 +268,7 @@ impl Kernel {
             level: Level::Task,
             prog,
             ctx,
-            seq,
+            seq: seq.into(),
             hook: Some(Box::new(AtHook {
                 cookie,
                 ..AtHook::default()
@@ -294,7 +294,7 @@ impl Kernel {
         let prog_type = self.st.progs[run.cur.prog.at()].prog_type;
         self.give_ctx_back(prog_type, 0, reading.ctx, ctx);
         let over = run.cur.hook.take().is_some_and(|h| h.seq_overflowed);
-        self.iter(reading.file).text = std::mem::take(&mut run.cur.seq);
+        self.iter(reading.file).text = std::mem::take(&mut *run.cur.seq);
         self.iter_shown(cpu, reading, r0, over)
     }
 

@@ -335,7 +335,7 @@ impl Kernel {
             ..ProgramOutput::default()
         };
         self.read_ctx(prog_type, &fire.input, r1, &ctx, &mut output);
-        let seq = std::mem::take(&mut run.cur.seq);
+        let seq = std::mem::take(&mut *run.cur.seq);
         if !seq.is_empty() {
             self.st.seq_out.extend_from_slice(&seq);
             output.data_out = seq;
