@@ -7,10 +7,10 @@ use crate::ids::Cpu;
 use crate::kernel::Kernel;
 use crate::prog::ProgCtx;
 use crate::race::NO_LANE;
-use crate::run::{Phase, Run, Running};
+use crate::run::{Between, Phase, Run, Running};
 use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
-use crate::syscall::SysOp;
+use crate::syscall::{SysOp, SysResult};
 use crate::trace::What;
 use std::rc::Rc;
 
@@ -105,6 +105,27 @@ impl Kernel {
         }
     }
 
+    /// A result, in memory of an older one.
+    pub(crate) fn result_of(&mut self, result: SysResult) -> Shared<SysResult> {
+        match self.spare_results.pop() {
+            Some(mut spare) => {
+                spare.set(result);
+                spare
+            }
+            None => Shared::new(result),
+        }
+    }
+
+    /// The results are going to be others: their memory is for later ones, as that of runs.
+    pub(crate) fn spare_results(&mut self) {
+        let results = self.results.own().into_iter().flatten();
+        for result in results.filter_map(|r| r.take_if(|r| r.own().is_some())) {
+            if self.spare_results.len() < MOST_SPARE {
+                self.spare_results.push(result);
+            }
+        }
+    }
+
     /// One run of a system call's program is over: soft interrupts are let in, then it runs again
     /// or returns.
     fn program_ended(
@@ -119,9 +140,10 @@ impl Kernel {
         };
         s.left -= 1;
         let (again, call) = (s.left > 0, Rc::clone(&s.call));
-        if again {
-            s.storage = std::mem::take(&mut run.cur.storage);
-        }
+        let storage = match again {
+            true => std::mem::take(&mut run.cur.storage),
+            false => Default::default(),
+        };
         self.drop_kept(run);
         self.st.seq_out.extend_from_slice(&run.cur.seq);
         let meta = &self.st.progs[run.cur.prog.at()];
@@ -133,8 +155,11 @@ impl Kernel {
             None => run.cur.ctx.clone(),
         };
         self.note_redirect(&mut ctx, return_value);
-        let (phase, ctx, out) = match &call.op {
-            _ if again => (Phase::Enter, Some((r1, ctx)), None),
+        let (phase, between, out) = match &call.op {
+            _ if again => {
+                let between = Box::new(Between { r1, ctx, storage });
+                (Phase::Enter, Some(between), None)
+            }
             SysOp::TestRun { prog, input } => {
                 let returned = (return_value, retval);
                 let out = self.finish_ctx(*prog, input, r1, ctx, run, returned);
@@ -143,7 +168,7 @@ impl Kernel {
             _ => (Phase::Running, None, None),
         };
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
-            (s.phase, s.ctx, s.out) = (phase, ctx, out);
+            (s.phase, s.between, s.out) = (phase, between, out);
         }
         match call.bh_off {
             true => self.let_bottom_halves_in(cpu),

@@ -625,18 +625,18 @@ impl Kernel {
             return self.push_syscall(cpu, cur);
         };
         let (prog, retval) = (*prog, input.retval);
-        let kept = s.ctx.take();
-        let storage = std::mem::take(&mut s.storage);
+        let between = s.between.take();
         self.maybe_grace_period();
         let stack = self.take_stack()?;
-        let (r1, ctx) = match kept {
-            Some((r1, mut ctx)) => {
-                self.renew_ctx(&mut ctx, input);
-                (r1, ctx)
+        let (r1, ctx, storage) = match between {
+            Some(mut between) => {
+                self.renew_ctx(&mut between.ctx, input);
+                (between.r1, between.ctx, between.storage)
             }
             None => {
                 let made = self.make_ctx(prog, input, cpu);
-                made.map_err(|e| self.out_of_memory(e))?
+                let (r1, ctx) = made.map_err(|e| self.out_of_memory(e))?;
+                (r1, ctx, Default::default())
             }
         };
         let cur = Cur {

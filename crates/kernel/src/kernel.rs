@@ -109,6 +109,8 @@ pub struct Kernel {
     pub(crate) stacks: Vec<u64>,
     pub(crate) free_stacks: Vec<u32>,
     pub(crate) results: Shared<Vec<Option<Shared<SysResult>>>>,
+    /// Memory of results that nobody needs any more, for later ones.
+    pub(crate) spare_results: Vec<Shared<SysResult>>,
     /// Tasks whose user mode is the caller's and that wait for their turn there.
     pub(crate) user_turns: Few<std::collections::VecDeque<TaskId>>,
     pub(crate) chooser: Box<dyn Chooser>,
@@ -219,6 +221,7 @@ impl Kernel {
             stacks: Vec::new(),
             free_stacks: Vec::new(),
             results: Shared::default(),
+            spare_results: Vec::new(),
             user_turns: Default::default(),
             chooser: Box::new(Usual),
             window: Window::default(),

@@ -72,11 +72,18 @@ pub(crate) struct Entered {
     pub phase: Phase,
     /// Runs of its program that are left.
     pub left: u32,
-    /// The context that the program is given, between two runs.
-    pub ctx: Option<(u64, ProgCtx)>,
-    /// What its program has instead of storage of cgroups, between two runs.
-    pub storage: Few<Vec<(MapId, u64)>>,
+    pub between: Option<Box<Between>>,
     pub out: Option<Shared<SysResult>>,
+}
+
+/// What a program is run with again.
+#[derive(Clone)]
+pub(crate) struct Between {
+    /// The context that it is given.
+    pub r1: u64,
+    pub ctx: ProgCtx,
+    /// What it has instead of storage of cgroups.
+    pub storage: Few<Vec<(MapId, u64)>>,
 }
 
 impl Entered {
@@ -87,8 +94,7 @@ impl Entered {
                 None => Phase::Enter,
             },
             left: call.runs,
-            ctx: None,
-            storage: Default::default(),
+            between: None,
             out: call.refused.clone(),
             call,
         }
@@ -127,6 +133,17 @@ pub(crate) struct CpuRuns {
     pub queue: Few<SmallVec<[Rc<Syscall>; 2]>>,
     /// Hooks that will happen in interrupts.
     pub interrupts: Shared<VecDeque<Interrupt>>,
+}
+
+impl CpuRuns {
+    /// Nothing executes, and no task is in the kernel or makes a call.
+    #[inline]
+    pub fn is_free(&self) -> bool {
+        self.stack.is_empty()
+            && self.thread.is_empty()
+            && self.parked.is_empty()
+            && self.queue.is_empty()
+    }
 }
 
 /// A task inside of the kernel; empty for a kworker and for a CPU in user mode.

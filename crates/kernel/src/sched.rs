@@ -393,10 +393,14 @@ impl Kernel {
     /// Offers what a CPU executes, or can begin.
     #[inline]
     fn offer_cpu(&mut self, offer: &mut Offered, cpu: Cpu, limit: u64, changed: u64) {
-        let clock = self.st.cpus[cpu.at()].clock;
+        let (runs, state) = (&self.cpus[cpu.at()], &self.st.cpus[cpu.at()]);
+        let clock = state.clock;
         let limit = limit.max(clock);
-        let Some(&top) = self.cpus[cpu.at()].stack.last() else {
-            return self.offer_tasks(offer, cpu, clock, limit);
+        let Some(&top) = runs.stack.last() else {
+            if !(runs.is_free() && state.work.is_empty() && self.st.tasks_with_work == 0) {
+                self.offer_tasks(offer, cpu, clock, limit);
+            }
+            return;
         };
         let Some(run) = &self.runs[top] else {
             return;

@@ -132,6 +132,7 @@ impl Kernel {
     pub fn restore(&mut self, snapshot: &KernelSnapshot) -> Result<(), ForeignSnapshot> {
         self.restore_large_parts(snapshot)?;
         self.without_large_parts(|st| st.clone_from(&snapshot.st));
+        self.spare_results();
         with_rest!(bring_back!(snapshot.rest, self));
         self.config.seed = self.st.seed.value();
         Ok(())

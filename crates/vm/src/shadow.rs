@@ -147,7 +147,10 @@ impl Clone for StackShadow {
     fn clone_from(&mut self, from: &StackShadow) {
         (self.base, self.live, self.first) = (from.base, from.live, from.first);
         self.reached = from.reached;
-        (self.tags, self.saved, self.init) = (from.tags, from.saved, from.init);
+        // One by one: together they would be copied twice.
+        self.tags = from.tags;
+        self.saved = from.saved;
+        self.init = from.init;
         self.spills.clone_from(&from.spills);
     }
 }

@@ -356,10 +356,9 @@ impl Kernel {
         run: &Run,
         (return_value, retval): (u32, i32),
     ) -> Shared<SysResult> {
-        let meta = &self.st.progs[prog.at()];
-        let prog_type = meta.prog_type;
+        let prog_type = self.st.progs[prog.at()].prog_type;
         // Filled where it stays.
-        let mut result = Shared::new(SysResult::Output(ProgramOutput {
+        let mut result = self.result_of(SysResult::Output(ProgramOutput {
             return_value,
             insns: run.act.insns,
             retval,
