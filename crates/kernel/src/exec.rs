@@ -199,7 +199,7 @@ impl Kernel {
         let stays = calm && alone && here && self.offer.steady && mine < SEATS;
         let turns = stays.then(|| {
             let code = (&self.code[..], image);
-            let (runs, cpus) = (&mut self.runs, &self.cpus);
+            let (runs, cpus) = ((&mut self.runs[..], &mut self.spare_runs), &self.cpus);
             seat(&mut seats, &mut others, runs, cpus, code, self.st.records);
             seats[mine] = Some(Seat {
                 index,

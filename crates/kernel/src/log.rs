@@ -118,7 +118,7 @@ impl<T: Clone> Log<T> {
             return self.items.truncate(mark.len());
         }
         let (mut now, mut target) = (&self.marked, mark);
-        let mut missing: SmallVec<[&Chunk<T>; 4]> = SmallVec::new();
+        let mut missing: SmallVec<[&Chunk<T>; 16]> = SmallVec::new();
         // Down to what both have in common: the later one of two cannot be below the other.
         loop {
             match (&now.0, &target.0) {

@@ -169,6 +169,10 @@ pub(crate) struct Few<C>(C);
 /// What [`Few`] is of.
 pub(crate) trait Collection: Clone {
     fn nothing(&self) -> bool;
+
+    fn copy(&mut self, from: &Self) {
+        self.clone_from(from);
+    }
 }
 
 impl<T: Clone> Collection for Vec<T> {
@@ -190,6 +194,12 @@ impl<A: Array<Item: Clone>> Collection for SmallVec<A> {
     fn nothing(&self) -> bool {
         self.is_empty()
     }
+
+    #[inline]
+    fn copy(&mut self, from: &Self) {
+        self.clear();
+        from.iter().for_each(|item| self.push(item.clone()));
+    }
 }
 
 impl<C> From<C> for Few<C> {
@@ -206,7 +216,7 @@ impl<C: Collection> Clone for Few<C> {
     #[inline]
     fn clone_from(&mut self, from: &Self) {
         if !(self.0.nothing() && from.0.nothing()) {
-            self.0.clone_from(&from.0);
+            self.0.copy(&from.0);
         }
     }
 }

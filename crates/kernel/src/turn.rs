@@ -96,7 +96,7 @@ fn both<'a, 's>(seats: &'a mut Seats<'s>, cpus: [usize; 2]) -> Option<[&'a mut S
 pub(crate) fn seat<'a>(
     seats: &mut Seats<'a>,
     others: &mut Others<'a>,
-    runs: &'a mut [Option<Shared<Run>>],
+    (runs, spare): (&'a mut [Option<Shared<Run>>], &mut Vec<Shared<Run>>),
     cpus: &[Shared<CpuRuns>],
     (code, image): (&[ProgCode], &Image),
     records: bool,
@@ -117,6 +117,7 @@ pub(crate) fn seat<'a>(
         {
             continue;
         }
+        run.take_memory(|| spare.pop());
         let Run { act, cur, next, .. } = &mut **run;
         *seat = Some(Seat {
             index,

@@ -56,6 +56,8 @@ pub(super) type Pages = HashMap<u32, Rc<Page>, BuildHasherDefault<ByWord>>;
 pub(super) struct Spare {
     pages: Vec<Rc<Page>>,
     versions: Vec<Rc<Version>>,
+    /// Empty: the memory of a way from one version to another.
+    way: Vec<Rc<Version>>,
 }
 
 impl Drop for Version {
@@ -230,7 +232,7 @@ impl GuestMem {
 
     /// Has another version below the dirty pages, to which those in which it differs are added.
     fn go_to(&mut self, target: &Rc<Version>) {
-        let mut up: Vec<Rc<Version>> = Vec::new();
+        let mut up = std::mem::take(&mut self.spare.way);
         // Below the lowest versions all is zero.
         let (mut from, mut to) = (Some(Rc::clone(&self.version)), Some(Rc::clone(target)));
         loop {
@@ -250,10 +252,11 @@ impl GuestMem {
                 (_, None) => break,
             }
         }
-        for version in up.iter().rev() {
+        for version in up.drain(..).rev() {
             let step = version.0.borrow();
             step.changes.iter().for_each(|c| self.set(c.page, &c.after));
         }
+        self.spare.way = up;
         let was = std::mem::replace(&mut self.version, Rc::clone(target));
         self.spare.give(was);
     }
