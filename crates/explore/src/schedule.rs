@@ -153,17 +153,29 @@ impl Record {
     /// A choice was made, after so many steps.
     #[inline]
     fn note(&mut self, asked: usize, pick: usize, departs: bool, preempts: bool, steps: usize) {
+        self.strayed |= pick != asked;
+        self.steps = steps as u64 + 1;
+        let (made, room) = (self.picks.len(), self.picks.capacity());
+        let pick = Pick::new(pick, departs, preempts);
+        if made as u64 != self.choices || made == room {
+            return self.note_anew(pick);
+        }
+        self.choices += 1;
+        self.picks.push(pick);
+    }
+
+    /// There is no room for it, or other choices where it belongs.
+    #[cold]
+    #[inline(never)]
+    fn note_anew(&mut self, pick: Pick) {
         if self.picks.len() as u64 != self.choices {
             self.cut();
         }
-        self.strayed |= pick != asked;
-        self.picks.push(Pick::new(pick, departs, preempts));
         self.choices += 1;
-        self.steps = steps as u64 + 1;
+        self.picks.push(pick);
     }
 
     /// Something is about to be noted: what an execution before did from here on is no part of it.
-    #[cold]
     fn cut(&mut self) {
         self.picks.truncate(self.choices as usize);
         let ahead = |at: u32| u64::from(at) >= self.choices;

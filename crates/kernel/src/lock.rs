@@ -35,6 +35,7 @@ pub(crate) enum LockKind {
 
 /// Carries out `bpf_spin_lock` and `bpf_spin_unlock`, and no other call. Some programs call little else,
 /// so what is checked and watched of calls is here what concerns these.
+#[inline(always)]
 pub(crate) fn call(st: &mut State, mem: &mut GuestMem, call: Call, addr: u64) -> Option<Flow> {
     let Call::Helper(id) = call else {
         return None;

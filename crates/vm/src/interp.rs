@@ -6,17 +6,23 @@
 //! one straight line of the program early; when it is reached, a second compilation of the same
 //! source goes on and counts every instruction.
 
-use crate::activation::{Frame, MAX_FRAMES};
+mod access;
+mod calls;
+
+use crate::Activation;
 use crate::alu::{divided, w32, w64};
-use crate::code::{FETCH, SIGNED, atomic_op, operand_ops};
+use crate::code::{SIGNED, operand_ops};
 use crate::cursor::Cursor;
-use crate::host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop, Turn};
+use crate::host::{Access, AccessKind, Call, FaultKind, Flow, Host, Stop, Turn};
 use crate::lower::Image;
 use crate::mem::{GuestMem, Refused};
 use crate::op::{F, Op, sequences};
 use crate::shadow::{Checker, near};
-use crate::{Activation, FRAME_SIZE};
-use bpfsim_isa::AtomicOp;
+use access::{
+    arena_user_start, atomic, atomic_window, load_packet, load_window, probe, store_window,
+    translate,
+};
+use calls::{Next, answered, fault, is_visible, push, reached, restore, resume};
 
 /// How far a run goes before it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,18 +86,6 @@ pub fn run_among<'a, H: Host>(
     }
 }
 
-/// How a call that was not simply done goes on.
-enum Next {
-    /// After it.
-    On,
-    /// At another instruction.
-    Goto(usize),
-    /// Not now; as if it had not begun.
-    Before(Stop),
-    /// Not now; after it.
-    After(Stop),
-}
-
 /// Runs from `act.pc`. With `STEP`, every instruction is counted; without it the caller makes
 /// sure that `budget` is more than the longest straight line, and the rest is left to `STEP`.
 /// With `CHECKED`, every access is held against the allocation that its pointer came from.
@@ -115,8 +109,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         false => (&all.fast, all.straight),
     };
     let Some(mut pc) = Cursor::new(ops, act.pc as usize) else {
-        let (pc, kind) = (act.pc, FaultKind::BadInsn);
-        *stop = Stop::Fault(Fault { pc, kind });
+        *stop = fault(act.pc as usize, FaultKind::BadInsn);
         return None;
     };
     let mut ck = match CHECKED {
@@ -750,285 +743,4 @@ fn rest<'a, const EXPLORE: bool, const CHECKED: bool>(
 ) -> Option<u64> {
     let budget = left as i64 + image.ops().straight as i64;
     go::<true, EXPLORE, CHECKED>(image, act, others, mem, host, budget, stop)
-}
-
-/// What an answer of the host means for checked mode.
-#[cold]
-#[inline(never)]
-fn reached(ck: &mut Checker, act: &Activation, flow: Flow) {
-    let depth = act.frames.len();
-    let given: std::ops::Range<usize> = match flow {
-        Flow::Done(_) | Flow::Yield(_) => 0..1,
-        Flow::CallBpf { .. } => {
-            ck.pushed(depth);
-            1..6
-        }
-        Flow::TailCall { .. } | Flow::Throw { .. } => {
-            ck.replaced(depth);
-            0..0
-        }
-        Flow::Suspend | Flow::Exit(_) | Flow::Fault(_) => 0..0,
-    };
-    for r in given.filter(|&r| near(act.regs[r])) {
-        ck.given(r, act.regs[r]);
-    }
-}
-
-#[cold]
-fn fault(pc: usize, kind: FaultKind) -> Stop {
-    Stop::Fault(Fault {
-        pc: pc as u32,
-        kind,
-    })
-}
-
-// What is seldom asked of the host is asked out of line: its functions' addresses would be looked
-// up whenever a run begins, which the short ones feel.
-
-#[inline(never)]
-fn is_visible(host: &dyn Host, call: Call, act: &Activation) -> bool {
-    host.is_visible(call, act.args_ref())
-}
-
-#[inline(never)]
-fn resume(host: &mut dyn Host, r0: u64, mem: &mut GuestMem) -> Flow {
-    host.resume(r0, mem)
-}
-
-#[inline(never)]
-fn load_packet(host: &mut dyn Host, offset: i32, size: u32, mem: &GuestMem) -> Option<u64> {
-    host.load_packet(offset, size, mem)
-}
-
-#[inline(never)]
-fn arena_user_start(host: &dyn Host) -> u64 {
-    host.arena_user_start()
-}
-
-#[cold]
-#[inline(never)]
-fn translate(
-    host: &mut dyn Host,
-    mem: &mut GuestMem,
-    addr: u64,
-    size: usize,
-    write: bool,
-) -> Option<u64> {
-    host.translate(addr, size as u32, write, mem)
-}
-
-/// A load from what `to` says is behind `addr`, or from a window.
-#[cold]
-#[inline(never)]
-fn load_window(
-    host: &mut dyn Host,
-    mem: &GuestMem,
-    addr: u64,
-    size: usize,
-    to: Option<u64>,
-) -> Result<u64, FaultKind> {
-    let value = match to {
-        Some(to) => mem.slice(to, size as u64).map(|from| {
-            let mut wide = [0; 8];
-            wide[..size].copy_from_slice(from);
-            u64::from_le_bytes(wide)
-        }),
-        None => host.load(addr, size as u32, mem),
-    };
-    value.ok_or(FaultKind::Address {
-        addr,
-        size: size as u32,
-        write: false,
-    })
-}
-
-/// As [`load_window`], 0 where there is nothing. `what` is the op's [`Code::t`](crate::Code::t).
-#[cold]
-#[inline(never)]
-fn probe(host: &mut dyn Host, mem: &GuestMem, addr: u64, what: u8, to: Option<u64>) -> u64 {
-    let size = usize::from(what & !SIGNED);
-    let value = load_window(host, mem, addr, size, to).unwrap_or(0);
-    match what {
-        SIGNED.. => {
-            let unused = 64 - 8 * size as u32;
-            ((value << unused) as i64 >> unused) as u64
-        }
-        _ => value,
-    }
-}
-
-/// As [`load_window`], for a store.
-#[cold]
-#[inline(never)]
-fn store_window(
-    host: &mut dyn Host,
-    mem: &mut GuestMem,
-    addr: u64,
-    size: usize,
-    value: u64,
-    to: Option<u64>,
-) -> Result<(), FaultKind> {
-    let done = match to {
-        Some(to) => {
-            let from = &value.to_le_bytes()[..size];
-            mem.slice_mut(to, size as u64)
-                .map(|to| to.copy_from_slice(from))
-        }
-        None => host.store(addr, size as u32, value, mem),
-    };
-    done.ok_or(FaultKind::Address {
-        addr,
-        size: size as u32,
-        write: true,
-    })
-}
-
-#[inline(never)]
-fn atomic(
-    mem: &mut GuestMem,
-    r: &mut [u64; 16],
-    o: &Op,
-    addr: u64,
-    size: u32,
-) -> Result<(), FaultKind> {
-    let bad = FaultKind::Address {
-        addr,
-        size,
-        write: true,
-    };
-    let off = mem.offset(addr).ok_or(bad)?;
-    let old = match size {
-        4 => u32::from_le_bytes(mem.get(off)) as u64,
-        _ => u64::from_le_bytes(mem.get(off)),
-    };
-    let new = atomic_result(r, o, size, old);
-    let done = match size {
-        4 => mem.put(off, (new as u32).to_le_bytes()),
-        _ => mem.put(off, new.to_le_bytes()),
-    };
-    if !done {
-        return Err(FaultKind::MemoryLimit);
-    }
-    atomic_fetches(r, o, old);
-    Ok(())
-}
-
-/// As [`load_window`], for an atomic.
-#[cold]
-#[inline(never)]
-fn atomic_window(
-    host: &mut dyn Host,
-    mem: &mut GuestMem,
-    r: &mut [u64; 16],
-    o: &Op,
-    addr: u64,
-    size: u32,
-) -> Result<(), FaultKind> {
-    let bad = FaultKind::Address {
-        addr,
-        size,
-        write: true,
-    };
-    if let Some(old) = host.load_atomic(addr, size, mem).ok_or(bad)? {
-        let new = atomic_result(r, o, size, old);
-        host.store(addr, size, new, mem).ok_or(bad)?;
-        atomic_fetches(r, o, old);
-    }
-    Ok(())
-}
-
-/// What an atomic stores where it finds `old`.
-fn atomic_result(r: &[u64; 16], o: &Op, size: u32, old: u64) -> u64 {
-    let cut = |v: u64| if size == 4 { v as u32 as u64 } else { v };
-    let src = r[o.s as usize];
-    match atomic_op(o.imm as u8) {
-        AtomicOp::Add => old.wrapping_add(src),
-        AtomicOp::Or => old | src,
-        AtomicOp::And => old & src,
-        AtomicOp::Xor => old ^ src,
-        AtomicOp::Xchg => src,
-        AtomicOp::CmpXchg if old == cut(r[0]) => src,
-        AtomicOp::CmpXchg => old,
-    }
-}
-
-/// Gives what an atomic found to the register that wants it.
-fn atomic_fetches(r: &mut [u64; 16], o: &Op, old: u64) {
-    match atomic_op(o.imm as u8) {
-        AtomicOp::CmpXchg => r[0] = old,
-        _ if o.imm as u8 & FETCH != 0 => r[o.s as usize] = old,
-        _ => {}
-    }
-}
-
-/// What a call out answered, but for [`Flow::Done`]; `ret` is where the program goes on.
-#[cold]
-#[inline(never)]
-fn answered(act: &mut Activation, flow: Flow, ret: usize) -> Next {
-    match flow {
-        Flow::Done(r0) => {
-            act.regs[0] = r0;
-            Next::On
-        }
-        Flow::Yield(r0) => {
-            act.regs[0] = r0;
-            Next::After(Stop::Yield)
-        }
-        Flow::Suspend => Next::Before(Stop::Suspend),
-        Flow::Exit(r0) => Next::After(Stop::Exit(r0)),
-        Flow::TailCall { prog, entry } => {
-            (act.prog, act.pc) = (prog, entry);
-            act.may_goto = MAY_GOTO_LIMIT;
-            Next::After(Stop::Switch)
-        }
-        Flow::Throw { entry, cookie } => {
-            if let Some(outermost) = act.frames.first() {
-                act.regs[10] = outermost.fp;
-            }
-            act.frames.clear();
-            act.may_goto = MAY_GOTO_LIMIT;
-            act.regs[1] = cookie;
-            Next::Goto(entry as usize)
-        }
-        Flow::Fault(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
-        Flow::CallBpf { entry, args } => match push(act, ret, true) {
-            Ok(()) => {
-                act.regs[1..6].copy_from_slice(&args);
-                Next::Goto(entry as usize)
-            }
-            Err(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
-        },
-    }
-}
-
-#[inline(always)]
-fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind> {
-    let r = &mut act.regs;
-    if act.frames.len() + 1 >= MAX_FRAMES {
-        return Err(FaultKind::FrameDepth);
-    }
-    if act.frames.capacity() == 0 {
-        act.frames.reserve_exact(MAX_FRAMES - 1);
-    }
-    act.frames.push(Frame {
-        ret: ret as u32,
-        to_host,
-        may_goto: act.may_goto,
-        prog: act.prog,
-        r6: r[6],
-        r7: r[7],
-        r8: r[8],
-        r9: r[9],
-        fp: r[10],
-    });
-    act.may_goto = MAY_GOTO_LIMIT;
-    r[10] = r[10].wrapping_sub(FRAME_SIZE);
-    Ok(())
-}
-
-#[inline(always)]
-fn restore(act: &mut Activation, frame: &Frame) {
-    let r = &mut act.regs;
-    (r[6], r[7], r[8], r[9], r[10]) = (frame.r6, frame.r7, frame.r8, frame.r9, frame.fp);
-    act.may_goto = frame.may_goto;
 }

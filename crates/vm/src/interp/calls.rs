@@ -1,0 +1,132 @@
+//! Calls and returns, and how a run goes on after a call out.
+
+use super::MAY_GOTO_LIMIT;
+use crate::activation::{Frame, MAX_FRAMES};
+use crate::host::{Call, Fault, FaultKind, Flow, Host, Stop};
+use crate::mem::GuestMem;
+use crate::shadow::{Checker, near};
+use crate::{Activation, FRAME_SIZE};
+
+/// How a call that was not simply done goes on.
+pub(super) enum Next {
+    /// After it.
+    On,
+    /// At another instruction.
+    Goto(usize),
+    /// Not now; as if it had not begun.
+    Before(Stop),
+    /// Not now; after it.
+    After(Stop),
+}
+
+/// What an answer of the host means for checked mode.
+#[cold]
+#[inline(never)]
+pub(super) fn reached(ck: &mut Checker, act: &Activation, flow: Flow) {
+    let depth = act.frames.len();
+    let given: std::ops::Range<usize> = match flow {
+        Flow::Done(_) | Flow::Yield(_) => 0..1,
+        Flow::CallBpf { .. } => {
+            ck.pushed(depth);
+            1..6
+        }
+        Flow::TailCall { .. } | Flow::Throw { .. } => {
+            ck.replaced(depth);
+            0..0
+        }
+        Flow::Suspend | Flow::Exit(_) | Flow::Fault(_) => 0..0,
+    };
+    for r in given.filter(|&r| near(act.regs[r])) {
+        ck.given(r, act.regs[r]);
+    }
+}
+
+#[cold]
+pub(super) fn fault(pc: usize, kind: FaultKind) -> Stop {
+    Stop::Fault(Fault {
+        pc: pc as u32,
+        kind,
+    })
+}
+
+#[inline(never)]
+pub(super) fn is_visible(host: &dyn Host, call: Call, act: &Activation) -> bool {
+    host.is_visible(call, act.args_ref())
+}
+
+#[inline(never)]
+pub(super) fn resume(host: &mut dyn Host, r0: u64, mem: &mut GuestMem) -> Flow {
+    host.resume(r0, mem)
+}
+
+/// What a call out answered, but for [`Flow::Done`]; `ret` is where the program goes on.
+#[cold]
+#[inline(never)]
+pub(super) fn answered(act: &mut Activation, flow: Flow, ret: usize) -> Next {
+    match flow {
+        Flow::Done(r0) => {
+            act.regs[0] = r0;
+            Next::On
+        }
+        Flow::Yield(r0) => {
+            act.regs[0] = r0;
+            Next::After(Stop::Yield)
+        }
+        Flow::Suspend => Next::Before(Stop::Suspend),
+        Flow::Exit(r0) => Next::After(Stop::Exit(r0)),
+        Flow::TailCall { prog, entry } => {
+            (act.prog, act.pc) = (prog, entry);
+            act.may_goto = MAY_GOTO_LIMIT;
+            Next::After(Stop::Switch)
+        }
+        Flow::Throw { entry, cookie } => {
+            if let Some(outermost) = act.frames.first() {
+                act.regs[10] = outermost.fp;
+            }
+            act.frames.clear();
+            act.may_goto = MAY_GOTO_LIMIT;
+            act.regs[1] = cookie;
+            Next::Goto(entry as usize)
+        }
+        Flow::Fault(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
+        Flow::CallBpf { entry, args } => match push(act, ret, true) {
+            Ok(()) => {
+                act.regs[1..6].copy_from_slice(&args);
+                Next::Goto(entry as usize)
+            }
+            Err(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
+        },
+    }
+}
+
+#[inline(always)]
+pub(super) fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<(), FaultKind> {
+    let r = &mut act.regs;
+    if act.frames.len() + 1 >= MAX_FRAMES {
+        return Err(FaultKind::FrameDepth);
+    }
+    if act.frames.capacity() == 0 {
+        act.frames.reserve_exact(MAX_FRAMES - 1);
+    }
+    act.frames.push(Frame {
+        ret: ret as u32,
+        to_host,
+        may_goto: act.may_goto,
+        prog: act.prog,
+        r6: r[6],
+        r7: r[7],
+        r8: r[8],
+        r9: r[9],
+        fp: r[10],
+    });
+    act.may_goto = MAY_GOTO_LIMIT;
+    r[10] = r[10].wrapping_sub(FRAME_SIZE);
+    Ok(())
+}
+
+#[inline(always)]
+pub(super) fn restore(act: &mut Activation, frame: &Frame) {
+    let r = &mut act.regs;
+    (r[6], r[7], r[8], r[9], r[10]) = (frame.r6, frame.r7, frame.r8, frame.r9, frame.fp);
+    act.may_goto = frame.may_goto;
+}
