@@ -15,7 +15,7 @@ use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Level, What};
 use crate::turn::{
-    Others, SEATS, Seat, Seats, Stopped, Turns, is_quiet_step, object_of, seat, set_access,
+    Others, SEATS, Seat, Seats, Stopped, Turns, is_of_program, object_of, seat, set_access,
 };
 use crate::view::View;
 use bpfsim_vm::{Activation, Area, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
@@ -194,7 +194,7 @@ impl Kernel {
         let stops = self.prefix.as_ref().is_some_and(|p| !p.is_alone()) || self.offer.waits();
         let (mut seats, mut others) = (Seats::default(), Others::new());
         let mine = cpu.at();
-        let calm = is_calm(step, what) && is_quiet_step(&next);
+        let calm = is_calm(step, what) && is_of_program(&next);
         let alone = step == Do::Continue || !self.st.records && self.offer.is_lone();
         let stays = calm && alone && here && self.offer.steady && mine < SEATS;
         let turns = stays.then(|| {
@@ -255,7 +255,8 @@ impl Kernel {
             self.runs[index] = Some(run);
             return Ok(());
         }
-        let quiet = !loud && is_quiet_step(&run.next) && is_calm(step, &run.what);
+        let calm = is_calm(step, &run.what) && is_of_program(&run.next);
+        let quiet = calm && (!loud || self.offer.stays_offered(&self.st, &self.mem));
         self.st.cpus[cpu.at()].clock = base + run.act.insns;
         if mode == Mode::Explore {
             self.st.trace_done(&run.next, &self.mem);

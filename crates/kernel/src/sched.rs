@@ -268,25 +268,48 @@ impl Kernel {
         self.offer.give_back(offer);
     }
 
-    /// Offers what was offered before, where the execution that was picked has nothing but an
-    /// access before it.
+    /// Offers what was offered before, but for what the CPU of what was picked does next, where that is
+    /// one thing or none.
     fn goes_on_alone(&mut self) -> bool {
         let picked = self.offer.picked;
         let Some(choice) = self.offer.choices.get_mut(picked) else {
             return false;
         };
-        let cpu = choice.cpu.at();
-        let top = self.cpus[cpu].stack.last();
-        let run = top.and_then(|&top| self.runs[top].as_ref());
+        let (runs, state) = (&self.cpus[choice.cpu.at()], &self.st.cpus[choice.cpu.at()]);
+        let run = runs.stack.last().and_then(|&top| self.runs[top].as_ref());
         // After anything else a lock that it gave back may be another's.
+        if !matches!(choice.next, Next::Access(_) | Next::Start(_)) {
+            return false;
+        }
         if let Some(run) = run
             && let (Next::Access(access), Next::Access(_)) = (&run.next, &choice.next)
         {
             set_access(&mut choice.next, access.addr, access.size, access.kind);
-            choice.at = self.st.cpus[cpu].clock;
+            choice.at = state.clock;
             return true;
         }
-        false
+        if !self.offer.is_lone() {
+            return false;
+        }
+        let others = !runs.parked.is_empty() || !state.work.is_empty();
+        let (id, next, does) = match (run, &runs.thread.syscall) {
+            (Some(run), _) if run.cur.wait.is_none() && lock_of(&run.next).is_none() => {
+                (run.cur.id, run.next, Do::Continue)
+            }
+            (None, Some(s)) if s.phase == Phase::Return && !others => {
+                (s.id, Next::Start(Starts::TaskWork), Do::Syscall)
+            }
+            (None, None) if runs.is_free() && !others && self.st.tasks_with_work == 0 => {
+                self.offer.remove(picked);
+                return true;
+            }
+            _ => return false,
+        };
+        let offer = &mut *self.offer;
+        let choice = &mut offer.choices[picked];
+        (choice.id, choice.next, choice.at) = (id, next, state.clock);
+        offer.what[picked].1 = does;
+        true
     }
 
     /// Nothing that could happen depends on time, where that is so of all CPUs.

@@ -178,6 +178,13 @@ impl DerefMut for CpuState {
     }
 }
 
+impl CpuRest {
+    /// Nothing is armed or queued.
+    pub fn is_free(&self) -> bool {
+        self.timers.iter().all(|t| t.is_empty()) && self.work.is_empty() && self.irq_work.is_empty()
+    }
+}
+
 /// State of a running `HRTIMER` soft interrupt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Softirq {

@@ -9,7 +9,7 @@ use crate::ids::Cpu;
 use crate::kernel::Window;
 use crate::prog::ProgCode;
 use crate::race::NO_LANE;
-use crate::run::{CpuRuns, Run, Running, What as Do};
+use crate::run::{At, CpuRuns, Run, Running, What as Do};
 use crate::sched::Offered;
 use crate::shared::Shared;
 use crate::state::{Cur, State};
@@ -294,6 +294,21 @@ impl Offered {
         self.waiting.iter().any(|w| !still_waits(w, mem)) || self.others().any(wants_held(mem))
     }
 
+    /// True when others can do what they could do before although something was called that is not
+    /// [quiet](is_quiet): nothing is armed or queued, and none waits for another lock than before.
+    #[inline(never)]
+    pub fn stays_offered(&self, st: &State, mem: &GuestMem) -> bool {
+        let comes = |what: &At| matches!(what.1, Do::Work | Do::Kick(_));
+        !st.records
+            && st.watch.findings.fatal().is_none()
+            && st.scx.is_none()
+            && st.tasks_with_work == 0
+            && st.cpus.iter().all(|cpu| cpu.is_free())
+            && !mem.has_stale()
+            && !self.what.iter().any(comes)
+            && !self.changes(mem)
+    }
+
     /// True when others than what took the step can go on.
     fn is_left(&self, mem: &GuestMem) -> bool {
         !self.others().all(wants_held(mem))
@@ -318,7 +333,7 @@ impl View<'_, '_> {
         };
         let st = &mut *self.st;
         if self.loud || st.watch.findings.fatal().is_some() {
-            return Turn::Nobody;
+            return self.turn_after_all(stop, act, mem);
         }
         let offer = &mut *turns.offer;
         let (choices, mine) = (offer.choices.len(), offer.picked);
@@ -356,6 +371,18 @@ impl View<'_, '_> {
         self.turn_to_other(act, mem)
     }
 
+    /// Something was called that may let others do what they could not do before.
+    #[inline(never)]
+    fn turn_after_all(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+        match &self.turns {
+            Some(turns) if turns.offer.stays_offered(self.st, mem) => {
+                self.loud = false;
+                self.turn_at(stop, act, mem)
+            }
+            _ => Turn::Nobody,
+        }
+    }
+
     /// Any step is over.
     #[inline(never)]
     fn turn_at(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
@@ -372,7 +399,7 @@ impl View<'_, '_> {
         // Calls alone take locks and give them back.
         let called = match offer.choices.get(picked).map(|choice| choice.next) {
             Some(Next::Access(_) | Next::Start(Starts::Program)) => false,
-            Some(Next::Call { call, .. }) if is_quiet(call) => true,
+            Some(Next::Call { .. }) => true,
             _ => return Turn::Nobody,
         };
         let waits = wants && is_held(mem, object);
@@ -536,12 +563,7 @@ pub(crate) fn is_quiet(call: Call) -> bool {
     bits.is_some_and(|bits| bits >> (id % 64) & 1 != 0)
 }
 
-/// A run that went on with this has done nothing that is not quiet.
-#[inline]
-pub(crate) fn is_quiet_step(next: &Next) -> bool {
-    match *next {
-        Next::Access(_) | Next::Start(Starts::Program) => true,
-        Next::Call { call, .. } => is_quiet(call),
-        Next::Start(_) | Next::Syscall { .. } => false,
-    }
+/// A step of a program, that begins with this.
+pub(crate) fn is_of_program(next: &Next) -> bool {
+    !next.begins() || *next == Next::Start(Starts::Program)
 }

@@ -874,6 +874,13 @@ impl GuestMem {
             .map_or(Site::default(), |s| s.rest.site)
     }
 
+    /// There were accesses by stale pointers since the last time.
+    pub fn has_stale(&self) -> bool {
+        self.shadow
+            .as_ref()
+            .is_some_and(|s| !s.rest.stale.is_empty())
+    }
+
     /// Accesses by stale pointers since the last time; the first of each instruction.
     pub fn take_stale(&mut self) -> Vec<Stale> {
         match &mut self.shadow {
