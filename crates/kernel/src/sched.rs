@@ -186,7 +186,10 @@ impl Kernel {
     /// nothing to do.
     pub(crate) fn step(&mut self, until: Option<u64>) -> Result<bool, Failure> {
         match std::mem::take(&mut self.offer.again) && self.offer.steady {
-            true => self.collect_again(),
+            true => {
+                self.collect_again();
+                debug_assert!(self.is_collected(until), "others can do what they could");
+            }
             false => self.collect(until),
         }
         let n = self.offer.choices.len();
@@ -266,6 +269,21 @@ impl Kernel {
             }
         }
         self.offer.give_back(offer);
+    }
+
+    /// What is offered is what [`Kernel::collect`] finds.
+    fn is_collected(&mut self, until: Option<u64>) -> bool {
+        let now = |o: &Offered| {
+            (
+                o.choices.clone(),
+                o.what.clone(),
+                o.waiting.clone(),
+                o.steady,
+            )
+        };
+        let offered = now(&self.offer);
+        self.collect(until);
+        now(&self.offer) == offered
     }
 
     /// Offers what was offered before, but for what the CPU of what was picked does next, where that is
