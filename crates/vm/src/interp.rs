@@ -117,7 +117,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         false => Checker::none(),
     };
     // While it runs, `act.grant` is here, and `act.insns` is what it would be at `limit`.
-    let mut granted = act.grant;
+    let mut granted = EXPLORE && act.grant;
     let most = budget as isize - slack as isize;
     let mut limit = pc.position() + most * SLOT;
     act.insns = act.insns.wrapping_add(most as u64);
@@ -708,7 +708,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         }
         break why;
     };
-    (act.insns, act.grant) = (insns!(), granted);
+    act.insns = insns!();
+    if EXPLORE {
+        act.grant = granted;
+    }
     if !matches!(why, Stop::Switch) {
         act.pc = pc.index() as u32;
     }

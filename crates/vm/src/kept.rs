@@ -123,7 +123,10 @@ impl<T> Kept<T> {
     /// It is going to be changed, again and again: [`Kept::opened`].
     #[inline(always)]
     pub fn open(&mut self) {
-        self.kept = None;
+        // Written to only where it must be: who moves both as a whole next would wait for the cache.
+        if self.kept.is_some() {
+            self.kept = None;
+        }
     }
 
     /// The value, while it is open.
