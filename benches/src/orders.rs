@@ -161,12 +161,12 @@ fn ours(model: &Model, times: u64, config: &Config, order: Order) -> Duration {
     let steps = 42;
     timed(|| {
         for seed in 1..=times {
-            let random = Box::new(Random::new(seed));
+            let random = Random::new(seed);
             let sim = machine.begin(
                 seed,
                 match order {
-                    Order::Unrecorded => random,
-                    Order::Pct => Box::new(Recorder::new(Box::new(Pct::new(seed, 3, steps))).0),
+                    Order::Unrecorded => Box::new(random),
+                    Order::Pct => Box::new(Recorder::new(Pct::new(seed, 3, steps)).0),
                     Order::Random | Order::Timeline => Box::new(Recorder::new(random).0),
                 },
             );
@@ -213,7 +213,7 @@ pub fn steps(model: &Model, times: u64) -> [f64; 2] {
     let machine = Machine::new(Config::default()).expect("a machine");
     let mut ours = 0;
     for seed in 1..=times {
-        let (recorder, record) = Recorder::new(Box::new(Random::new(seed)));
+        let (recorder, record) = Recorder::new(Random::new(seed));
         scene(machine.begin(seed, Box::new(recorder)), model.program).expect("it passes");
         ours += record.borrow().steps;
     }

@@ -10,6 +10,7 @@ use bpfsim_kernel::{
     Chance, Choice, Chooser, Config, Detectors, Last, Offer, Preemption, Report, Step, Usual,
 };
 use data_encoding::BASE64URL_NOPAD;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -86,6 +87,9 @@ impl Chooser for Replay {
     }
 }
 
+/// Choices of most executions: these take no memory of their own.
+const FEW: usize = 64;
+
 /// What a [`Recorder`] has seen.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
@@ -102,7 +106,7 @@ pub struct Record {
     draws: Draws,
     /// What was picked in each; an execution that begins with the choices of the one before finds
     /// them here.
-    picks: Vec<Pick>,
+    picks: SmallVec<[Pick; FEW]>,
 }
 
 /// What was picked in a choice, in one word; below it whether that is not the default, and whether what
@@ -196,22 +200,20 @@ impl Record {
 }
 
 /// Writes down what another chooser chooses.
-pub struct Recorder<C: ?Sized> {
+pub struct Recorder<C> {
     record: Rc<RefCell<Record>>,
-    inner: Box<C>,
+    inner: C,
 }
 
-impl<C: Chooser + ?Sized> Recorder<C> {
+impl<C: Chooser> Recorder<C> {
     /// Records `inner`; the record can be read while and after it is used.
-    pub fn new(inner: Box<C>) -> (Recorder<C>, Rc<RefCell<Record>>) {
+    pub fn new(inner: C) -> (Recorder<C>, Rc<RefCell<Record>>) {
         let record: Rc<RefCell<Record>> = Rc::default();
-        // What most executions need, at once.
-        record.borrow_mut().picks.reserve(64);
         (Recorder::again(inner, &record), record)
     }
 
     /// Records `inner` where another execution was recorded, whose first choices may be passed over.
-    pub(crate) fn again(inner: Box<C>, record: &Rc<RefCell<Record>>) -> Recorder<C> {
+    pub(crate) fn again(inner: C, record: &Rc<RefCell<Record>>) -> Recorder<C> {
         let old = &mut *record.borrow_mut();
         (old.choices, old.steps, old.passed) = (0, 0, 0);
         Recorder {
@@ -221,7 +223,7 @@ impl<C: Chooser + ?Sized> Recorder<C> {
     }
 }
 
-impl<C: Chooser + ?Sized> Chooser for Recorder<C> {
+impl<C: Chooser> Chooser for Recorder<C> {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
         let asked = self.inner.choose(offer);
         let pick = asked.min(offer.choices.len() - 1);

@@ -298,6 +298,44 @@ pub trait Chooser {
     }
 }
 
+impl<C: Chooser + ?Sized> Chooser for Box<C> {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        (**self).choose(offer)
+    }
+
+    fn choose_among(&mut self, choices: usize, goes_on: usize, steps: usize) -> Option<usize> {
+        (**self).choose_among(choices, goes_on, steps)
+    }
+
+    fn explores(&self) -> bool {
+        (**self).explores()
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        (**self).stepped(step);
+    }
+
+    fn follows(&self) -> bool {
+        (**self).follows()
+    }
+
+    fn passed(&mut self, choices: usize, steps: usize) {
+        (**self).passed(choices, steps);
+    }
+
+    fn comes_back(&self) -> bool {
+        (**self).comes_back()
+    }
+
+    fn begins_alike(&self) -> bool {
+        (**self).begins_alike()
+    }
+
+    fn records(&self) -> bool {
+        (**self).records()
+    }
+}
+
 /// The usual order: Linux's own, on CPUs that are equally fast and never delayed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usual;
