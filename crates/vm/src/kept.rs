@@ -15,10 +15,27 @@ use std::rc::Rc;
 pub(crate) struct Rows<T> {
     now: Vec<T>,
     /// What they were when they were last [kept](Rows::keep) or brought back.
-    kept: Rc<Vec<T>>,
+    kept: Rc<KeptRows<T>>,
     /// Rows of `kept` that were changed since, some of them more than once; if there are as many as rows,
     /// any may have been.
     changed: Vec<u32>,
+}
+
+/// Rows as they were, in parts that those of other moments share if they are the same there.
+#[derive(Debug)]
+pub(crate) struct KeptRows<T> {
+    len: usize,
+    /// Of [`PART`] rows each, but for the last.
+    parts: Vec<Rc<[T]>>,
+}
+
+const PART: usize = 16;
+
+impl<T> Default for KeptRows<T> {
+    fn default() -> Self {
+        let (len, parts) = (0, Vec::new());
+        KeptRows { len, parts }
+    }
 }
 
 impl<T> Default for Rows<T> {
@@ -56,7 +73,7 @@ impl<T: Copy> Rows<T> {
     #[inline]
     pub fn change(&mut self, at: usize) -> &mut T {
         let again = self.changed.last() == Some(&(at as u32));
-        if at < self.kept.len() && self.changed.len() < self.kept.len() && !again {
+        if at < self.kept.len && self.changed.len() < self.kept.len && !again {
             self.changed.push(at as u32);
         }
         &mut self.now[at]
@@ -64,36 +81,71 @@ impl<T: Copy> Rows<T> {
 
     /// They are not what they were when they were last kept or brought back; or may not be.
     pub fn is_changed(&self) -> bool {
-        !self.changed.is_empty() || self.now.len() != self.kept.len()
+        !self.changed.is_empty() || self.now.len() != self.kept.len
+    }
+
+    /// Any row may have been changed.
+    fn is_any_changed(&self) -> bool {
+        self.changed.len() >= self.kept.len
     }
 
     /// The rows as they are now, to be brought back.
-    pub fn keep(&mut self) -> Rc<Vec<T>> {
+    pub fn keep(&mut self) -> Rc<KeptRows<T>> {
         if self.is_changed() {
-            self.kept = Rc::new(self.now.clone());
+            let parts = self.now.chunks(PART).enumerate();
+            let parts = parts.map(|(i, rows)| match self.kept.parts.get(i) {
+                Some(part) if part.len() == rows.len() && !self.is_part_changed(i) => {
+                    Rc::clone(part)
+                }
+                _ => Rc::from(rows),
+            });
+            let (len, parts) = (self.now.len(), parts.collect());
+            self.kept = Rc::new(KeptRows { len, parts });
             self.changed.clear();
         }
         Rc::clone(&self.kept)
     }
 
+    fn is_part_changed(&self, part: usize) -> bool {
+        let lies = |&at: &u32| at as usize / PART == part;
+        self.is_any_changed() || self.changed.iter().any(lies)
+    }
+
     /// Makes them what they were.
     #[inline]
-    pub fn bring_back(&mut self, kept: &Rc<Vec<T>>) {
+    pub fn bring_back(&mut self, kept: &Rc<KeptRows<T>>) {
         let same = Rc::ptr_eq(kept, &self.kept);
         if same && !self.is_changed() {
             return;
         }
-        if same && self.changed.len() < kept.len() {
-            for &at in &self.changed {
-                self.now[at as usize] = kept[at as usize];
+        self.now.truncate(kept.len);
+        let all = self.is_any_changed();
+        for &at in self.changed.iter().filter(|_| !all) {
+            let at = at as usize;
+            if let Some(row) = self.now.get_mut(at) {
+                *row = kept.parts[at / PART][at % PART];
             }
-            self.changed.clear();
-            self.now.truncate(kept.len());
-        } else {
-            self.now.clone_from(kept);
-            self.changed.clear();
-            self.kept = Rc::clone(kept);
         }
+        if all || !same {
+            self.bring_parts_back(kept, all);
+        }
+        self.changed.clear();
+    }
+
+    /// The parts in which they are not what they are now.
+    #[inline(never)]
+    fn bring_parts_back(&mut self, kept: &Rc<KeptRows<T>>, all: bool) {
+        for (i, part) in kept.parts.iter().enumerate() {
+            let is = |own: &Rc<[T]>| Rc::ptr_eq(own, part);
+            if !all && self.kept.parts.get(i).is_some_and(is) {
+                continue;
+            }
+            let start = i * PART;
+            let there = part.len().min(self.now.len() - start);
+            self.now[start..start + there].copy_from_slice(&part[..there]);
+            self.now.extend_from_slice(&part[there..]);
+        }
+        self.kept = Rc::clone(kept);
     }
 }
 

@@ -15,7 +15,7 @@ use checker::fits;
 
 use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 use crate::host::FaultKind;
-use crate::kept::{Kept, KeptNumbers, Numbers, Rows};
+use crate::kept::{Kept, KeptNumbers, KeptRows, Numbers, Rows};
 use crate::mem::{Area, BASE, GuestMem};
 use std::hash::Hasher;
 use std::rc::Rc;
@@ -215,9 +215,9 @@ pub(crate) struct KeptShadow {
 /// What of a [`Shadow`] few steps change.
 #[derive(Debug)]
 struct Tables {
-    allocs: Rc<Vec<Alloc>>,
-    fates: Rc<Vec<Fate>>,
-    regions: [Rc<Vec<Region>>; Area::ALL.len()],
+    allocs: Rc<KeptRows<Alloc>>,
+    fates: Rc<KeptRows<Fate>>,
+    regions: [Rc<KeptRows<Region>>; Area::ALL.len()],
     by_base: KeptNumbers,
 }
 
