@@ -67,7 +67,8 @@ struct Asked {
 pub(crate) struct Growing {
     /// The choice that it went on from, and what it picked.
     from: Option<(usize, usize)>,
-    seed: u64,
+    /// It has the seed of the first, so that random values may have been drawn.
+    draws: bool,
     told: Vec<Told>,
     asked: Option<Asked>,
     made: Option<Moment>,
@@ -215,7 +216,7 @@ impl Kernel {
             self.offer.growing = grows.map(|from| {
                 Box::new(Growing {
                     from,
-                    seed,
+                    draws: seed == known.seed,
                     ..Growing::default()
                 })
             });
@@ -224,11 +225,11 @@ impl Kernel {
         let own = self.restore(moment.map_or(from, |m| &m.kernel));
         debug_assert!(own.is_ok(), "snapshots are of this very kernel");
         self.reseed(seed);
+        self.offer.decided = found.and_then(|(_, picked)| picked);
         let Some(moment) = moment else {
             self.callbacks = 0;
             return Begin::Anew;
         };
-        self.offer.decided = found.and_then(|(_, picked)| picked);
         match self.offer.decided {
             Some(_) => Begin::Middle(moment.until),
             None => Begin::Over(Ok(Paused::Reached)),
@@ -240,6 +241,10 @@ impl Kernel {
         let Some(mut growing) = self.offer.growing.take_if(|g| g.waits()) else {
             return;
         };
+        if !growing.draws && self.st.seed.is_drawn() {
+            // Nobody else could go on from there.
+            return;
+        }
         if growing.asked.is_some() {
             growing.made = Some(Moment {
                 told: std::mem::take(&mut growing.told),
@@ -257,7 +262,8 @@ impl Kernel {
         let Some(mut growing) = self.offer.growing.take() else {
             return;
         };
-        if growing.waits() && matches!(result, Ok(Paused::Reached)) {
+        let is_good = growing.draws || !self.st.seed.is_drawn();
+        if growing.waits() && is_good && matches!(result, Ok(Paused::Reached)) {
             growing.made = Some(Moment {
                 told: std::mem::take(&mut growing.told),
                 asked: None,
@@ -266,9 +272,7 @@ impl Kernel {
                 after: Vec::new(),
             });
         }
-        if let Some(moment) = growing.made
-            && (growing.seed == known.seed || !moment.kernel.drew())
-        {
+        if let Some(moment) = growing.made {
             known.add(moment, growing.from);
         }
     }
