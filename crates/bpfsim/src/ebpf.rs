@@ -1,11 +1,11 @@
 //! A loaded object and its programs.
 
-use crate::setup::Bytes;
+use crate::setup::{Bytes, Load};
 use crate::{Bench, Error, Map, Result, Sim};
 use bpfsim_abi::{AttachType, Errno, KernelVersion, ProgType};
 use bpfsim_btf::{Btf, TypeId};
 use bpfsim_kernel::{
-    Config, Loaded, MapId, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
+    Config, Kernel, Loaded, MapId, NewError, OnUnsupported, Policy, Prepared, Profile, ProgId,
     ProgramInput, ProgramOutput, SysOp, SysResult, hash_bytes, mix,
 };
 use bpfsim_loader::{Object, load};
@@ -198,38 +198,31 @@ impl EbpfLoader {
         Ok(Arc::new(Prepared::new(object, &profile, self.policy)?))
     }
 
+    fn load_into(&self, kernel: &mut Kernel, sim: &Sim, bytes: &[u8]) -> Result<Rc<Loading>> {
+        let cache = sim.cache();
+        let config = kernel.config().clone();
+        let make = || self.prepare(bytes, &config);
+        let prepared = cache.get(self, bytes, &config, make)?;
+        let loaded = kernel.load(&prepared)?;
+        kernel.record_loaded();
+        Ok(Rc::new(Loading {
+            prepared,
+            loaded,
+            hash: match &config.btf {
+                None => hash_bytes(bytes),
+                Some(types) => mix(hash_bytes(bytes), types.hash()),
+            },
+        }))
+    }
+
     /// Loads an object into `sim`.
     pub fn load(&self, sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
-        self.load_bytes(sim, Bytes::Any(bytes))
+        Ebpf::load_bytes(sim, Some(self), Bytes::Any(bytes))
     }
 
     /// As [`EbpfLoader::load`], for bytes that never change: see [`Ebpf::load_static`].
     pub fn load_static(&self, sim: &Sim, bytes: &'static [u8]) -> Result<Ebpf> {
-        self.load_bytes(sim, Bytes::Static(bytes))
-    }
-
-    fn load_bytes(&self, sim: &Sim, object: Bytes<'_>) -> Result<Ebpf> {
-        let bytes = object.get();
-        let parts = sim.load(self, object, |kernel| {
-            let cache = sim.cache();
-            let config = kernel.config().clone();
-            let make = || self.prepare(bytes, &config);
-            let prepared = cache.get(self, bytes, &config, make)?;
-            let loaded = kernel.load(&prepared)?;
-            Ok(Rc::new(Loading {
-                prepared,
-                loaded,
-                hash: match &config.btf {
-                    None => hash_bytes(bytes),
-                    Some(types) => mix(hash_bytes(bytes), types.hash()),
-                },
-            }))
-        })?;
-        sim.note_object(parts.hash);
-        Ok(Ebpf {
-            sim: sim.clone(),
-            parts,
-        })
+        Ebpf::load_bytes(sim, Some(self), Bytes::Static(bytes))
     }
 }
 
@@ -238,14 +231,28 @@ impl Ebpf {
     /// Linux 6.18 kernel, and loads every program that libbpf would load, if the verifier accepts
     /// it as Linux would.
     pub fn load(sim: &Sim, bytes: &[u8]) -> Result<Ebpf> {
-        EbpfLoader::new().load(sim, bytes)
+        Ebpf::load_bytes(sim, None, Bytes::Any(bytes))
     }
 
     /// As [`Ebpf::load`], of bytes that are part of the test (`include_bytes!`). An exploration
     /// loads the object in each of its many executions, and knows by the place of such bytes, rather
     /// than by comparing them all, that they are what it knows.
     pub fn load_static(sim: &Sim, bytes: &'static [u8]) -> Result<Ebpf> {
-        EbpfLoader::new().load_static(sim, bytes)
+        Ebpf::load_bytes(sim, None, Bytes::Static(bytes))
+    }
+
+    #[inline]
+    fn load_bytes(sim: &Sim, loader: Option<&EbpfLoader>, object: Bytes<'_>) -> Result<Ebpf> {
+        let load = |kernel: &mut Kernel| match loader {
+            Some(loader) => loader.load_into(kernel, sim, object.get()),
+            None => EbpfLoader::new().load_into(kernel, sim, object.get()),
+        };
+        let parts = sim.step(&Load(loader, object), load)?;
+        sim.note_object(parts.hash);
+        Ok(Ebpf {
+            sim: sim.clone(),
+            parts,
+        })
     }
 
     /// A program, by the name of its function.

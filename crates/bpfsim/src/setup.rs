@@ -21,7 +21,7 @@ pub(crate) enum Bytes<'a> {
 }
 
 /// Bytes that were loaded.
-enum KnownBytes {
+pub(crate) enum KnownBytes {
     Copy(Vec<u8>),
     Static(&'static [u8]),
 }
@@ -52,30 +52,35 @@ impl<'a> Bytes<'a> {
 }
 
 /// A step that tests begin with.
-pub(crate) enum Step<'a> {
-    Load(&'a EbpfLoader, Bytes<'a>),
-    Spawn(Cpu, ProgId, &'a ProgramInput),
-    Syscall(&'a SysOp),
+pub(crate) trait Step {
+    /// What comes of it.
+    type Came;
+
+    /// What came of a step, if that was this one.
+    fn came(&self, made: &Made) -> Option<Self::Came>;
+
+    /// It was made, and this came of it; `None` where it is not over.
+    fn made(&self, came: &Self::Came) -> Option<Made>;
 }
 
-/// What came of one.
-#[derive(Clone)]
-pub(crate) enum Came {
-    Loaded(Rc<Loading>),
-    Spawned(Job),
-    Returned(SysResult),
-}
+/// An object is loaded; without a loader, as objects usually are.
+pub(crate) struct Load<'a>(pub Option<&'a EbpfLoader>, pub Bytes<'a>);
 
-/// A step as it was made.
-enum Made {
-    Load(Box<EbpfLoader>, KnownBytes),
-    Spawn(Cpu, ProgId, ProgramInput),
-    Syscall(SysOp),
+/// A program is spawned.
+pub(crate) struct Spawn<'a>(pub Cpu, pub ProgId, pub &'a ProgramInput);
+
+/// The test makes a system call.
+pub(crate) struct Syscall<'a>(pub &'a SysOp);
+
+/// A step as it was made, and what came of it.
+pub(crate) enum Made {
+    Load(Option<Box<EbpfLoader>>, KnownBytes, Rc<Loading>),
+    Spawn(Cpu, ProgId, ProgramInput, Job),
+    Syscall(SysOp, SysResult),
 }
 
 struct Known {
     made: Made,
-    came: Came,
     after: KernelSnapshot,
     /// How the simulation went on from there.
     beginnings: Beginnings,
@@ -98,24 +103,53 @@ pub(crate) struct Setup {
     seed: u64,
 }
 
-impl Step<'_> {
-    fn is(&self, made: &Made) -> bool {
-        match (self, made) {
-            (Step::Load(loader, bytes), Made::Load(l, b)) => bytes.are(b) && **l == **loader,
-            (Step::Spawn(cpu, prog, input), Made::Spawn(c, p, i)) => {
-                (cpu, prog) == (c, p) && input.is_like(i)
-            }
-            (Step::Syscall(op), Made::Syscall(o)) => *op == o,
-            _ => false,
+impl Step for Load<'_> {
+    type Came = Rc<Loading>;
+
+    #[inline]
+    fn came(&self, made: &Made) -> Option<Rc<Loading>> {
+        let (Load(loader, bytes), Made::Load(l, b, came)) = (self, made) else {
+            return None;
+        };
+        (bytes.are(b) && *loader == l.as_deref()).then(|| Rc::clone(came))
+    }
+
+    fn made(&self, came: &Rc<Loading>) -> Option<Made> {
+        let loader = self.0.map(|loader| Box::new(loader.clone()));
+        Some(Made::Load(loader, self.1.known(), Rc::clone(came)))
+    }
+}
+
+impl Step for Spawn<'_> {
+    type Came = Job;
+
+    #[inline]
+    fn came(&self, made: &Made) -> Option<Job> {
+        let (Spawn(cpu, prog, input), Made::Spawn(c, p, i, came)) = (self, made) else {
+            return None;
+        };
+        ((cpu, prog) == (c, p) && input.is_like(i)).then_some(*came)
+    }
+
+    fn made(&self, came: &Job) -> Option<Made> {
+        Some(Made::Spawn(self.0, self.1, self.2.clone(), *came))
+    }
+}
+
+impl Step for Syscall<'_> {
+    /// Where it waits, what for.
+    type Came = Result<SysResult, Job>;
+
+    fn came(&self, made: &Made) -> Option<Self::Came> {
+        match made {
+            Made::Syscall(op, came) if op == self.0 => Some(Ok(came.clone())),
+            _ => None,
         }
     }
 
-    fn made(&self) -> Made {
-        match *self {
-            Step::Load(loader, bytes) => Made::Load(Box::new(loader.clone()), bytes.known()),
-            Step::Spawn(cpu, prog, input) => Made::Spawn(cpu, prog, input.clone()),
-            Step::Syscall(op) => Made::Syscall(op.clone()),
-        }
+    fn made(&self, came: &Self::Came) -> Option<Made> {
+        let came = came.as_ref().ok()?;
+        Some(Made::Syscall(self.0.clone(), came.clone()))
     }
 }
 
@@ -177,34 +211,35 @@ impl Setup {
         }
     }
 
-    /// What came of a step, if it need not be made; otherwise the machine is ready for it.
-    pub fn known(&mut self, kernel: &mut Kernel, step: &Step<'_>) -> Option<Came> {
-        if !self.fresh {
+    /// What came of a step, if it need not be made.
+    #[inline]
+    pub fn known<S: Step>(&mut self, step: &S) -> Option<S::Came> {
+        if !(self.fresh && self.pending) {
             return None;
         }
-        if self.pending {
-            if let Some(known) = self.known.get(self.made)
-                && step.is(&known.made)
-            {
-                self.made += 1;
-                return Some(known.came.clone());
-            }
+        let came = step.came(&self.known.get(self.made)?.made)?;
+        self.made += 1;
+        Some(came)
+    }
+
+    /// A step is not known: the machine is made ready for it.
+    pub fn make_ready(&mut self, kernel: &mut Kernel) {
+        if self.fresh && self.pending {
             self.go_back(kernel);
             // Another test, or one whose beginnings differ: what is known stays.
             self.fresh = self.made == self.known.len();
         }
-        None
     }
 
     /// It was made.
-    pub fn note(&mut self, kernel: &mut Kernel, step: &Step<'_>, came: impl FnOnce() -> Came) {
-        if !self.fresh || self.begin.is_none() || self.known.len() >= MOST {
+    pub fn note<S: Step>(&mut self, kernel: &mut Kernel, step: &S, came: &S::Came) {
+        let is_next = self.fresh && self.begin.is_some() && self.known.len() < MOST;
+        let Some(made) = step.made(came).filter(|_| is_next) else {
             self.fresh = false;
             return;
-        }
+        };
         self.known.push(Known {
-            made: step.made(),
-            came: came(),
+            made,
             after: kernel.snapshot(),
             beginnings: Beginnings::default(),
         });

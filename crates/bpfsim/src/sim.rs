@@ -1,10 +1,9 @@
 //! A simulation.
 
-use crate::ebpf::Loading;
-use crate::setup::{Bytes, Came, Setup, Step};
+use crate::setup::{Setup, Spawn, Step, Syscall};
 use crate::task::{Task, TaskBuilder};
 use crate::user::{User, Users};
-use crate::{Cache, EbpfLoader, Error, Map, Program, Result};
+use crate::{Cache, Error, Map, Program, Result};
 use bpfsim_explore::{Coverage, Seed, timeline::Timeline};
 use bpfsim_kernel::{
     Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, Record, SysOp,
@@ -102,40 +101,35 @@ impl Sim {
     }
 
     /// Makes a step that tests begin with, by `make` unless what comes of it is known already.
-    fn step(
+    #[inline]
+    pub(crate) fn step<S: Step>(
         &self,
-        step: &Step<'_>,
-        make: impl FnOnce(&mut Kernel) -> Result<Option<Came>>,
-    ) -> Result<Option<Came>> {
-        let kernel = &mut *self.0.kernel.borrow_mut();
-        let mut setup = self.0.setup.borrow_mut();
-        if let Some(came) = setup.known(kernel, step) {
-            return Ok(Some(came));
+        step: &S,
+        make: impl FnOnce(&mut Kernel) -> Result<S::Came>,
+    ) -> Result<S::Came> {
+        let known = self.0.setup.borrow_mut().known(step);
+        match known {
+            Some(came) => Ok(came),
+            None => self.make_step(step, make),
         }
-        let came = make(kernel);
-        match &came {
-            Ok(Some(came)) => setup.note(kernel, step, || came.clone()),
-            _ => setup.settle(kernel),
-        }
-        came
     }
 
-    /// Loads an object, by `load` unless that is known already.
-    pub(crate) fn load(
+    #[cold]
+    #[inline(never)]
+    fn make_step<S: Step>(
         &self,
-        loader: &EbpfLoader,
-        bytes: Bytes<'_>,
-        load: impl FnOnce(&mut Kernel) -> Result<Rc<Loading>>,
-    ) -> Result<Rc<Loading>> {
-        let came = self.step(&Step::Load(loader, bytes), |kernel| {
-            let parts = load(kernel)?;
-            kernel.record_loaded();
-            Ok(Some(Came::Loaded(parts)))
-        });
-        match came? {
-            Some(Came::Loaded(parts)) => Ok(parts),
-            _ => unreachable!("a load gives parts"),
+        step: &S,
+        make: impl FnOnce(&mut Kernel) -> Result<S::Came>,
+    ) -> Result<S::Came> {
+        let kernel = &mut *self.0.kernel.borrow_mut();
+        let mut setup = self.0.setup.borrow_mut();
+        setup.make_ready(kernel);
+        let came = make(kernel);
+        match &came {
+            Ok(came) => setup.note(kernel, step, came),
+            Err(_) => setup.settle(kernel),
         }
+        came
     }
 
     pub(crate) fn users(&self) -> RefMut<'_, Users> {
@@ -156,21 +150,9 @@ impl Sim {
     /// A system call of the test's task, made at once; where it must wait, the simulation goes
     /// on meanwhile.
     pub(crate) fn syscall(&self, op: &SysOp) -> Result<SysResult> {
-        let mut waits = None;
-        let came = self.step(&Step::Syscall(op), |kernel| {
-            let begun = kernel.begin_now(op)?;
-            Ok(match begun {
-                Ok(result) => Some(Came::Returned(result)),
-                Err(job) => {
-                    waits = Some(job);
-                    None
-                }
-            })
-        });
-        match (came?, waits) {
-            (Some(Came::Returned(result)), _) => Ok(result),
-            (_, Some(job)) => self.finish_job(job),
-            _ => unreachable!("a system call returns or waits"),
+        match self.step(&Syscall(op), |kernel| Ok(kernel.begin_now(op)?))? {
+            Ok(result) => Ok(result),
+            Err(job) => self.finish_job(job),
         }
     }
 
@@ -220,15 +202,10 @@ impl Sim {
     /// Has a new task on `cpu` run a program (`BPF_PROG_TEST_RUN`), side by side with whatever
     /// else the simulation runs. It begins when the simulation goes on.
     pub fn spawn_on(&self, cpu: Cpu, program: Program<'_>, input: ProgramInput) -> Result<Job> {
-        let step = Step::Spawn(cpu, program.id, &input);
-        let came = self.step(&step, |kernel| {
-            let job = kernel.spawn_on(cpu, program.id, input.clone())?;
-            Ok(Some(Came::Spawned(job)))
-        });
-        match came? {
-            Some(Came::Spawned(job)) => Ok(job),
-            _ => unreachable!("a program is spawned"),
-        }
+        let id = program.id;
+        self.step(&Spawn(cpu, id, &input), |kernel| {
+            Ok(kernel.spawn_on(cpu, id, input.clone())?)
+        })
     }
 
     /// Adds a task on `cpu` whose user mode is this code: every awaited method of [`User`] is a

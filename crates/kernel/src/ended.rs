@@ -5,7 +5,7 @@ use crate::failure::{Failure, FailureKind, LeftOver};
 use crate::helper::hook_retval;
 use crate::ids::Cpu;
 use crate::kernel::Kernel;
-use crate::prog::ProgCtx;
+use crate::prog::{ProgCtx, ProgramOutput};
 use crate::race::NO_LANE;
 use crate::run::{Between, Phase, Run, Running};
 use crate::shared::Shared;
@@ -105,15 +105,15 @@ impl Kernel {
         }
     }
 
-    /// A result, in memory of an older one.
-    pub(crate) fn result_of(&mut self, result: SysResult) -> Shared<SysResult> {
-        match self.spare_results.pop() {
-            Some(mut spare) => {
-                spare.set(result);
-                spare
-            }
-            None => Shared::new(result),
+    /// What a program left, of which nothing is known yet, in memory of an older result.
+    pub(crate) fn new_output(&mut self) -> Shared<SysResult> {
+        if let Some(mut spare) = self.spare_results.pop()
+            && let Some(SysResult::Output(old)) = spare.own()
+        {
+            old.clear();
+            return spare;
         }
+        Shared::new(SysResult::Output(ProgramOutput::default()))
     }
 
     /// The results are going to be others: their memory is for later ones, as that of runs.
@@ -145,7 +145,9 @@ impl Kernel {
             false => Default::default(),
         };
         self.drop_kept(run);
-        self.st.seq_out.extend_from_slice(&run.cur.seq);
+        if !run.cur.seq.is_empty() {
+            self.st.seq_out.extend_from_slice(&run.cur.seq);
+        }
         let meta = &self.st.progs[run.cur.prog.at()];
         // Of some that is in their context.
         let retval = hook_retval(meta, &run.cur, return_value);
@@ -154,7 +156,9 @@ impl Kernel {
             // A copy where somebody goes back to the run.
             None => run.cur.ctx.clone(),
         };
-        self.note_redirect(&mut ctx, return_value);
+        if let ProgCtx::Fields(fields) = &mut ctx {
+            self.note_redirect(fields, return_value);
+        }
         let (phase, between, out) = match &call.op {
             _ if again => {
                 let between = Box::new(Between { r1, ctx, storage });
@@ -177,10 +181,13 @@ impl Kernel {
     }
 
     /// What helpers made for a program as long as it runs is given back.
+    #[inline]
     pub(crate) fn drop_kept(&mut self, run: &Run) {
-        let kept = run.cur.storage.iter().map(|(_, at)| *at);
-        for at in kept.chain([run.cur.kern_ctx]) {
-            self.st.obj_drop(&mut self.mem, at);
+        for (_, at) in run.cur.storage.iter() {
+            self.st.obj_drop(&mut self.mem, *at);
+        }
+        if run.cur.kern_ctx != 0 {
+            self.st.obj_drop(&mut self.mem, run.cur.kern_ctx);
         }
     }
 

@@ -200,7 +200,7 @@ impl Kernel {
         let turns = stays.then(|| {
             let code = (&self.code[..], image);
             let (runs, cpus) = ((&mut self.runs[..], &mut self.spare_runs), &self.cpus);
-            seat(&mut seats, &mut others, runs, cpus, code, self.st.records);
+            let all = seat(&mut seats, &mut others, runs, cpus, code, self.st.records);
             seats[mine] = Some(Seat {
                 index,
                 cur,
@@ -211,11 +211,12 @@ impl Kernel {
             });
             let idle = |cpu: usize| self.cpus[cpu].stack.is_empty();
             let seated = |cpu: usize| seats.get(cpu).is_some_and(Option::is_some);
+            debug_assert_eq!(all, (0..cpus.len()).all(|c| idle(c) || seated(c)));
             let alone = self.offer.choices.len() == 1 || !self.offer.waiting.is_empty();
             Turns {
                 quick: !(alone || stops || self.offer.follows || self.st.records),
                 stops,
-                all: self.prefix.is_none() && (0..cpus.len()).all(|c| idle(c) || seated(c)),
+                all: all && self.prefix.is_none(),
                 chooser: &mut *self.chooser,
                 offer: &mut self.offer,
                 window: &mut self.window,
@@ -593,16 +594,24 @@ impl Kernel {
     }
 
     /// Goes on with the system call of a CPU.
+    #[inline]
     fn syscall(&mut self, cpu: Cpu) -> Result<(), Failure> {
+        match &self.cpus[cpu.at()].thread.syscall {
+            Some(s) if s.phase == Phase::Return => {
+                let returned = self.next_task_work(cpu, s.task);
+                self.offer.again = self.cpus[cpu.at()].stack.is_empty();
+                returned
+            }
+            _ => self.run_in_syscall(cpu),
+        }
+    }
+
+    /// The system call of a CPU runs what it is to run.
+    fn run_in_syscall(&mut self, cpu: Cpu) -> Result<(), Failure> {
         let Some(s) = &mut self.cpus[cpu.at()].thread.syscall else {
             return Ok(());
         };
         let task = s.task;
-        if s.phase == Phase::Return {
-            let returned = self.next_task_work(cpu, task);
-            self.offer.again = self.cpus[cpu.at()].stack.is_empty();
-            return returned;
-        }
         s.phase = Phase::Running;
         let (id, bh_off) = (s.id.child(s.left), s.bh_off);
         let call = Rc::clone(&s.call);
@@ -677,6 +686,10 @@ impl Kernel {
         loop {
             let thread = &mut self.cpus[cpu.at()].thread;
             if thread.sweep.is_empty() {
+                thread.sweeping = None;
+                if !self.st.tasks[task.at()].has_work() {
+                    break;
+                }
                 *thread.sweep = self.st.task_take_work(task);
                 thread.sweeping = (!thread.sweep.is_empty()).then_some(task);
             }
@@ -689,7 +702,9 @@ impl Kernel {
                 });
             }
         }
-        if self.st.tasks[task.at()].state == TaskState::Exiting {
+        let t = &self.st.tasks[task.at()];
+        let user_code = t.user_code;
+        if t.state == TaskState::Exiting {
             self.st.tasks[task.at()].state = TaskState::Dead;
         }
         let thread = &mut self.cpus[cpu.at()].thread;
@@ -700,7 +715,7 @@ impl Kernel {
                 // User space of the test goes on, and may look at anything.
                 self.st.touch(Touch::All);
             }
-            if self.st.tasks[task.at()].user_code {
+            if user_code {
                 self.st.touch(Touch::UserSpace);
                 self.user_turns.push_back(task);
             }

@@ -181,10 +181,15 @@ impl State {
     }
 
     /// `bpf_map_free_deferred`: elements of maps that are gone give up the objects that they own.
+    #[inline]
     pub fn free_gone_maps(&mut self, mem: &mut GuestMem) {
-        if self.refs.gone.is_empty() {
-            return;
+        if !self.refs.gone.is_empty() {
+            self.free_gone(mem);
         }
+    }
+
+    #[inline(never)]
+    fn free_gone(&mut self, mem: &mut GuestMem) {
         self.touch(Touch::All);
         for map in std::mem::take(&mut self.refs.gone) {
             if !self.maps[map.at()].fields.owns() {

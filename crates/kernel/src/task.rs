@@ -59,6 +59,13 @@ pub(crate) struct Task {
     pub made: u32,
 }
 
+impl Task {
+    /// There is task work to run, or has been.
+    pub fn has_work(&self) -> bool {
+        !self.work.is_empty() || self.notify
+    }
+}
+
 /// What a task does when it makes no system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TaskState {
@@ -206,10 +213,6 @@ impl State {
     }
 
     pub fn task_take_work(&mut self, task: TaskId) -> Vec<Handle> {
-        let t = &self.tasks[task.at()];
-        if t.work.is_empty() && !t.notify {
-            return Vec::new();
-        }
         let t = &mut self.tasks[task.at()];
         self.tasks_with_work -= !t.work.is_empty() as u32;
         t.notify = false;

@@ -92,7 +92,7 @@ fn both<'a, 's>(seats: &'a mut Seats<'s>, cpus: [usize; 2]) -> Option<[&'a mut S
 }
 
 /// What executes on CPUs, and may go on in the engine beside what was picked, which is not among the
-/// runs: of the same image, and begun.
+/// runs: of the same image, and begun. True when that is all that executes.
 pub(crate) fn seat<'a>(
     seats: &mut Seats<'a>,
     others: &mut Others<'a>,
@@ -100,23 +100,29 @@ pub(crate) fn seat<'a>(
     cpus: &[Shared<CpuRuns>],
     (code, image): (&[ProgCode], &Image),
     records: bool,
-) {
+) -> bool {
+    let mut all = true;
     for (index, run) in runs.iter_mut().enumerate() {
         let Some(run) = run else {
             continue;
         };
         let cpu = run.cur.cpu.at();
-        let same = |code: &ProgCode| std::ptr::eq(&*code.image, image);
-        let Some(seat) = seats.get_mut(cpu) else {
-            continue;
-        };
-        if cpus[cpu].stack.last() != Some(&index)
-            || run.next.begins() && !(run.next == Next::Start(Starts::Program) && run.act.insns > 0)
-            || matches!(run.what, Running::Syscall)
-            || !code.get(run.act.prog as usize).is_some_and(same)
-        {
+        if cpus[cpu].stack.last() != Some(&index) {
             continue;
         }
+        let same = |code: &ProgCode| std::ptr::eq(&*code.image, image);
+        let begins = |run: &Run| match run.next {
+            Next::Start(Starts::Program) => run.act.insns == 0,
+            next => next.begins(),
+        };
+        let Some(seat) = seats.get_mut(cpu).filter(|_| {
+            !begins(run)
+                && !matches!(run.what, Running::Syscall)
+                && code.get(run.act.prog as usize).is_some_and(same)
+        }) else {
+            all = false;
+            continue;
+        };
         run.take_memory(|| spare.pop());
         let Run { act, cur, next, .. } = &mut **run;
         *seat = Some(Seat {
@@ -132,6 +138,7 @@ pub(crate) fn seat<'a>(
         });
         others.push(act);
     }
+    all
 }
 
 impl State {

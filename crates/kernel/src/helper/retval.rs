@@ -32,6 +32,7 @@ pub(crate) fn retval(cur: &Cur) -> i32 {
 }
 
 /// `bpf_prog_run_array_cg` of one program: a refusal is `-EPERM` unless there is another errno.
+#[inline]
 pub(crate) fn hook_retval(meta: &ProgMeta, cur: &Cur, return_value: u32) -> i32 {
     use ProgType as P;
     /// `-MAX_ERRNO`

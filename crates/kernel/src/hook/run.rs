@@ -318,7 +318,9 @@ impl Kernel {
         let retval = crate::helper::retval(&run.cur);
         let overrides = run.cur.hook.take().and_then(|h| h.overrides);
         let mut ctx = std::mem::replace(&mut run.cur.ctx, ProgCtx::Memory);
-        self.note_redirect(&mut ctx, r0);
+        if let ProgCtx::Fields(fields) = &mut ctx {
+            self.note_redirect(fields, r0);
+        }
         let (Some(hooked), Some((kind, r1, _))) = (fire.now.clone(), fire.ctx.take()) else {
             return Ok(());
         };

@@ -323,13 +323,10 @@ impl Kernel {
     }
 
     /// One of the runs is over: where its packet goes.
-    pub(crate) fn note_redirect(&mut self, ctx: &mut ProgCtx, return_value: u32) {
+    pub(crate) fn note_redirect(&mut self, fields: &mut FieldsCtx, return_value: u32) {
         const XDP_REDIRECT: u32 = 4;
         const TC_ACT_REDIRECT: u32 = 7;
         const SK_PASS: u32 = 1;
-        let ProgCtx::Fields(fields) = ctx else {
-            return;
-        };
         let action = match fields.target.as_ref().map(|t| t.how) {
             Some(RedirectKind::Sock(_)) => SK_PASS,
             _ if fields.is_xdp() => XDP_REDIRECT,
@@ -347,6 +344,7 @@ impl Kernel {
     }
 
     /// What a run gives back, and its buffers to later ones.
+    #[inline]
     pub(crate) fn finish_ctx(
         &mut self,
         prog: ProgId,
@@ -358,15 +356,11 @@ impl Kernel {
     ) -> Shared<SysResult> {
         let prog_type = self.st.progs[prog.at()].prog_type;
         // Filled where it stays.
-        let mut result = self.result_of(SysResult::Output(ProgramOutput {
-            return_value,
-            insns: run.act.insns,
-            retval,
-            ..ProgramOutput::default()
-        }));
+        let mut result = self.new_output();
         let SysResult::Output(out) = &mut *result else {
             return result;
         };
+        (out.return_value, out.retval, out.insns) = (return_value, retval, run.act.insns);
         self.read_ctx(prog_type, input, r1, &ctx, out);
         if let (ProgCtx::Fields(ctx), TestRun::SkLookup) = (&ctx, TestRun::of(prog_type)) {
             out.return_value = (return_value != 0 || ctx.selected.is_some()) as u32;
@@ -385,6 +379,7 @@ impl Kernel {
     }
 
     /// What a program left in its context and packet.
+    #[inline]
     pub(crate) fn read_ctx(
         &self,
         prog_type: ProgType,
@@ -393,71 +388,81 @@ impl Kernel {
         ctx: &ProgCtx,
         out: &mut ProgramOutput,
     ) {
-        let bytes = |mem: &GuestMem, at, len| mem.slice(at, len).unwrap_or(&[]).to_vec();
         match ctx {
             ProgCtx::Memory => {
                 if !input.ctx.is_empty() {
-                    out.ctx_out = bytes(&self.mem, r1, input.ctx.len() as u64);
+                    out.ctx_out = copy_of(&self.mem, r1, input.ctx.len() as u64);
                 }
             }
             ProgCtx::Args => {}
-            ProgCtx::Fields(ctx) => {
-                let kind = TestRun::of(prog_type);
-                if let Some(p) = ctx.packet {
-                    out.data_out = match PacketKind::of(prog_type) {
-                        Some(PacketKind::L3) if kind == TestRun::Skb => {
-                            let mut frame = vec![0; ETH_HLEN as usize];
-                            frame.extend(bytes(&self.mem, p.data, p.len()));
-                            frame
-                        }
-                        _ if kind == TestRun::Xdp => {
-                            let mut all = bytes(&self.mem, p.meta, p.data - p.meta);
-                            all.extend(gather(&self.mem, &ctx.spans(0, u64::MAX)));
-                            all
-                        }
-                        _ => {
-                            let whole = ctx.message.as_ref().map(|m| m.span());
-                            let (at, len) = whole.unwrap_or((p.data, p.len()));
-                            bytes(&self.mem, at, len)
-                        }
-                    };
-                    if let Some(message) = &ctx.message {
-                        out.apply_bytes = message.apply_bytes;
-                        out.cork_bytes = message.cork_bytes;
-                    }
-                }
-                if let Some((at, len)) = ctx.beside {
-                    out.data_out = flow_keys_out(bytes(&self.mem, at, len), input.data.len());
-                }
-                if let Some(new) = ctx.sysctl.as_ref().and_then(|s| s.new.as_ref()) {
-                    out.data_out.clone_from(new);
-                }
-                out.ctx_out = self.ctx_out(kind, input, ctx);
-                out.redirects.clone_from(&ctx.redirects);
-            }
+            ProgCtx::Fields(ctx) => self.read_fields(prog_type, input, ctx, out),
         }
     }
 
+    fn read_fields(
+        &self,
+        prog_type: ProgType,
+        input: &ProgramInput,
+        ctx: &FieldsCtx,
+        out: &mut ProgramOutput,
+    ) {
+        let kind = TestRun::of(prog_type);
+        if let Some(p) = ctx.packet {
+            out.data_out = match PacketKind::of(prog_type) {
+                Some(PacketKind::L3) if kind == TestRun::Skb => {
+                    let mut frame = vec![0; ETH_HLEN as usize];
+                    frame.extend(copy_of(&self.mem, p.data, p.len()));
+                    frame
+                }
+                _ if kind == TestRun::Xdp => {
+                    let mut all = copy_of(&self.mem, p.meta, p.data - p.meta);
+                    all.extend(gather(&self.mem, &ctx.spans(0, u64::MAX)));
+                    all
+                }
+                _ => {
+                    let whole = ctx.message.as_ref().map(|m| m.span());
+                    let (at, len) = whole.unwrap_or((p.data, p.len()));
+                    copy_of(&self.mem, at, len)
+                }
+            };
+            if let Some(message) = &ctx.message {
+                out.apply_bytes = message.apply_bytes;
+                out.cork_bytes = message.cork_bytes;
+            }
+        }
+        if let Some((at, len)) = ctx.beside {
+            out.data_out = flow_keys_out(copy_of(&self.mem, at, len), input.data.len());
+        }
+        if let Some(new) = ctx.sysctl.as_ref().and_then(|s| s.new.as_ref()) {
+            out.data_out.clone_from(new);
+        }
+        out.ctx_out = self.ctx_out(kind, input, ctx);
+        out.redirects.clone_from(&ctx.redirects);
+    }
+
     /// Buffers of a context are for later runs; `len` is how much of it was given.
+    #[inline]
     pub(crate) fn give_ctx_back(&mut self, prog_type: ProgType, len: u64, r1: u64, ctx: ProgCtx) {
         match ctx {
             ProgCtx::Memory => self.buffers.give(r1, len.max(CTX_BYTES)),
             ProgCtx::Args => self.buffers.give(r1 - 8, CTX_BYTES),
-            ProgCtx::Fields(ctx) => {
-                if let Some(p) = ctx.packet {
-                    let len = match TestRun::of(prog_type) {
-                        TestRun::Xdp => PAGE as u64,
-                        _ => p.tail - p.head,
-                    };
-                    self.buffers.give(p.head, len);
-                }
-                if let Some((at, len)) = ctx.beside {
-                    self.buffers.give(at, len);
-                }
-                for page in ctx.frags.pages() {
-                    self.buffers.give(page, PAGE as u64);
-                }
-            }
+            ProgCtx::Fields(ctx) => self.give_fields_back(prog_type, *ctx),
+        }
+    }
+
+    fn give_fields_back(&mut self, prog_type: ProgType, ctx: FieldsCtx) {
+        if let Some(p) = ctx.packet {
+            let len = match TestRun::of(prog_type) {
+                TestRun::Xdp => PAGE as u64,
+                _ => p.tail - p.head,
+            };
+            self.buffers.give(p.head, len);
+        }
+        if let Some((at, len)) = ctx.beside {
+            self.buffers.give(at, len);
+        }
+        for page in ctx.frags.pages() {
+            self.buffers.give(page, PAGE as u64);
         }
     }
 
@@ -494,6 +499,10 @@ impl Kernel {
             _ => ctx.raw.clone(),
         }
     }
+}
+
+fn copy_of(mem: &GuestMem, at: u64, len: u64) -> Vec<u8> {
+    mem.slice(at, len).unwrap_or(&[]).to_vec()
 }
 
 /// What a program sees of a `struct bpf_sk_lookup` that user space gave: of the addresses those of
