@@ -209,9 +209,6 @@ impl Kernel {
                 at,
                 args,
             });
-            let idle = |cpu: usize| self.cpus[cpu].stack.is_empty();
-            let seated = |cpu: usize| seats.get(cpu).is_some_and(Option::is_some);
-            debug_assert_eq!(all, (0..cpus.len()).all(|c| idle(c) || seated(c)));
             let alone = self.offer.choices.len() == 1 || !self.offer.waiting.is_empty();
             Turns {
                 quick: !(alone || stops || self.offer.follows || self.st.records),

@@ -101,28 +101,22 @@ pub(crate) fn seat<'a>(
     (code, image): (&[ProgCode], &Image),
     records: bool,
 ) -> bool {
-    let mut all = true;
     for (index, run) in runs.iter_mut().enumerate() {
         let Some(run) = run else {
             continue;
         };
         let cpu = run.cur.cpu.at();
-        if cpus[cpu].stack.last() != Some(&index) {
+        let same = |code: &ProgCode| std::ptr::eq(&*code.image, image);
+        let Some(seat) = seats.get_mut(cpu) else {
+            continue;
+        };
+        if cpus[cpu].stack.last() != Some(&index)
+            || run.next.begins() && !(run.next == Next::Start(Starts::Program) && run.act.insns > 0)
+            || matches!(run.what, Running::Syscall)
+            || !code.get(run.act.prog as usize).is_some_and(same)
+        {
             continue;
         }
-        let same = |code: &ProgCode| std::ptr::eq(&*code.image, image);
-        let begins = |run: &Run| match run.next {
-            Next::Start(Starts::Program) => run.act.insns == 0,
-            next => next.begins(),
-        };
-        let Some(seat) = seats.get_mut(cpu).filter(|_| {
-            !begins(run)
-                && !matches!(run.what, Running::Syscall)
-                && code.get(run.act.prog as usize).is_some_and(same)
-        }) else {
-            all = false;
-            continue;
-        };
         run.take_memory(|| spare.pop());
         let Run { act, cur, next, .. } = &mut **run;
         *seat = Some(Seat {
@@ -138,7 +132,8 @@ pub(crate) fn seat<'a>(
         });
         others.push(act);
     }
-    all
+    let executes = cpus.iter().filter(|cpu| !cpu.stack.is_empty());
+    executes.count() == others.len() + 1
 }
 
 impl State {
