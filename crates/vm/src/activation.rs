@@ -32,9 +32,10 @@ pub(crate) struct Frame {
 
 /// Registers, frames and pc of one run of one program.
 ///
-/// Registers come first, so that a loop has one address for them and the rest.
+/// Registers come first, so that a loop has one address for them and the rest. What is written together
+/// does not lie across lines of the cache.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Activation {
     /// R0 to R10; the rest is unused, so that a masked index is always in range.
     pub regs: [u64; 16],
@@ -42,20 +43,20 @@ pub struct Activation {
     pub pc: u32,
     /// The program that executes, by a number of the host's; only tail calls change it.
     pub prog: u32,
-    /// Lets one visible operation pass in [`Mode::Explore`](crate::Mode::Explore).
-    pub grant: bool,
-    /// Checked mode has seen it.
-    pub(crate) entered: bool,
+    /// Instructions executed so far.
+    pub insns: u64,
     /// Guest address of its stack, and where checked mode keeps what it knows of it, if nobody has
     /// moved that since.
     pub(crate) stack: u64,
     pub(crate) shadow: u32,
-    /// Instructions executed so far.
-    pub insns: u64,
     /// Iterations of `may_goto` left to this frame.
     pub(crate) may_goto: u32,
     /// Of the callers, outermost first; nothing is allocated before the first call.
     pub(crate) frames: Vec<Frame>,
+    /// Lets one visible operation pass in [`Mode::Explore`](crate::Mode::Explore).
+    pub grant: bool,
+    /// Checked mode has seen it.
+    pub(crate) entered: bool,
 }
 
 impl Clone for Activation {
@@ -90,16 +91,17 @@ impl Activation {
             regs,
             pc,
             prog,
-            grant,
-            entered,
+            insns,
             stack: own,
             shadow,
-            insns,
             may_goto,
             frames,
+            grant,
+            entered,
         } = self;
         let ([a, b, c, d, e], fp) = (args, stack.wrapping_add(STACK_SIZE));
-        *regs = [0, a, b, c, d, e, 0, 0, 0, 0, fp, 0, 0, 0, 0, 0];
+        // Nothing writes the others.
+        regs[..11].copy_from_slice(&[0, a, b, c, d, e, 0, 0, 0, 0, fp]);
         (*pc, *prog, *insns) = (entry, 0, 0);
         (*grant, *entered) = (false, false);
         (*own, *shadow) = (stack, 0);

@@ -22,7 +22,8 @@ use access::{
     arena_user_start, atomic, atomic_window, load_packet, load_window, probe, store_window,
     translate,
 };
-use calls::{Next, answered, fault, is_visible, push, reached, restore, resume};
+use calls::{Next, answered, fault, is_visible, push, reached, refused, restore, resume};
+use std::mem::ManuallyDrop;
 
 /// How far a run goes before it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,36 @@ pub fn run<H: Host>(
     run_among(image, act, &mut [], mem, host, budget, mode)
 }
 
+/// What a run seldom needs, in one place, so that a run is begun with few arguments.
+struct Around<'a, 'r> {
+    host: &'r mut dyn Host,
+    others: &'r mut [&'a mut Activation],
+    /// Why it stopped, where nothing was returned; [`Stop::Budget`] as long as it runs.
+    stop: Stop,
+}
+
+/// A compilation of [`go`].
+type Loop = for<'a, 'r> fn(
+    &Image,
+    &'a mut Activation,
+    &mut GuestMem,
+    &mut Around<'a, 'r>,
+    i64,
+) -> Option<u64>;
+
+/// All of them: checked or not, exploring or not, step by step or not. They are named here so that they are compiled
+/// here, once, and not with whoever runs something.
+static LOOPS: [[[Loop; 2]; 2]; 2] = [
+    [
+        [go::<false, false, false>, go::<true, false, false>],
+        [go::<false, true, false>, go::<true, true, false>],
+    ],
+    [
+        [go::<false, false, true>, go::<true, false, true>],
+        [go::<false, true, true>, go::<true, true, true>],
+    ],
+];
+
 /// [`run`], where [`Host::turn`] may let one of `others`, of the same image, go on in the place of
 /// `act`. What executed last is in the place that was given last, or it is `act` still.
 #[inline]
@@ -69,20 +100,20 @@ pub fn run_among<'a, H: Host>(
 ) -> Stop {
     let budget = budget.min(MOST) as i64;
     let step = budget <= image.ops().straight as i64;
-    let go = match (mode, step, mem.is_checked()) {
-        (Mode::Plain, false, false) => go::<false, false, false>,
-        (Mode::Plain, true, false) => go::<true, false, false>,
-        (Mode::Explore, false, false) => go::<false, true, false>,
-        (Mode::Explore, true, false) => go::<true, true, false>,
-        (Mode::Plain, false, true) => go::<false, false, true>,
-        (Mode::Plain, true, true) => go::<true, false, true>,
-        (Mode::Explore, false, true) => go::<false, true, true>,
-        (Mode::Explore, true, true) => go::<true, true, true>,
+    let explore = mode == Mode::Explore;
+    let go = LOOPS[usize::from(mem.is_checked())][usize::from(explore)][usize::from(step)];
+    let mut around = Around {
+        host,
+        others,
+        stop: Stop::Budget,
     };
-    let mut stop = Stop::Budget;
-    match go(image, act, others, mem, host, budget, &mut stop) {
+    match go(image, act, mem, &mut around, budget) {
         Some(r0) => Stop::Exit(r0),
-        None => stop,
+        None => {
+            // What an exit returned is not to wait for what else there might be.
+            std::hint::cold_path();
+            around.stop
+        }
     }
 }
 
@@ -91,16 +122,14 @@ pub fn run_among<'a, H: Host>(
 /// With `CHECKED`, every access is held against the allocation that its pointer came from.
 ///
 /// What an exit returned is the result, since two registers hold that; why else the run stopped goes to
-/// `stop`, which says [`Stop::Budget`] at first.
+/// [`Around::stop`].
 #[inline(never)]
 fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     image: &Image,
     mut act: &'a mut Activation,
-    others: &mut [&'a mut Activation],
     mem: &mut GuestMem,
-    host: &mut dyn Host,
+    around: &mut Around<'a, '_>,
     budget: i64,
-    stop: &mut Stop,
 ) -> Option<u64> {
     const SLOT: isize = size_of::<Op>() as isize;
     let all = image.ops();
@@ -109,13 +138,14 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         false => (&all.fast, all.straight),
     };
     let Some(mut pc) = Cursor::new(ops, act.pc as usize) else {
-        *stop = fault(act.pc as usize, FaultKind::BadInsn);
+        fault(around, act.pc as usize, FaultKind::BadInsn);
         return None;
     };
-    let mut ck = match CHECKED {
+    // All that it has goes back to the memory, so that there is nothing left to drop.
+    let mut ck = ManuallyDrop::new(match CHECKED {
         true => Checker::begin(mem, act),
         false => Checker::none(),
-    };
+    });
     // While it runs, `act.grant` is here, and `act.insns` is what it would be at `limit`.
     let mut granted = EXPLORE && act.grant;
     let most = budget as isize - slack as isize;
@@ -180,22 +210,36 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         };
     }
     // Stops as if the current instruction had not begun.
+    macro_rules! stop {
+        ($why:expr) => {{
+            around.stop = $why;
+            break;
+        }};
+    }
     macro_rules! fault {
-        ($kind:expr) => {
-            break fault(pc.index(), $kind)
-        };
+        ($kind:expr) => {{
+            fault(around, pc.index(), $kind);
+            break;
+        }};
+    }
+    macro_rules! refused {
+        ($why:expr, $addr:expr, $size:expr, $write:expr) => {{
+            let access = ($addr, $size as u32, $write);
+            refused(around, pc.index(), $why, access);
+            break;
+        }};
     }
     // Stops after the current instruction.
     macro_rules! stop_after {
         ($why:expr) => {{
             pc.next();
-            break $why;
+            stop!($why)
         }};
     }
     macro_rules! check_budget {
         () => {
             if !STEP && pc.position() > limit {
-                break Stop::Budget;
+                break;
             }
         };
     }
@@ -223,11 +267,11 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($addr:expr, $size:expr, $kind:ident) => {
             if EXPLORE && GuestMem::is_shared($addr) {
                 if !granted {
-                    break Stop::Access(Access {
+                    stop!(Stop::Access(Access {
                         addr: $addr,
                         size: $size,
                         kind: AccessKind::$kind,
-                    });
+                    }));
                 }
                 granted = false;
             }
@@ -237,7 +281,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! translated {
         ($addr:expr, $size:expr, $kind:ident) => {{
             let write = !matches!(AccessKind::$kind, AccessKind::Read);
-            let to = lend!(|m| translate(host, m, $addr, $size, write));
+            let to = lend!(|m| translate(around, m, $addr, $size, write));
             if let Some(to) = to {
                 gate!(to, $size as u8, $kind);
             }
@@ -248,9 +292,20 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($o:expr, $addr:expr, $t:ty, $as:ty) => {{
             const SIZE: usize = size_of::<$t>();
             let addr = $addr;
-            gate!(addr, SIZE as u8, Read);
-            check!(load, SIZE, $o.s, addr);
-            match mem.load(addr) {
+            // One comparison where the gate's and memory's are two.
+            let private = match EXPLORE && !CHECKED {
+                true => mem.load_private(addr),
+                false => None,
+            };
+            let found = match private {
+                Some(bytes) => Some(bytes),
+                None => {
+                    gate!(addr, SIZE as u8, Read);
+                    check!(load, SIZE, $o.s, addr);
+                    mem.load(addr)
+                }
+            };
+            match found {
                 Some(bytes) => {
                     let value = <$t>::from_le_bytes(bytes) as $as as u64;
                     if CHECKED && SIZE == 8 && near(value) {
@@ -260,16 +315,16 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 }
                 None => {
                     let to = translated!(addr, SIZE, Read);
-                    match lend!(|m| load_window(host, m, addr, SIZE, to)) {
+                    match lend!(|m| load_window(around, m, addr, SIZE, to)) {
                         // A pointer that C sees 32 bits of fills its register.
-                        Ok(value) if <$t>::MIN == 0 => {
+                        Some(value) if <$t>::MIN == 0 => {
                             if CHECKED && near(value) {
                                 ck.given($o.d as usize, value);
                             }
                             value
                         }
-                        Ok(value) => value as $t as $as as u64,
-                        Err(kind) => fault!(kind),
+                        Some(value) => value as $t as $as as u64,
+                        None => refused!(Refused::Outside, addr, SIZE, false),
                     }
                 }
             }
@@ -287,7 +342,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             if CHECKED && mem.has(addr) {
                 ck.probed($o.s as usize, addr, size as u64, act, pc.index() + 1);
             }
-            R!($o.d) = lend!(|m| probe(host, m, addr, $o.imm as u8, to));
+            R!($o.d) = lend!(|m| probe(around, m, addr, $o.imm as u8, to));
             given!($o.d);
         }};
     }
@@ -303,12 +358,12 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             })?
             if let Err(why) = mem.store(addr, value.to_le_bytes()) {
                 if matches!(why, Refused::Full) {
-                    fault!(FaultKind::MemoryLimit)
+                    refused!(why, addr, SIZE, true)
                 }
                 let (value, to) = (value as u64, translated!(addr, SIZE, Write));
-                let done = lend!(|m| store_window(host, m, addr, SIZE, value, to));
-                if let Err(kind) = done {
-                    fault!(kind)
+                let done = lend!(|m| store_window(around, m, addr, SIZE, value, to));
+                if done.is_none() {
+                    refused!(Refused::Outside, addr, SIZE, true)
                 }
             }
         }};
@@ -326,10 +381,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             let size = $size as u32;
             let done = match to {
                 Some(to) => atomic(mem, &mut act.regs, $o, to, size),
-                None => lend!(|m| atomic_window(host, m, &mut act.regs, $o, addr, size)),
+                None => lend!(|m| atomic_window(around, m, &mut act.regs, $o, addr, size)),
             };
-            if let Err(kind) = done {
-                fault!(kind)
+            if let Err(why) = done {
+                refused!(why, to.unwrap_or(addr), size, true)
             }
             given!($o.s);
             given!(0);
@@ -338,7 +393,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! packet {
         ($o:expr, $size:expr) => {{
             let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
-            match lend!(|m| load_packet(host, offset, $size, m)) {
+            match lend!(|m| load_packet(around, offset, $size, m)) {
                 Some(v) => R!(0) = v,
                 None => stop_after!(Stop::Exit(0)),
             }
@@ -352,15 +407,18 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     given!(0);
                 }
                 other => {
-                    let next = answered(act, other, pc.index() + 1);
+                    let next = answered(act, &other, pc.index() + 1, around);
                     if CHECKED {
-                        reached(&mut ck, act, other);
+                        reached(&mut ck, act, &other);
                     }
                     match next {
                         Next::On => {}
-                        Next::Goto(to) => goto!(to),
-                        Next::Before(stop) => break stop,
-                        Next::After(stop) => stop_after!(stop),
+                        Next::Goto(to) => goto!(to as usize),
+                        Next::Before => break,
+                        Next::After => {
+                            pc.next();
+                            break;
+                        }
                     }
                 }
             }
@@ -370,13 +428,13 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($call:expr) => {{
             let call = $call;
             if EXPLORE {
-                if !granted && is_visible(host, call, act) {
-                    break Stop::Call(call);
+                if !granted && is_visible(around, call, act) {
+                    stop!(Stop::Call(call));
                 }
                 granted = false;
             }
             let insns = insns!().wrapping_add(1);
-            flow!(lend!(|m| host.call(call, act.args_ref(), insns, m)))
+            flow!(lend!(|m| around.host.call(call, act.args_ref(), insns, m)))
         }};
     }
     macro_rules! exit {
@@ -410,7 +468,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 }
                 limit += pc.position() - before;
                 let r0 = R!(0);
-                flow!(lend!(|m| resume(host, r0, m)));
+                flow!(lend!(|m| resume(around, r0, m)));
                 pc.next();
                 check_budget!();
                 continue;
@@ -571,7 +629,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
          sequences { $($name:ident = [$k0:ident $($shape0:tt)*] $([$k:ident $($shape:tt)*])*;)* }) => {
             loop {
                 if STEP && pc.position() >= limit {
-                    break Stop::Budget;
+                    break;
                 }
                 let o = pc.op();
                 match o.f {
@@ -621,7 +679,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     F::CastKern => R!(o.d) = R!(o.s) as u32 as u64,
                     F::CastUser => {
                         let low = R!(o.s) as u32 as u64;
-                        let start = arena_user_start(host) & !(u32::MAX as u64);
+                        let start = arena_user_start(around) & !(u32::MAX as u64);
                         R!(o.d) = if low == 0 { 0 } else { start | low };
                     }
                     F::MayGoto => {
@@ -664,17 +722,18 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         unused_assignments,
         reason = "values that the next op of a sequence does not use"
     )]
-    let why = loop {
-        let why = operand_ops!(sequences dispatch);
+    loop {
+        operand_ops!(sequences dispatch);
         // The host may let it go on at once.
-        let asks = matches!(why, Stop::Access(_) | Stop::Call(_) | Stop::Yield);
+        let asks = matches!(around.stop, Stop::Access(_) | Stop::Call(_) | Stop::Yield);
         if EXPLORE && asks && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
-            match host.turn(&why, act, mem) {
+            match around.host.turn(&around.stop, act, mem) {
                 Turn::Nobody => act.insns = at_limit,
                 Turn::Same => {
-                    (act.insns, granted) = (at_limit, why != Stop::Yield);
+                    (act.insns, granted) = (at_limit, around.stop != Stop::Yield);
+                    around.stop = Stop::Budget;
                     continue;
                 }
                 Turn::Other {
@@ -684,51 +743,53 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     ctx,
                     cpu,
                 } => {
-                    let Some(other) = others.get_mut(place) else {
-                        break fault(pc.index(), FaultKind::BadInsn);
+                    let Some(other) = around.others.get_mut(place) else {
+                        fault!(FaultKind::BadInsn);
                     };
+                    around.stop = Stop::Budget;
                     act.grant = granted;
                     granted = grant;
                     std::mem::swap(&mut act, other);
                     if CHECKED {
                         ck.exchange(act, ctx, cpu);
                     }
+                    let slack = if STEP { 0 } else { image.ops().straight };
                     let most = budget.min(MOST) as isize - slack as isize;
                     act.insns = act.insns.wrapping_add(most as u64);
                     if !pc.goto(act.pc as usize) {
-                        break fault(act.pc as usize, FaultKind::BadInsn);
+                        fault(around, act.pc as usize, FaultKind::BadInsn);
+                        break;
                     }
                     limit = pc.position() + most * SLOT;
                     if !STEP && pc.position() > limit {
-                        break Stop::Budget;
+                        break;
                     }
                     continue;
                 }
             }
         }
-        break why;
-    };
+        break;
+    }
     act.insns = insns!();
     if EXPLORE {
         act.grant = granted;
     }
-    if !matches!(why, Stop::Switch) {
+    if !matches!(around.stop, Stop::Switch) {
         act.pc = pc.index() as u32;
     }
-    if !STEP && matches!(why, Stop::Budget) {
+    if !STEP && matches!(around.stop, Stop::Budget) {
         if CHECKED {
             put_back!(pc.index());
         }
         let left = left!();
-        return rest::<EXPLORE, CHECKED>(image, act, others, mem, host, left, stop);
+        return rest::<EXPLORE, CHECKED>(image, act, mem, around, left);
     }
     if CHECKED {
-        if matches!(why, Stop::Exit(_)) {
+        if matches!(around.stop, Stop::Exit(_)) {
             ck.ended();
         }
         put_back!(pc.index());
     }
-    *stop = why;
     None
 }
 
@@ -738,12 +799,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
 fn rest<'a, const EXPLORE: bool, const CHECKED: bool>(
     image: &Image,
     act: &'a mut Activation,
-    others: &mut [&'a mut Activation],
     mem: &mut GuestMem,
-    host: &mut dyn Host,
+    around: &mut Around<'a, '_>,
     left: isize,
-    stop: &mut Stop,
 ) -> Option<u64> {
     let budget = left as i64 + image.ops().straight as i64;
-    go::<true, EXPLORE, CHECKED>(image, act, others, mem, host, budget, stop)
+    go::<true, EXPLORE, CHECKED>(image, act, mem, around, budget)
 }

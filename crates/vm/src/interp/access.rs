@@ -3,76 +3,71 @@
 //! What is seldom asked of the host is asked out of line: its functions' addresses would be looked
 //! up whenever a run begins, which the short ones feel.
 
+use super::Around;
 use crate::code::{FETCH, SIGNED, atomic_op};
-use crate::host::{FaultKind, Host};
-use crate::mem::GuestMem;
+use crate::mem::{GuestMem, Refused};
 use crate::op::Op;
 use bpfsim_isa::AtomicOp;
 
 #[inline(never)]
 pub(super) fn load_packet(
-    host: &mut dyn Host,
+    around: &mut Around<'_, '_>,
     offset: i32,
     size: u32,
     mem: &GuestMem,
 ) -> Option<u64> {
-    host.load_packet(offset, size, mem)
+    around.host.load_packet(offset, size, mem)
 }
 
 #[inline(never)]
-pub(super) fn arena_user_start(host: &dyn Host) -> u64 {
-    host.arena_user_start()
+pub(super) fn arena_user_start(around: &Around<'_, '_>) -> u64 {
+    around.host.arena_user_start()
 }
 
 #[cold]
 #[inline(never)]
 pub(super) fn translate(
-    host: &mut dyn Host,
+    around: &mut Around<'_, '_>,
     mem: &mut GuestMem,
     addr: u64,
     size: usize,
     write: bool,
 ) -> Option<u64> {
-    host.translate(addr, size as u32, write, mem)
+    around.host.translate(addr, size as u32, write, mem)
 }
 
 /// A load from what `to` says is behind `addr`, or from a window.
 #[cold]
 #[inline(never)]
 pub(super) fn load_window(
-    host: &mut dyn Host,
+    around: &mut Around<'_, '_>,
     mem: &GuestMem,
     addr: u64,
     size: usize,
     to: Option<u64>,
-) -> Result<u64, FaultKind> {
-    let value = match to {
+) -> Option<u64> {
+    match to {
         Some(to) => mem.slice(to, size as u64).map(|from| {
             let mut wide = [0; 8];
             wide[..size].copy_from_slice(from);
             u64::from_le_bytes(wide)
         }),
-        None => host.load(addr, size as u32, mem),
-    };
-    value.ok_or(FaultKind::Address {
-        addr,
-        size: size as u32,
-        write: false,
-    })
+        None => around.host.load(addr, size as u32, mem),
+    }
 }
 
 /// As [`load_window`], 0 where there is nothing. `what` is the op's [`Code::t`](crate::Code::t).
 #[cold]
 #[inline(never)]
 pub(super) fn probe(
-    host: &mut dyn Host,
+    around: &mut Around<'_, '_>,
     mem: &GuestMem,
     addr: u64,
     what: u8,
     to: Option<u64>,
 ) -> u64 {
     let size = usize::from(what & !SIGNED);
-    let value = load_window(host, mem, addr, size, to).unwrap_or(0);
+    let value = load_window(around, mem, addr, size, to).unwrap_or(0);
     match what {
         SIGNED.. => {
             let unused = 64 - 8 * size as u32;
@@ -86,26 +81,21 @@ pub(super) fn probe(
 #[cold]
 #[inline(never)]
 pub(super) fn store_window(
-    host: &mut dyn Host,
+    around: &mut Around<'_, '_>,
     mem: &mut GuestMem,
     addr: u64,
     size: usize,
     value: u64,
     to: Option<u64>,
-) -> Result<(), FaultKind> {
-    let done = match to {
+) -> Option<()> {
+    match to {
         Some(to) => {
             let from = &value.to_le_bytes()[..size];
             mem.slice_mut(to, size as u64)
                 .map(|to| to.copy_from_slice(from))
         }
-        None => host.store(addr, size as u32, value, mem),
-    };
-    done.ok_or(FaultKind::Address {
-        addr,
-        size: size as u32,
-        write: true,
-    })
+        None => around.host.store(addr, size as u32, value, mem),
+    }
 }
 
 #[inline(never)]
@@ -115,13 +105,8 @@ pub(super) fn atomic(
     o: &Op,
     addr: u64,
     size: u32,
-) -> Result<(), FaultKind> {
-    let bad = FaultKind::Address {
-        addr,
-        size,
-        write: true,
-    };
-    let off = mem.offset(addr).ok_or(bad)?;
+) -> Result<(), Refused> {
+    let off = mem.offset(addr).ok_or(Refused::Outside)?;
     let old = match size {
         4 => u32::from_le_bytes(mem.get(off)) as u64,
         _ => u64::from_le_bytes(mem.get(off)),
@@ -132,7 +117,7 @@ pub(super) fn atomic(
         _ => mem.put(off, new.to_le_bytes()),
     };
     if !done {
-        return Err(FaultKind::MemoryLimit);
+        return Err(Refused::Full);
     }
     atomic_fetches(r, o, old);
     Ok(())
@@ -142,21 +127,18 @@ pub(super) fn atomic(
 #[cold]
 #[inline(never)]
 pub(super) fn atomic_window(
-    host: &mut dyn Host,
+    around: &mut Around<'_, '_>,
     mem: &mut GuestMem,
     r: &mut [u64; 16],
     o: &Op,
     addr: u64,
     size: u32,
-) -> Result<(), FaultKind> {
-    let bad = FaultKind::Address {
-        addr,
-        size,
-        write: true,
-    };
-    if let Some(old) = host.load_atomic(addr, size, mem).ok_or(bad)? {
+) -> Result<(), Refused> {
+    let found = around.host.load_atomic(addr, size, mem);
+    if let Some(old) = found.ok_or(Refused::Outside)? {
         let new = atomic_result(r, o, size, old);
-        host.store(addr, size, new, mem).ok_or(bad)?;
+        let stored = around.host.store(addr, size, new, mem);
+        stored.ok_or(Refused::Outside)?;
         atomic_fetches(r, o, old);
     }
     Ok(())

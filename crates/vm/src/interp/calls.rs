@@ -1,9 +1,9 @@
 //! Calls and returns, and how a run goes on after a call out.
 
-use super::MAY_GOTO_LIMIT;
+use super::{Around, MAY_GOTO_LIMIT};
 use crate::activation::{Frame, MAX_FRAMES};
-use crate::host::{Call, Fault, FaultKind, Flow, Host, Stop};
-use crate::mem::GuestMem;
+use crate::host::{Call, Fault, FaultKind, Flow, Stop};
+use crate::mem::{GuestMem, Refused};
 use crate::shadow::{Checker, near};
 use crate::{Activation, FRAME_SIZE};
 
@@ -12,19 +12,19 @@ pub(super) enum Next {
     /// After it.
     On,
     /// At another instruction.
-    Goto(usize),
+    Goto(u32),
     /// Not now; as if it had not begun.
-    Before(Stop),
+    Before,
     /// Not now; after it.
-    After(Stop),
+    After,
 }
 
 /// What an answer of the host means for checked mode.
 #[cold]
 #[inline(never)]
-pub(super) fn reached(ck: &mut Checker, act: &Activation, flow: Flow) {
+pub(super) fn reached(ck: &mut Checker, act: &Activation, flow: &Flow) {
     let depth = act.frames.len();
-    let given: std::ops::Range<usize> = match flow {
+    let given: std::ops::Range<usize> = match *flow {
         Flow::Done(_) | Flow::Yield(_) => 0..1,
         Flow::CallBpf { .. } => {
             ck.pushed(depth);
@@ -41,43 +41,64 @@ pub(super) fn reached(ck: &mut Checker, act: &Activation, flow: Flow) {
     }
 }
 
-#[cold]
-pub(super) fn fault(pc: usize, kind: FaultKind) -> Stop {
-    Stop::Fault(Fault {
-        pc: pc as u32,
-        kind,
-    })
-}
-
-#[inline(never)]
-pub(super) fn is_visible(host: &dyn Host, call: Call, act: &Activation) -> bool {
-    host.is_visible(call, act.args_ref())
-}
-
-#[inline(never)]
-pub(super) fn resume(host: &mut dyn Host, r0: u64, mem: &mut GuestMem) -> Flow {
-    host.resume(r0, mem)
-}
-
-/// What a call out answered, but for [`Flow::Done`]; `ret` is where the program goes on.
+/// The instruction at `pc` faults.
 #[cold]
 #[inline(never)]
-pub(super) fn answered(act: &mut Activation, flow: Flow, ret: usize) -> Next {
-    match flow {
+pub(super) fn fault(around: &mut Around<'_, '_>, pc: usize, kind: FaultKind) {
+    let pc = pc as u32;
+    around.stop = Stop::Fault(Fault { pc, kind });
+}
+
+/// Its access - address, bytes, whether it writes - was refused.
+#[cold]
+#[inline(never)]
+pub(super) fn refused(
+    around: &mut Around<'_, '_>,
+    pc: usize,
+    why: Refused,
+    (addr, size, write): (u64, u32, bool),
+) {
+    let kind = match why {
+        Refused::Outside => FaultKind::Address { addr, size, write },
+        Refused::Full => FaultKind::MemoryLimit,
+    };
+    fault(around, pc, kind);
+}
+
+#[inline(never)]
+pub(super) fn is_visible(around: &Around<'_, '_>, call: Call, act: &Activation) -> bool {
+    around.host.is_visible(call, act.args_ref())
+}
+
+#[inline(never)]
+pub(super) fn resume(around: &mut Around<'_, '_>, r0: u64, mem: &mut GuestMem) -> Flow {
+    around.host.resume(r0, mem)
+}
+
+/// What a call out answered, but for [`Flow::Done`]; `ret` is where the program goes on. Why it
+/// does not goes to [`Around::stop`].
+#[cold]
+#[inline(never)]
+pub(super) fn answered(
+    act: &mut Activation,
+    flow: &Flow,
+    ret: usize,
+    around: &mut Around<'_, '_>,
+) -> Next {
+    match *flow {
         Flow::Done(r0) => {
             act.regs[0] = r0;
-            Next::On
+            return Next::On;
         }
         Flow::Yield(r0) => {
             act.regs[0] = r0;
-            Next::After(Stop::Yield)
+            around.stop = Stop::Yield;
         }
-        Flow::Suspend => Next::Before(Stop::Suspend),
-        Flow::Exit(r0) => Next::After(Stop::Exit(r0)),
+        Flow::Exit(r0) => around.stop = Stop::Exit(r0),
         Flow::TailCall { prog, entry } => {
             (act.prog, act.pc) = (prog, entry);
             act.may_goto = MAY_GOTO_LIMIT;
-            Next::After(Stop::Switch)
+            around.stop = Stop::Switch;
         }
         Flow::Throw { entry, cookie } => {
             if let Some(outermost) = act.frames.first() {
@@ -86,17 +107,26 @@ pub(super) fn answered(act: &mut Activation, flow: Flow, ret: usize) -> Next {
             act.frames.clear();
             act.may_goto = MAY_GOTO_LIMIT;
             act.regs[1] = cookie;
-            Next::Goto(entry as usize)
+            return Next::Goto(entry);
         }
-        Flow::Fault(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
-        Flow::CallBpf { entry, args } => match push(act, ret, true) {
-            Ok(()) => {
-                act.regs[1..6].copy_from_slice(&args);
-                Next::Goto(entry as usize)
+        Flow::Suspend => {
+            around.stop = Stop::Suspend;
+            return Next::Before;
+        }
+        Flow::Fault(kind) => {
+            fault(around, ret.wrapping_sub(1), kind);
+            return Next::Before;
+        }
+        Flow::CallBpf { entry, args } => {
+            if let Err(kind) = push(act, ret, true) {
+                fault(around, ret.wrapping_sub(1), kind);
+                return Next::Before;
             }
-            Err(kind) => Next::Before(fault(ret.wrapping_sub(1), kind)),
-        },
+            act.regs[1..6].copy_from_slice(&args);
+            return Next::Goto(entry);
+        }
     }
+    Next::After
 }
 
 #[inline(always)]
