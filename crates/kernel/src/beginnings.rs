@@ -13,6 +13,8 @@ use crate::choose::{Choice, Chooser, Last, Offer, Step, Waiting};
 use crate::failure::Failure;
 use crate::kernel::{Kernel, Window};
 use crate::prefix::Begin;
+use crate::run::At;
+use crate::sched::Offered;
 use crate::snapshot::KernelSnapshot;
 use crate::syscall::Paused;
 
@@ -50,8 +52,10 @@ struct Told {
 }
 
 /// An [`Offer`] that choosers are asked to choose from.
-struct Asked {
+pub(crate) struct Asked {
     choices: Vec<Choice>,
+    what: Vec<At>,
+    steady: bool,
     waiting: Vec<Waiting>,
     window: u64,
     chances: bool,
@@ -81,9 +85,17 @@ impl Growing {
     }
 
     /// Asks the chooser.
-    pub fn ask(&mut self, offer: &Offer<'_>, among: bool, chooser: &mut dyn Chooser) -> usize {
+    pub fn ask(
+        &mut self,
+        offer: &Offer<'_>,
+        (what, steady): (&[At], bool),
+        among: bool,
+        chooser: &mut dyn Chooser,
+    ) -> usize {
         let asked = Asked {
             choices: offer.choices.to_vec(),
+            what: what.to_vec(),
+            steady,
             waiting: offer.waiting.to_vec(),
             window: offer.window,
             chances: offer.chances,
@@ -125,6 +137,18 @@ impl Asked {
             })
         });
         picked.min(n - 1)
+    }
+}
+
+impl Offered {
+    /// Offers what was offered then.
+    fn offer_again(&mut self, asked: &Asked) {
+        self.choices.clear();
+        self.choices.extend_from_slice(&asked.choices);
+        self.what.clear();
+        self.what.extend_from_slice(&asked.what);
+        self.waiting.clone_from(&asked.waiting);
+        (self.steady, self.chances) = (asked.steady, asked.chances);
     }
 }
 
@@ -226,6 +250,9 @@ impl Kernel {
         debug_assert!(own.is_ok(), "snapshots are of this very kernel");
         self.reseed(seed);
         self.offer.decided = found.and_then(|(_, picked)| picked);
+        if let Some(asked) = moment.and_then(|m| m.asked.as_ref()) {
+            self.offer.offer_again(asked);
+        }
         let Some(moment) = moment else {
             self.callbacks = 0;
             return Begin::Anew;

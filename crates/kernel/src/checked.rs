@@ -344,7 +344,16 @@ impl Kernel {
     }
 
     /// Takes what checked memory noted in the last steps; fails where a finding is to end the run.
+    #[inline]
     pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        match self.mem.has_stale() || self.st.watch.findings.fatal().is_some() {
+            true => self.settle_anew(),
+            false => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn settle_anew(&mut self) -> Result<(), Failure> {
         if self.mem.is_checked() {
             for s in self.mem.take_stale() {
                 let kind = FailureKind::Stale {

@@ -595,9 +595,14 @@ impl Kernel {
     fn syscall(&mut self, cpu: Cpu) -> Result<(), Failure> {
         match &self.cpus[cpu.at()].thread.syscall {
             Some(s) if s.phase == Phase::Return => {
-                let returned = self.next_task_work(cpu, s.task);
+                let task = s.task;
+                if self.has_task_work(cpu, task) {
+                    self.next_task_work(cpu, task)?;
+                } else {
+                    self.leave_kernel(cpu, task);
+                }
                 self.offer.again = self.cpus[cpu.at()].stack.is_empty();
-                returned
+                Ok(())
             }
             _ => self.run_in_syscall(cpu),
         }
@@ -677,21 +682,24 @@ impl Kernel {
         }
     }
 
+    /// There is task work to run before a task is in user mode.
+    #[inline]
+    fn has_task_work(&self, cpu: Cpu, task: TaskId) -> bool {
+        let t = &self.st.tasks[task.at()];
+        !self.cpus[cpu.at()].thread.sweep.is_empty() || !t.work.is_empty() || t.notify
+    }
+
     /// Runs a task's next item of task work, in sweeps, last scheduled first; without any left
     /// the task is in user mode, or gone.
     fn next_task_work(&mut self, cpu: Cpu, task: TaskId) -> Result<(), Failure> {
-        loop {
+        while self.has_task_work(cpu, task) {
             let thread = &mut self.cpus[cpu.at()].thread;
             if thread.sweep.is_empty() {
-                thread.sweeping = None;
-                if !self.st.tasks[task.at()].has_work() {
-                    break;
-                }
                 *thread.sweep = self.st.task_take_work(task);
                 thread.sweeping = (!thread.sweep.is_empty()).then_some(task);
             }
             let Some(work) = thread.sweep.pop() else {
-                break;
+                continue;
             };
             if let Some(b) = self.st.task_work_begin(work) {
                 return self.callback(cpu, Level::Task, task, b.id, b.callback, b.slot, |e| {
@@ -699,25 +707,37 @@ impl Kernel {
                 });
             }
         }
+        self.leave_kernel(cpu, task);
+        Ok(())
+    }
+
+    /// A task is in user mode, or gone.
+    #[inline]
+    fn leave_kernel(&mut self, cpu: Cpu, task: TaskId) {
         let t = &self.st.tasks[task.at()];
         let user_code = t.user_code;
         if t.state == TaskState::Exiting {
             self.st.tasks[task.at()].state = TaskState::Dead;
         }
         let thread = &mut self.cpus[cpu.at()].thread;
-        let returns = |s: &Entered| s.task == task && s.phase == Phase::Return;
-        if let Some(mut s) = thread.syscall.take_if(|s| returns(s)) {
-            self.results[s.job] = s.out.take();
-            if self.window.job == Some(s.job) {
-                // User space of the test goes on, and may look at anything.
-                self.st.touch(Touch::All);
-            }
-            if user_code {
-                self.st.touch(Touch::UserSpace);
-                self.user_turns.push_back(task);
-            }
+        thread.sweeping = None;
+        let Some(s) = &mut thread.syscall else {
+            return;
+        };
+        if (s.task, s.phase) != (task, Phase::Return) {
+            return;
         }
-        Ok(())
+        let (job, out) = (s.job, s.out.take());
+        thread.syscall = None;
+        self.results[job] = out;
+        if self.window.job == Some(job) {
+            // User space of the test goes on, and may look at anything.
+            self.st.touch(Touch::All);
+        }
+        if user_code {
+            self.st.touch(Touch::UserSpace);
+            self.user_turns.push_back(task);
+        }
     }
 }
 

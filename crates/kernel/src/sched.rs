@@ -41,10 +41,10 @@ pub(crate) struct Offered {
     /// No choice comes, goes or changes because time passes or memory is written.
     pub steady: bool,
     /// Some of the choices are of chance.
-    chances: bool,
+    pub chances: bool,
     /// The chooser follows each step.
     pub follows: bool,
-    /// It is known already what is to be picked next.
+    /// It is known already what is offered, and what is to be picked of it.
     pub decided: Option<usize>,
     /// What this execution adds to [`Beginnings`](crate::beginnings::Beginnings).
     pub growing: Option<Box<Growing>>,
@@ -150,7 +150,9 @@ impl Offered {
             steps: window.steps,
         };
         self.picked = match &mut self.growing {
-            Some(growing) if waits => growing.ask(&offer, among, chooser),
+            Some(growing) if waits => {
+                growing.ask(&offer, (&self.what, self.steady), among, chooser)
+            }
             _ => chooser.choose(&offer).min(n - 1),
         };
     }
@@ -185,13 +187,15 @@ impl Kernel {
     /// Takes one step. With `until`, the clock may move as far as that. False when there is
     /// nothing to do.
     pub(crate) fn step(&mut self, until: Option<u64>) -> Result<bool, Failure> {
-        match std::mem::take(&mut self.offer.again) && self.offer.steady {
-            true => {
-                self.collect_again();
-                debug_assert!(self.is_collected(until), "others can do what they could");
-            }
+        let again = std::mem::take(&mut self.offer.again) && self.offer.steady;
+        let decided = self.offer.decided.is_some() && self.st.scx.is_none();
+        match again && !decided {
+            true => self.collect_again(),
+            false if decided => {}
             false => self.collect(until),
         }
+        let known = again || decided;
+        debug_assert!(!known || self.is_collected(until), "as it would be now");
         let n = self.offer.choices.len();
         if n == 0 {
             return Ok(false);

@@ -59,13 +59,6 @@ pub(crate) struct Task {
     pub made: u32,
 }
 
-impl Task {
-    /// There is task work to run, or has been.
-    pub fn has_work(&self) -> bool {
-        !self.work.is_empty() || self.notify
-    }
-}
-
 /// What a task does when it makes no system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TaskState {

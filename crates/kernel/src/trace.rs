@@ -237,6 +237,7 @@ impl Trace {
         self.events.restore(&mark.events);
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, event: Event) {
         self.word(event.at);
         self.word(event.ctx.0 ^ event.cpu.0 as u64);
