@@ -227,6 +227,13 @@ fn sessions_run_at_entry_and_return() -> Result<()> {
     ensure_eq!(b.fire(&main, call(&[1]))?.1, [14, 15]);
     b.answer(14, 1)?;
     ensure_eq!(b.fire(&main, call(&[1]))?.1, [14]);
+    // Several functions of the kernel at once, but none of a program among them.
+    let both = [hook.clone(), Hook::function("security_bprm_creds_for_exec")];
+    let at = AttachOpts::default();
+    let mut program = b.bpf.program_mut("session1")?;
+    program.attach_with(&both, &at)?.detach().unwrap();
+    let mixed = program.attach_with(&[hook, main], &at);
+    ensure_eq!(errno(mixed), Some(Errno::EINVAL));
     b.sim.finish()
 }
 

@@ -4,6 +4,7 @@
 //! are read back from memory that programs can write through stale pointers, so each is checked
 //! against the object's own record of where it lives.
 
+mod callback;
 pub(crate) mod task_work;
 pub(crate) mod timer;
 pub(crate) mod wq;

@@ -3,9 +3,11 @@
 //! The checks of each call are made in Linux's order. What Linux does by spinning is done by
 //! suspending the caller until the callback has ended.
 
-use super::{Callback, Handle, Slot, Slotted, put_in_slot};
+use super::callback::Async;
+use super::{Callback, Handle, Pool, Slot, Slotted, put_in_slot};
 use crate::choose::Wait;
 use crate::ids::{Cpu, CtxId};
+use crate::shared::Shared;
 use crate::state::{Pending, State};
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Level};
@@ -47,6 +49,16 @@ impl Slotted for Timer {
     }
 }
 
+impl Async for Timer {
+    fn callback(&mut self) -> &mut Option<Callback> {
+        &mut self.callback
+    }
+
+    fn pool(st: &mut State) -> &mut Shared<Pool<Timer>> {
+        &mut st.timers
+    }
+}
+
 /// A timer callback that is about to run.
 pub(crate) struct Expired {
     pub timer: Handle,
@@ -67,19 +79,7 @@ impl State {
             7 => 1,
             _ => return done(Err(Errno::EINVAL)),
         };
-        if self.cur.level == Level::Nmi {
-            return done(Err(Errno::EOPNOTSUPP));
-        }
-        if self.timers.in_slot(mem, slot.addr).is_some() {
-            return done(Err(Errno::EBUSY));
-        }
-        if self.maps[slot.map.at()].uref == 0 {
-            return done(Err(Errno::EPERM));
-        }
-        if self.fails() {
-            return done(Err(Errno::ENOMEM));
-        }
-        let timer = self.timers.insert(Timer {
+        let timer = Timer {
             slot,
             base,
             callback: None,
@@ -87,34 +87,13 @@ impl State {
             running: None,
             freed: false,
             cancelling: 0,
-        });
-        if put_in_slot(mem, slot.addr, Some(timer)).is_none() {
-            self.timers.remove(timer);
-            return done(Err(Errno::ENOMEM));
-        }
-        done(Ok(0))
+        };
+        done(self.async_init(mem, timer))
     }
 
     /// `bpf_timer_set_callback`
     pub fn timer_set_callback(&mut self, mem: &GuestMem, addr: u64, callback: Callback) -> Flow {
-        if self.cur.level == Level::Nmi {
-            return done(Err(Errno::EOPNOTSUPP));
-        }
-        let Some(timer) = self
-            .timers
-            .in_slot(mem, addr)
-            .and_then(|t| self.timers.get_mut(t))
-        else {
-            return done(Err(Errno::EINVAL));
-        };
-        if self.maps[timer.slot.map.at()].uref == 0 {
-            return done(Err(Errno::EPERM));
-        }
-        if let Err(errno) = self.refs.move_to(timer.callback, callback) {
-            return done(Err(errno));
-        }
-        timer.callback = Some(callback);
-        done(Ok(0))
+        done(self.async_set_callback::<Timer>(mem, addr, callback))
     }
 
     /// `bpf_timer_start`

@@ -1,7 +1,9 @@
 //! `bpf_wq`: SEMANTICS 2.1 to 2.9.
 
-use super::{Callback, Handle, Slot, Slotted, put_in_slot};
+use super::callback::Async;
+use super::{Callback, Handle, Pool, Slot, Slotted, put_in_slot};
 use crate::ids::{Cpu, CtxId};
+use crate::shared::Shared;
 use crate::state::State;
 use crate::trace::{AsyncKind, Level};
 use bpfsim_abi::Errno;
@@ -24,6 +26,16 @@ impl Slotted for Work {
     }
 }
 
+impl Async for Work {
+    fn callback(&mut self) -> &mut Option<Callback> {
+        &mut self.callback
+    }
+
+    fn pool(st: &mut State) -> &mut Shared<Pool<Work>> {
+        &mut st.works
+    }
+}
+
 /// A work item whose callback is about to run.
 pub(crate) struct Begun {
     pub work: Handle,
@@ -42,18 +54,6 @@ impl State {
         if flags != 0 {
             return done(Err(Errno::EINVAL));
         }
-        if self.cur.level == Level::Nmi {
-            return done(Err(Errno::EOPNOTSUPP));
-        }
-        if self.works.in_slot(mem, slot.addr).is_some() {
-            return done(Err(Errno::EBUSY));
-        }
-        if self.maps[slot.map.at()].uref == 0 {
-            return done(Err(Errno::EPERM));
-        }
-        if self.fails() {
-            return done(Err(Errno::ENOMEM));
-        }
         let work = Work {
             slot,
             callback: None,
@@ -61,12 +61,7 @@ impl State {
             running: None,
             freed: false,
         };
-        let handle = self.works.insert(work);
-        if put_in_slot(mem, slot.addr, Some(handle)).is_none() {
-            self.works.remove(handle);
-            return done(Err(Errno::ENOMEM));
-        }
-        done(Ok(0))
+        done(self.async_init(mem, work))
     }
 
     /// `bpf_wq_set_callback_impl`
@@ -80,24 +75,7 @@ impl State {
         if flags != 0 {
             return done(Err(Errno::EINVAL));
         }
-        if self.cur.level == Level::Nmi {
-            return done(Err(Errno::EOPNOTSUPP));
-        }
-        let Some(work) = self
-            .works
-            .in_slot(mem, addr)
-            .and_then(|h| self.works.get_mut(h))
-        else {
-            return done(Err(Errno::EINVAL));
-        };
-        if self.maps[work.slot.map.at()].uref == 0 {
-            return done(Err(Errno::EPERM));
-        }
-        if let Err(errno) = self.refs.move_to(work.callback, callback) {
-            return done(Err(errno));
-        }
-        work.callback = Some(callback);
-        done(Ok(0))
+        done(self.async_set_callback::<Work>(mem, addr, callback))
     }
 
     /// `bpf_wq_start`

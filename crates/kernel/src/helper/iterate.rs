@@ -95,8 +95,14 @@ fn next(st: &mut State, mem: &mut GuestMem) -> Option<Flow> {
     })
 }
 
-fn begin(st: &mut State, mem: &mut GuestMem, iteration: Iteration) -> Flow {
-    st.cur.iterations.push(iteration);
+/// Begins to call the function at `entry`.
+fn begin(st: &mut State, mem: &mut GuestMem, entry: u32, ctx: u64, over: Over) -> Flow {
+    st.cur.iterations.push(Iteration {
+        entry,
+        ctx,
+        done: 0,
+        over,
+    });
     next(st, mem).unwrap_or_else(|| end(st, mem))
 }
 
@@ -209,16 +215,7 @@ pub(super) fn user_ringbuf_drain(st: &mut State, mem: &mut GuestMem, a: &Args) -
         sample: None,
         discarded: 0,
     };
-    Ok(begin(
-        st,
-        mem,
-        Iteration {
-            entry,
-            ctx: a.r[2],
-            done: 0,
-            over,
-        },
-    ))
+    Ok(begin(st, mem, entry, a.r[2], over))
 }
 
 /// `bpf_find_vma(task, addr, callback, ctx, flags)`
@@ -243,16 +240,7 @@ pub(super) fn find_vma(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
     };
     st.fill_vma(mem, vma, &area.0, area.1);
     let over = Over::Once([a.r[0], vma, a.r[3]]);
-    Ok(begin(
-        st,
-        mem,
-        Iteration {
-            entry,
-            ctx: a.r[3],
-            done: 0,
-            over,
-        },
-    ))
+    Ok(begin(st, mem, entry, a.r[3], over))
 }
 
 /// `bpf_rbtree_add`, with the function that argument 3 is.
@@ -265,13 +253,7 @@ pub(crate) fn begin_rb_add(st: &mut State, mem: &mut GuestMem, a: &Args, node: u
         return Ok(Flow::Done(0));
     }
     let over = Over::Tree { root, node, at };
-    let iteration = Iteration {
-        entry,
-        ctx: 0,
-        done: 0,
-        over,
-    };
-    Ok(begin(st, mem, iteration))
+    Ok(begin(st, mem, entry, 0, over))
 }
 
 fn entry(st: &State, a: &Args, n: u8) -> Arg<u32> {
@@ -291,16 +273,7 @@ pub(super) fn bpf_loop(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow
     if count > MAX_LOOPS {
         return Ok(Flow::Done(ret(Err(Errno::E2BIG))));
     }
-    Ok(begin(
-        st,
-        mem,
-        Iteration {
-            entry,
-            ctx: a.r[2],
-            done: 0,
-            over: Over::Count(count),
-        },
-    ))
+    Ok(begin(st, mem, entry, a.r[2], Over::Count(count)))
 }
 
 /// `bpf_for_each_map_elem`
@@ -311,14 +284,5 @@ pub(super) fn for_each_map_elem(st: &mut State, mem: &mut GuestMem, a: &Args) ->
         return Ok(Flow::Done(ret(Err(Errno::EINVAL))));
     }
     let over = Over::Elements { map, at: None };
-    Ok(begin(
-        st,
-        mem,
-        Iteration {
-            entry,
-            ctx: a.r[2],
-            done: 0,
-            over,
-        },
-    ))
+    Ok(begin(st, mem, entry, a.r[2], over))
 }

@@ -61,16 +61,16 @@ pub(super) const KFUNCS: &[Kfunc] = &[
     row("scx_bpf_select_cpu_dfl", true, cpu::select_cpu_dfl),
     row("scx_bpf_select_cpu_and", true, cpu::select_cpu_and),
     row("scx_bpf_pick_idle_cpu", true, |st, mem, a| {
-        cpu::pick_idle(st, mem, a, None)
+        cpu::pick(st, mem, a, None, cpu::idle)
     }),
     row("scx_bpf_pick_idle_cpu_node", true, |st, mem, a| {
-        cpu::pick_idle(st, mem, a, Some(a.r[1] as i32))
+        cpu::pick(st, mem, a, Some(a.r[1] as i32), cpu::idle)
     }),
     row("scx_bpf_pick_any_cpu", true, |st, mem, a| {
-        cpu::pick_any(st, mem, a, None)
+        cpu::pick(st, mem, a, None, Scx::pick_any)
     }),
     row("scx_bpf_pick_any_cpu_node", true, |st, mem, a| {
-        cpu::pick_any(st, mem, a, Some(a.r[1] as i32))
+        cpu::pick(st, mem, a, Some(a.r[1] as i32), Scx::pick_any)
     }),
     row("scx_bpf_test_and_clear_cpu_idle", true, cpu::test_and_clear),
     row("scx_bpf_get_idle_cpumask", true, |st, _, _| {

@@ -17,6 +17,7 @@ mod change;
 pub(crate) mod consts;
 mod enable;
 mod idle;
+mod kicks;
 mod machine;
 mod ops;
 mod pick;
@@ -33,6 +34,7 @@ pub(crate) use show::Layout;
 
 use crate::ids::{Cpu, MapId, TaskId};
 use consts::{COUNTERS, Counter, SLICE_DFL};
+use kicks::Kicks;
 use std::collections::BTreeMap;
 
 /// Something that tasks do, or that is done to them, while a scheduler is there.
@@ -158,8 +160,7 @@ pub(crate) struct Scx {
     /// All CPUs are as if they had no scheduler but the kernel's simplest.
     pub bypass: bool,
     pub counters: [u64; COUNTERS],
-    /// CPUs that were kicked: by whom, whom, how.
-    pub kicks: Vec<(Cpu, Cpu, u64)>,
+    pub kicks: Kicks,
     /// Operations that wait, by their CPU.
     pub paused: BTreeMap<u32, Box<Machine>>,
     pub layout: Layout,

@@ -2,7 +2,9 @@
 
 use super::consts::EXIT_MSG_LEN;
 use super::machine::{Act, Machine};
-use super::{Custody, Dsq, Entity, Layout, Q, Rq, Scx, ScxExitKind, ScxOp, Stage, TaskStage};
+use super::{
+    Custody, Dsq, Entity, Kicks, Layout, Q, Rq, Scx, ScxExitKind, ScxOp, Stage, TaskStage,
+};
 use crate::ids::{Cpu, MapId, TaskId};
 use crate::kernel::Kernel;
 use crate::shared::Shared;
@@ -98,7 +100,7 @@ impl Kernel {
             cgroups: Vec::new(),
             bypass: false,
             counters: Default::default(),
-            kicks: Vec::new(),
+            kicks: Kicks::default(),
             paused: BTreeMap::new(),
             layout,
             idle_tasks,

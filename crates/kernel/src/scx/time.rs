@@ -52,10 +52,9 @@ impl Kernel {
             let mut stack = self.cpus[cpu.at()].stack.iter();
             stack.any(|&i| self.runs[i].as_ref().is_some_and(|r| r.cur.irq_off > 0))
         };
-        let kicks = std::mem::take(&mut scx.kicks);
-        for (from, to, flags) in kicks {
+        for (from, to, flags) in scx.kicks.take() {
             if masked(from) || scx.rqs[to.at()].locked {
-                scx.kicks.push((from, to, flags));
+                scx.kicks.add(from, to, flags);
                 continue;
             }
             scx.kicked(&mut self.mem, to.0, flags);

@@ -3,6 +3,7 @@
 use super::{NO_NODE, allowed, called, done, done32, scheduler};
 use crate::helper::{Arg, Args};
 use crate::ids::{Cpu, TaskId};
+use crate::scx::Scx;
 use crate::scx::consts::{CPUPERF_ONE, kf, kick, ops};
 use crate::state::State;
 use bpfsim_abi::Errno;
@@ -97,46 +98,30 @@ fn check_node(st: &mut State, node: Option<i32>) -> Result<(), Errno> {
     }
 }
 
-pub(super) fn pick_idle(
+/// Chooses among the CPUs of a mask as `how` says.
+pub(super) fn pick(
     st: &mut State,
     mem: &mut GuestMem,
     a: &Args,
     node: Option<i32>,
+    how: fn(&mut Scx, &mut GuestMem, &mut u32, u64) -> Option<u32>,
 ) -> Arg<Flow> {
     let among = mask(mem, a, 1)?;
-    if let Err(errno) = check_node(st, node) {
-        return done32(Err(errno));
-    }
     let mut last = st.cpu().distributed;
-    let Some(s) = scheduler(st) else {
-        return done32(Err(Errno::ENODEV));
-    };
-    if !s.check_tracks_idle() {
-        return done32(Err(Errno::EBUSY));
-    }
-    let found = s.pick_idle(mem, &mut last, among);
-    if found.is_some() {
+    let found = check_node(st, node).and_then(|()| {
+        let s = scheduler(st).ok_or(Errno::ENODEV)?;
+        how(s, mem, &mut last, among).ok_or(Errno::EBUSY)
+    });
+    if found.is_ok() {
         st.cpu().distributed = last;
     }
-    done32(found.map_or(Err(Errno::EBUSY), |cpu| Ok(cpu.into())))
+    done32(found.map(u64::from))
 }
 
-pub(super) fn pick_any(
-    st: &mut State,
-    mem: &mut GuestMem,
-    a: &Args,
-    node: Option<i32>,
-) -> Arg<Flow> {
-    let among = mask(mem, a, 1)?;
-    if let Err(errno) = check_node(st, node) {
-        return done32(Err(errno));
-    }
-    let mut last = st.cpu().distributed;
-    let found = scheduler(st).and_then(|s| s.pick_any(mem, &mut last, among));
-    if found.is_some() {
-        st.cpu().distributed = last;
-    }
-    done32(found.map_or(Err(Errno::EBUSY), |cpu| Ok(cpu.into())))
+/// An idle one.
+pub(super) fn idle(s: &mut Scx, mem: &mut GuestMem, last: &mut u32, among: u64) -> Option<u32> {
+    let tracked = s.check_tracks_idle();
+    tracked.then(|| s.pick_idle(mem, last, among)).flatten()
 }
 
 pub(super) fn test_and_clear(st: &mut State, mem: &mut GuestMem, a: &Args) -> Arg<Flow> {
@@ -177,12 +162,7 @@ pub(super) fn kick_cpu(st: &mut State, _: &mut GuestMem, a: &Args) -> Arg<Flow> 
     if flags & kick::IDLE != 0 && flags & (kick::PREEMPT | kick::WAIT) != 0 {
         s.error("PREEMPT/WAIT cannot be used with SCX_KICK_IDLE".to_string());
     }
-    // Other bits say nothing: each would be a kick of its own.
-    let known = flags & (kick::IDLE | kick::PREEMPT | kick::WAIT);
-    let kicked = (here, Cpu(cpu as u32), known);
-    if !s.kicks.contains(&kicked) {
-        s.kicks.push(kicked);
-    }
+    s.kicks.add(here, Cpu(cpu as u32), flags);
     done(0)
 }
 
