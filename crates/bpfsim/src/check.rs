@@ -3,7 +3,7 @@
 use crate::panics::{panicked, quiet_workers, quietly};
 use crate::regressions::{FOLDER, Kept};
 use crate::settings::Settings;
-use crate::{Chances, Config, Error, Machine, Result, Sim};
+use crate::{Cache, Chances, Config, Error, Machine, Result, Sim};
 use bpfsim_explore::{
     Begin, Failed, Found, Model, Outcome, Progress, Record, ReplayError, ReplayString, Run, Seed,
     Strategy, Worker, unlike,
@@ -271,7 +271,7 @@ impl Runner {
         progress: &mut dyn FnMut(Progress),
     ) -> Outcome {
         quiet_workers();
-        self.settled().explore_with(&Tested(test), progress)
+        self.settled().explore_with(&Tested::new(test), progress)
     }
 
     /// Explores a test: kept failing orders first. Fails when the test does in any order, and when
@@ -418,17 +418,29 @@ fn judge(run: Run, record: Record, config: Config, strategy: Strategy) -> TestRe
 }
 
 /// A test, as the explorer sees it.
-pub(crate) struct Tested<F>(pub F);
+pub(crate) struct Tested<F> {
+    test: F,
+    /// What its workers load, read and verified once.
+    cache: Cache,
+}
+
+impl<F> Tested<F> {
+    pub fn new(test: F) -> Tested<F> {
+        let cache = Cache::default();
+        Tested { test, cache }
+    }
+}
 
 impl<F: Fn(&Sim) -> std::result::Result<(), Failed> + Sync> Model for Tested<F> {
     fn worker(&self) -> Worker<'_> {
-        executor(&self.0)
+        executor(&self.test, self.cache.clone())
     }
 }
 
 /// Runs a test on a machine that begins anew each time.
 pub(crate) fn executor<'a>(
     test: impl Fn(&Sim) -> std::result::Result<(), Failed> + 'a,
+    cache: Cache,
 ) -> Worker<'a> {
     // A machine, and what it was made for.
     let mut own: Option<(Config, Machine)> = None;
@@ -439,7 +451,10 @@ pub(crate) fn executor<'a>(
         let (_, machine) = match &mut own {
             Some(own) if own.0 == *config => own,
             own => match Machine::new(config.clone()) {
-                Ok(machine) => own.insert((config.clone(), machine)),
+                Ok(machine) => {
+                    machine.use_cache(&cache);
+                    own.insert((config.clone(), machine))
+                }
                 Err(error) => return unable(&error),
             },
         };

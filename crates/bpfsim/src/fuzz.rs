@@ -9,7 +9,7 @@
 use crate::Machine;
 use crate::check::{Tested, one_order};
 use crate::panics::quietly;
-use crate::{Config, Result, Runner, Sim, TestResult};
+use crate::{Cache, Config, Result, Runner, Sim, TestResult};
 use bpfsim_explore::fuzz::{Corpus, Features, Loose, Meetings, constants, features};
 use bpfsim_explore::{
     Begin, Departure, Failed, Found, Model, Recorder, ReplayString, Schedule, Strategy, Worker,
@@ -244,7 +244,7 @@ impl<'a> Cases<'a> {
         let words = Rc::<RefCell<Option<Vec<i64>>>>::default();
         let (own, into) = (Rc::clone(&inputs), Rc::clone(&seen));
         let known = Rc::clone(&words);
-        let worker = crate::check::executor(move |sim: &Sim| {
+        let counted = move |sim: &Sim| {
             sim.count();
             let result = test(sim, &own.borrow());
             features(&sim.kernel(), &mut into.borrow_mut());
@@ -252,7 +252,8 @@ impl<'a> Cases<'a> {
                 .borrow_mut()
                 .get_or_insert_with(|| constants(&sim.kernel()));
             result
-        });
+        };
+        let worker = crate::check::executor(counted, Cache::default());
         Cases {
             worker,
             inputs,
@@ -383,7 +384,7 @@ fn smallest(
             shrink,
             ..runner.clone()
         };
-        let model = Tested(|sim: &Sim| test(sim, inputs));
+        let model = Tested::new(|sim: &Sim| test(sim, inputs));
         runner.explore(&model as &dyn Model).failure
     };
     let mut found = again(&inputs, &order, runner.shrink)?;

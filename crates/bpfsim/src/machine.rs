@@ -2,7 +2,7 @@
 
 use crate::setup::Setup;
 use crate::user::Users;
-use crate::{Config, Result, Sim};
+use crate::{Cache, Config, Result, Sim};
 use bpfsim_kernel::Chooser;
 
 /// A machine that begins anew for each execution of a test, instead of being made anew.
@@ -33,6 +33,11 @@ impl Machine {
         let begin = sim.kernel_mut().snapshot();
         sim.setup().replace(Setup::new(begin));
         Ok(Machine { sim })
+    }
+
+    /// As [`Sim::use_cache`].
+    pub(crate) fn use_cache(&self, cache: &Cache) {
+        self.sim.use_cache(cache);
     }
 
     /// Everything is as it was when the machine was made, but for the seed of random helpers, and

@@ -213,7 +213,7 @@ impl Kernel {
             Turns {
                 quick: !(alone || stops || self.offer.follows || self.st.records),
                 stops,
-                all: all && self.prefix.is_none(),
+                all,
                 chooser: &mut *self.chooser,
                 offer: &mut self.offer,
                 window: &mut self.window,
