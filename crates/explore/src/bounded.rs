@@ -22,7 +22,20 @@ struct Node {
     rest: SmallVec<[usize; 4]>,
     /// Preemptions up to this choice, this one too.
     preemptions: u64,
+    /// Choices between it and the last one before it that can be gone back to at once, if it cannot.
+    apart: usize,
 }
+
+impl Node {
+    /// It can be gone back to at once.
+    fn is_point(&self) -> bool {
+        self.apart == 0
+    }
+}
+
+/// Remembering a machine costs as much as some steps: choices that can be gone back to at once are so many
+/// choices apart, and to those between them it is gone from there.
+const APART: usize = 2;
 
 /// What is picked in the first choices, behind which one part of a search lies.
 pub(crate) type Picks = Vec<usize>;
@@ -118,11 +131,13 @@ impl Way {
     /// What there is to try in the choice that is come to now.
     fn node(&mut self, offer: &Offer<'_>) -> Node {
         let choices = offer.choices.len();
+        let before = self.at.checked_sub(1).and_then(|at| self.nodes.get(at));
         let mut node = Node {
             choices,
             pick: offer.default_pick(),
             rest: SmallVec::new(),
             preemptions: 0,
+            apart: before.map_or(APART, |node| node.apart + 1),
         };
         if let Some(&pick) = self.prefix.get(self.at) {
             self.strayed |= pick >= choices;
@@ -136,6 +151,9 @@ impl Way {
         let others = (0..choices).rev().filter(|&i| i != node.pick);
         node.rest.extend(others.filter(free));
         self.cut += (choices - 1 - node.rest.len()) as u64;
+        if node.apart >= APART && !node.rest.is_empty() {
+            node.apart = 0;
+        }
         node
     }
 }
@@ -177,7 +195,7 @@ impl Chooser for OnTheWay {
     fn comes_back(&self) -> bool {
         let way = &*self.0.borrow();
         let node = way.at.checked_sub(1).and_then(|at| way.nodes.get(at));
-        node.is_some_and(|node| !node.rest.is_empty())
+        node.is_some_and(Node::is_point)
     }
 }
 

@@ -22,9 +22,8 @@ use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Remembering a machine costs as much as some steps, and which nodes are come back to shows later. Nodes
-/// of a depth at which the last one was come back to can be gone back to at once; of others those that
-/// are so many steps apart, from where those between are come to.
+/// Remembering a machine costs as much as some steps, and which nodes are come back to shows later: nodes
+/// that can be gone back to at once are so many steps apart, and those between are come to from there.
 const APART: usize = 8;
 
 /// A way to go on that was explored from an earlier state and need not be again until something
@@ -91,8 +90,6 @@ pub(crate) struct Tree {
     relation: Relation,
     nodes: Vec<Node>,
     path: Path,
-    /// By depth: the last node that was done with was come back to.
-    come_back: Vec<bool>,
     /// Steps taken in this execution.
     steps: usize,
     /// All that could be done was asleep: the rest of this execution is known.
@@ -122,14 +119,13 @@ impl Tree {
         };
         let last = self.nodes.last();
         let apart = last.map_or(APART, |n| if n.is_point { 1 } else { n.apart + 1 });
-        let come_back = self.come_back.get(at).is_some_and(|&back| back);
         let mut node = Node {
             ways: choices.len(),
             known: Vec::new(),
             pick: fixed.unwrap_or(default),
             choices: last.map_or(0, |n| n.choices + usize::from(n.ways > 1)),
             apart,
-            is_point: choices.len() > 1 && (come_back || apart >= APART),
+            is_point: choices.len() > 1 && apart >= APART,
             wanted: 0,
             done: Vec::new(),
             sleep,
@@ -224,7 +220,8 @@ impl Tree {
         while self.nodes.len() > self.prefix.picks.len() {
             let depth = self.nodes.len() - 1;
             self.path.events.truncate(depth + 1);
-            if let Some(pick) = self.next(depth)
+            let event = self.path.events.get(depth);
+            if let Some(pick) = event.and_then(|event| self.nodes[depth].next(event))
                 && let Some(event) = self.path.events.pop()
             {
                 let node = &mut self.nodes[depth];
@@ -240,19 +237,6 @@ impl Tree {
             self.path.events.truncate(depth);
         }
         None
-    }
-
-    /// What is to be explored next from the last node, at this depth.
-    fn next(&mut self, depth: usize) -> Option<usize> {
-        let (node, event) = (&self.nodes[depth], self.path.events.get(depth)?);
-        let next = node.next(event);
-        if self.come_back.len() <= depth {
-            self.come_back.resize(depth + 1, false);
-        }
-        if next.is_some() || node.ways > 1 && node.done.is_empty() {
-            self.come_back[depth] = next.is_some();
-        }
-        next
     }
 }
 

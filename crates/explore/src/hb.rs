@@ -78,28 +78,7 @@ mod kind {
 /// The dependency relation, a row for each kind of conflict between what two steps touched: which kinds
 /// of what one and the other touched it is between, and when it is one.
 const RULES: &[(Rule, u8, u8, Holds)] = &[
-    (Rule::Memory, kind::MEMORY, kind::MEMORY, |a, b| {
-        match (a, b) {
-            (
-                &Touch::Memory {
-                    addr: a,
-                    size: m,
-                    kind: k,
-                    ..
-                },
-                &Touch::Memory {
-                    addr: b,
-                    size: n,
-                    kind: l,
-                    ..
-                },
-            ) => {
-                let overlap = a < b.saturating_add(n.into()) && b < a.saturating_add(m.into());
-                overlap && (k, l) != (AccessKind::Read, AccessKind::Read)
-            }
-            _ => false,
-        }
-    }),
+    (Rule::Memory, kind::MEMORY, kind::MEMORY, one_writes),
     (Rule::Map, kind::MAP, kind::MAP, |a, b| match (a, b) {
         (&Touch::Map { map: m, write: w }, &Touch::Map { map: n, write: v }) => m == n && (w || v),
         _ => false,
@@ -145,6 +124,31 @@ const RULES: &[(Rule, u8, u8, Holds)] = &[
     }),
 ];
 
+/// [`Rule::Memory`]
+#[inline(always)]
+fn one_writes(a: &Touch, b: &Touch) -> bool {
+    match (a, b) {
+        (
+            &Touch::Memory {
+                addr: a,
+                size: m,
+                kind: k,
+                ..
+            },
+            &Touch::Memory {
+                addr: b,
+                size: n,
+                kind: l,
+                ..
+            },
+        ) => {
+            let overlap = a < b.saturating_add(n.into()) && b < a.saturating_add(m.into());
+            overlap && (k, l) != (AccessKind::Read, AccessKind::Read)
+        }
+        _ => false,
+    }
+}
+
 /// The relation, or all of it but one rule: to show that each is needed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Relation {
@@ -158,8 +162,22 @@ impl Relation {
     }
 
     /// True when two steps of different CPUs may not change places for what they touched.
+    #[inline]
     pub(crate) fn dependent(&self, a: &Effects, b: &Effects) -> bool {
-        let either = a.kinds | b.kinds;
+        match a.kinds | b.kinds {
+            0 => false,
+            // That is all that most steps touch.
+            kind::MEMORY => {
+                let holds = |x| b.touched.iter().any(|y| one_writes(x, y));
+                self.has(Rule::Memory) && a.touched.iter().any(holds)
+            }
+            either => self.are_by_rules(a, b, either),
+        }
+    }
+
+    /// [`Relation::dependent`] by all rules.
+    #[inline(never)]
+    fn are_by_rules(&self, a: &Effects, b: &Effects, either: u8) -> bool {
         let onto = |a: &Effects, cpu: u32| a.touched.contains(&Touch::Cpu(bpfsim_kernel::Cpu(cpu)));
         if either & kind::CPU != 0 && self.has(Rule::Cpu) && (onto(a, b.cpu) || onto(b, a.cpu)) {
             return true;
@@ -281,18 +299,15 @@ impl Path {
         let stays = |k: &Key| goes_on && after.iter().any(|c| key(c) == *k);
         let gone = event.keys.iter().filter(|k| k.0 != own && !stays(k));
         event.effects.lost = gone.fold(0, |mask, k| mask | 1 << k.0);
-        // All that was before the window happens before it.
-        let mut clock: SmallVec<[u32; 4]> = match event.start.checked_sub(1) {
+        let last = before.last().map_or(&[][..], |e| &e.last[..]);
+        let previous = last.get(own as usize).map_or(0, |l| l.1 as usize);
+        // It comes after what its CPU did before, and after all that was before the window.
+        let known: SmallVec<[u32; 4]> = match event.start.checked_sub(1) {
+            _ if previous > event.start => SmallVec::from_slice(&before[previous - 1].clock),
             Some(over) => before[over].last.iter().map(|l| l.0).collect(),
             None => SmallVec::new(),
         };
-        let last = before.last().map_or(&[][..], |e| &e.last[..]);
-        if let Some(&(_, at)) = last.get(own as usize)
-            && at as usize > event.start
-        {
-            join(&mut clock, &before[at as usize - 1].clock);
-        }
-        let known: SmallVec<[u32; 4]> = SmallVec::from_slice(&clock);
+        let mut clock: SmallVec<[u32; 4]> = SmallVec::from_slice(&known);
         let known = |cpu: u32| known.get(cpu as usize).copied().unwrap_or(0);
         // Of other CPUs, those that it is not known to come after.
         let others = last.iter().enumerate().filter(|l| l.0 as u32 != own);

@@ -212,12 +212,10 @@ impl Kernel {
             let own = end.as_ref().map_or(usize::MAX, |e| e.choices);
             prefix.spare.extend(end.and_then(|e| e.kernel));
             prefix.drop_points(own.min(prefix.keep + 1));
-            // If it is come back to once more, it is remembered again.
-            if let Some(mut point) = prefix.points.pop_if(|p| p.choice >= before)
-                && self.restore_last(&mut point.kernel).is_ok()
+            if let Some(point) = prefix.points.last().filter(|p| p.choice >= before)
+                && self.restore(&point.kernel).is_ok()
             {
                 prefix.choices = point.choice;
-                prefix.spare.push(point.kernel);
                 self.chooser.passed(point.choice, self.window.steps);
                 return Begin::Middle(point.until);
             }

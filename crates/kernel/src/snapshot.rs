@@ -78,13 +78,6 @@ macro_rules! bring_back {
     };
 }
 
-macro_rules! swap {
-    ($one:expr, $other:expr; $($field:ident),*; $($written:ident),*) => {
-        $(std::mem::swap(&mut $one.$field, &mut $other.$field);)*
-        $(std::mem::swap(&mut $one.$written, &mut $other.$written);)*
-    };
-}
-
 /// The snapshot is of a kernel whose guest memory has another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot is of a kernel whose guest memory has another size")]
@@ -134,19 +127,6 @@ impl Kernel {
         self.without_large_parts(|st| st.clone_from(&snapshot.st));
         self.spare_results();
         with_rest!(bring_back!(snapshot.rest, self));
-        self.config.seed = self.st.seed.value();
-        Ok(())
-    }
-
-    /// [`Kernel::restore`] for the last time: nothing is copied that the two need not both have. The
-    /// snapshot is good for nothing any more but [`Kernel::snapshot_into`].
-    pub(crate) fn restore_last(
-        &mut self,
-        snapshot: &mut KernelSnapshot,
-    ) -> Result<(), ForeignSnapshot> {
-        self.restore_large_parts(snapshot)?;
-        self.without_large_parts(|st| std::mem::swap(st, &mut snapshot.st));
-        with_rest!(swap!(snapshot.rest, self));
         self.config.seed = self.st.seed.value();
         Ok(())
     }
