@@ -10,7 +10,6 @@ use bpfsim_kernel::{
     Chance, Choice, Chooser, Config, Detectors, Last, Offer, Preemption, Report, Step, Usual,
 };
 use data_encoding::BASE64URL_NOPAD;
-use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -106,7 +105,47 @@ pub struct Record {
     draws: Draws,
     /// What was picked in each; an execution that begins with the choices of the one before finds
     /// them here.
-    picks: SmallVec<[Pick; FEW]>,
+    picks: Picks,
+}
+
+/// What was picked in choices: in the first few, and in those after them.
+#[derive(Debug, Clone)]
+struct Picks {
+    len: usize,
+    first: [Pick; FEW],
+    rest: Vec<Pick>,
+}
+
+impl Default for Picks {
+    fn default() -> Picks {
+        Picks {
+            len: 0,
+            first: [Pick(0); FEW],
+            rest: Vec::new(),
+        }
+    }
+}
+
+impl Picks {
+    /// The first so many.
+    fn iter(&self, n: usize) -> impl Iterator<Item = &Pick> {
+        self.first.iter().chain(&self.rest).take(n.min(self.len))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push(&mut self, pick: Pick) {
+        match self.first.get_mut(self.len) {
+            Some(place) => *place = pick,
+            None => self.rest.push(pick),
+        }
+        self.len += 1;
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        self.rest.truncate(len.saturating_sub(FEW));
+    }
 }
 
 /// What was picked in a choice, in one word; below it whether that is not the default, and whether what
@@ -134,8 +173,8 @@ impl Pick {
 }
 
 impl Record {
-    fn picks(&self) -> &[Pick] {
-        &self.picks[..self.choices as usize]
+    fn picks(&self) -> impl Iterator<Item = &Pick> {
+        self.picks.iter(self.choices as usize)
     }
 
     /// Departures from the default order.
@@ -150,43 +189,42 @@ impl Record {
 
     /// Steps of another execution while the one before could have gone on.
     pub fn preemptions(&self) -> u64 {
-        let preempts = self.picks().iter().filter(|p| p.preempts());
-        preempts.count() as u64
+        self.picks().filter(|p| p.preempts()).count() as u64
     }
 
     /// A choice was made, after so many steps.
-    #[inline]
+    #[inline(always)]
     fn note(&mut self, asked: usize, pick: usize, departs: bool, preempts: bool, steps: usize) {
-        self.strayed |= pick != asked;
+        self.strayed |= asked != pick;
         self.steps = steps as u64 + 1;
-        let (made, room) = (self.picks.len(), self.picks.capacity());
-        let pick = Pick::new(pick, departs, preempts);
-        if made as u64 != self.choices || made == room {
-            return self.note_anew(pick);
-        }
+        let (at, pick) = (self.choices as usize, Pick::new(pick, departs, preempts));
         self.choices += 1;
-        self.picks.push(pick);
+        match self.picks.first.get_mut(at) {
+            Some(place) if at == self.picks.len => {
+                *place = pick;
+                self.picks.len = at + 1;
+            }
+            _ => self.note_anew(at, pick),
+        }
     }
 
-    /// There is no room for it, or other choices where it belongs.
+    /// There is no place for it, or other choices where it belongs.
     #[cold]
     #[inline(never)]
-    fn note_anew(&mut self, pick: Pick) {
-        if self.picks.len() as u64 != self.choices {
-            self.cut();
+    fn note_anew(&mut self, at: usize, pick: Pick) {
+        if self.picks.len != at {
+            self.cut(at);
         }
-        self.choices += 1;
         self.picks.push(pick);
     }
 
     /// Something is about to be noted: what an execution before did from here on is no part of it.
-    fn cut(&mut self) {
-        self.picks.truncate(self.choices as usize);
-        let ahead = |at: u32| u64::from(at) >= self.choices;
-        while self.lots.last().is_some_and(|l| ahead(l.0)) {
+    fn cut(&mut self, at: usize) {
+        self.picks.truncate(at);
+        while self.lots.last().is_some_and(|l| l.0 as usize >= at) {
             self.lots.pop();
         }
-        self.draws.cut(self.choices);
+        self.draws.cut(at as u64);
     }
 
     #[cold]

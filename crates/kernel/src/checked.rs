@@ -39,6 +39,16 @@ pub(crate) struct Held {
     pub site: Site,
 }
 
+/// Gives a lock.
+pub(crate) const SPIN_LOCK: &str = "bpf_spin_lock";
+
+impl Held {
+    /// It is a `bpf_spin_lock`.
+    pub fn is_lock(&self) -> bool {
+        self.from == SPIN_LOCK
+    }
+}
+
 impl Watch {
     pub fn new(detectors: Detectors) -> Watch {
         Watch {

@@ -200,6 +200,12 @@ impl Last {
         Last::by(&step.choices[step.picked])
     }
 
+    /// Of a step that began nothing.
+    pub(crate) fn new(cpu: Cpu, id: CtxId) -> Last {
+        let began = false;
+        Last { cpu, id, began }
+    }
+
     /// Of the step that this choice was.
     #[inline]
     pub(crate) fn by(choice: &Choice) -> Last {
@@ -269,7 +275,8 @@ pub trait Chooser {
     }
 
     /// True when [`Chooser::stepped`] wants to be told of every step. Otherwise it is told of those
-    /// that begin something, and of those that nobody was asked for.
+    /// that begin something, maybe of others, and of the last before user space goes on if nobody was asked for
+    /// that.
     fn follows(&self) -> bool {
         true
     }

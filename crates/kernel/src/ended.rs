@@ -205,8 +205,8 @@ impl Kernel {
 
 /// What an execution that returns must not have any more.
 fn left_over(cur: &Cur) -> Option<LeftOver> {
-    if let Some(&lock) = cur.locks.first() {
-        return Some(LeftOver::SpinLock(lock));
+    if let Some(lock) = cur.held.iter().find(|h| h.is_lock()) {
+        return Some(LeftOver::SpinLock(lock.addr));
     }
     if cur.irq_off > 0 {
         return Some(LeftOver::IrqsOff);

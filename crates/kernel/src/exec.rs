@@ -209,9 +209,8 @@ impl Kernel {
                 at,
                 args,
             });
-            let alone = self.offer.choices.len() == 1 || !self.offer.waiting.is_empty();
             Turns {
-                quick: !(alone || stops || self.offer.follows || self.st.records),
+                quick: !(stops || self.offer.follows || self.st.records),
                 stops,
                 all,
                 chooser: &mut *self.chooser,

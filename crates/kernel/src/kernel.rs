@@ -150,6 +150,13 @@ pub(crate) struct Window {
     pub calls: u64,
 }
 
+impl Window {
+    /// An execution took the last step.
+    pub fn took(&mut self, cpu: Cpu, id: CtxId) {
+        (self.last, self.taken) = (cpu, Some(Last::new(cpu, id)));
+    }
+}
+
 /// Virtual time at which a simulation begins, in ns since boot: never 0, which programs take for
 /// "not set".
 pub const BOOTED: u64 = 1_000_000_000;

@@ -1,6 +1,6 @@
 //! Locks and what keeps interrupts off: SEMANTICS 6.2, 6.3 and 6.17.
 
-use crate::checked::Held;
+use crate::checked::{Held, SPIN_LOCK};
 use crate::choose::Wait;
 use crate::ids::{Cpu, CtxId, MapId};
 use crate::state::{CpuState, Pending, State};
@@ -117,10 +117,9 @@ impl State {
             0 => {
                 mem.write_u32(addr, 1)?;
                 cur.irq_off += 1;
-                cur.locks.push(addr);
                 cur.held.push(Held {
                     addr,
-                    from: "bpf_spin_lock",
+                    from: SPIN_LOCK,
                     site: mem.site(),
                 });
                 self.watch.findings.acquire(cur.lane, addr);
@@ -138,8 +137,9 @@ impl State {
     pub fn spin_unlock(&mut self, mem: &mut GuestMem, addr: u64) -> Option<()> {
         mem.write_u32(addr, 0)?;
         let cur = &mut *self.cur;
-        cur.locks.retain(|l| *l != addr);
-        cur.held.retain(|h| h.addr != addr);
+        if let Some(at) = cur.held.iter().rposition(|h| h.addr == addr) {
+            cur.held.remove(at);
+        }
         if self.watch.races_on {
             self.watch.findings.release(cur.lane, addr);
         }
@@ -201,14 +201,21 @@ impl State {
 
     /// One reason less to keep interrupts off. With the last one, what waited for them happens:
     /// the hop of task work through irq_work.
+    #[inline]
     pub fn irq_on(&mut self) {
         let cur = &mut *self.cur;
         cur.irq_off = cur.irq_off.saturating_sub(1);
-        if cur.irq_off == 0 && cur.level < Level::Nmi {
-            let cpu = cur.cpu;
-            while let Some(work) = self.cpus[cpu.at()].irq_work.pop_front() {
-                self.task_work_hop(work);
-            }
+        let cpu = cur.cpu;
+        let is_on = cur.irq_off == 0 && cur.level < Level::Nmi;
+        if is_on && !self.cpus[cpu.at()].irq_work.is_empty() {
+            self.do_irq_work(cpu);
+        }
+    }
+
+    #[cold]
+    fn do_irq_work(&mut self, cpu: Cpu) {
+        while let Some(work) = self.cpus[cpu.at()].irq_work.pop_front() {
+            self.task_work_hop(work);
         }
     }
 

@@ -96,8 +96,8 @@ impl Offered {
         self.growing.as_ref().is_some_and(|g| g.waits())
     }
 
-    /// Offers an execution that goes on, among those of other CPUs.
-    pub fn insert(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64) {
+    /// Offers an execution that goes on, among those of other CPUs. Says at which place.
+    pub fn insert(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64) -> usize {
         let after = self.choices.iter().position(|c| c.cpu > cpu);
         let chance = Chance::Usual;
         let choice = Choice {
@@ -108,14 +108,15 @@ impl Offered {
             chance,
         };
         let to = after.unwrap_or(self.choices.len());
-        self.choices.insert(to, choice);
-        self.what.insert(to, (cpu, Do::Continue));
+        put_in(&mut self.choices, to, choice);
+        put_in(&mut self.what, to, (cpu, Do::Continue));
+        to
     }
 
     /// Offers that no more.
     pub fn remove(&mut self, at: usize) {
-        self.choices.remove(at);
-        self.what.remove(at);
+        take(&mut self.choices, at);
+        take(&mut self.what, at);
     }
 
     /// Picks what comes next.
@@ -157,16 +158,22 @@ impl Offered {
         };
     }
 
-    /// The step that was picked is taken.
+    /// The step that was picked is taken; `ends` where it may be the last.
     #[inline]
-    pub fn tell(&mut self, chooser: &mut dyn Chooser, window: &mut Window, touched: &[Touch]) {
+    pub fn tell(
+        &mut self,
+        chooser: &mut dyn Chooser,
+        window: &mut Window,
+        touched: &[Touch],
+        ends: bool,
+    ) {
         let choice = &self.choices[self.picked];
         (window.last, window.taken) = (choice.cpu, Some(Last::by(choice)));
         window.steps += 1;
         if let Some(growing) = self.growing.as_mut().filter(|g| g.waits()) {
             growing.note(&self.choices, self.picked, window);
         }
-        if self.follows || self.choices.len() == 1 || choice.next.begins() {
+        if self.follows || choice.next.begins() || ends && self.choices.len() == 1 {
             chooser.stepped(&Step {
                 choices: &self.choices,
                 picked: self.picked,
@@ -176,6 +183,26 @@ impl Offered {
             });
         }
     }
+}
+
+/// `Vec::insert`, mostly at the end: moving nothing costs a call.
+#[inline]
+pub(crate) fn put_in<T>(list: &mut Vec<T>, at: usize, item: T) {
+    match at == list.len() {
+        true => list.push(item),
+        false => list.insert(at, item),
+    }
+}
+
+/// `Vec::remove`, mostly at the end.
+#[inline]
+pub(crate) fn take<T>(list: &mut Vec<T>, at: usize) -> T {
+    if at + 1 == list.len()
+        && let Some(last) = list.pop()
+    {
+        return last;
+    }
+    list.remove(at)
 }
 
 /// Identity of what a CPU does of its own accord.
@@ -252,7 +279,7 @@ impl Kernel {
             self.touch_idle(cpu, idle_at);
         }
         let (window, touched) = (&mut self.window, &self.st.touched);
-        self.offer.tell(&mut *self.chooser, window, touched);
+        self.offer.tell(&mut *self.chooser, window, touched, true);
         performed
     }
 

@@ -217,8 +217,6 @@ pub(crate) struct Cur {
     pub preempt_off: u32,
     /// Soft interrupts are off.
     pub bh_off: bool,
-    /// `bpf_spin_lock`s held.
-    pub locks: Few<smallvec::SmallVec<[u64; 2]>>,
     /// A helper that stopped half way.
     pub op: Option<Pending>,
     /// What it waits for.
@@ -315,7 +313,6 @@ impl Cur {
             irq_off: 0,
             preempt_off: 0,
             bh_off: false,
-            locks: Default::default(),
             op: None,
             wait: None,
             visible: None,

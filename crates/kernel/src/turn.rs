@@ -4,13 +4,13 @@
 //! stays as it is, but for what the one that took the last step does next. So it is chosen from at
 //! once, and if the same execution goes on, the engine need not stop for it.
 
-use crate::choose::{Choice, Chooser, Last, Next, Starts, Wait, Waiting};
+use crate::choose::{Choice, Chooser, Next, Starts, Wait, Waiting};
 use crate::ids::Cpu;
 use crate::kernel::Window;
 use crate::prog::ProgCode;
 use crate::race::NO_LANE;
 use crate::run::{At, CpuRuns, Run, Running, What as Do};
-use crate::sched::Offered;
+use crate::sched::{Offered, put_in, take};
 use crate::shared::Shared;
 use crate::state::{Cur, State};
 use crate::touch::Touch;
@@ -33,8 +33,7 @@ pub(crate) struct Turns<'a, 's> {
     pub all: bool,
     /// Most instructions of one execution.
     pub fuel: u64,
-    /// There is more than one choice, nobody waits, nobody wants to know what steps do, and nothing is
-    /// gone back to.
+    /// Nobody wants to know what steps do, and nothing is gone back to.
     pub quick: bool,
     /// Where a choice is to be gone back to the engine stops.
     pub stops: bool,
@@ -208,42 +207,64 @@ impl State {
 }
 
 impl Turns<'_, '_> {
-    /// After a step in which a lock was taken or given back, or after which one is wanted: who waited
-    /// for what is free now can go on, and who wants what is held waits, as the scheduler would have it.
-    #[inline(never)]
+    /// After a step in which something was called, or after which a lock is wanted: who waited for what is
+    /// free now can go on, and who wants what is held waits, as the scheduler would have it.
+    #[inline(always)]
     fn sort(&mut self, st: &mut State, mem: &GuestMem) {
-        let (clock, offer) = (st.cpus[self.mine].clock, &mut *self.offer);
-        while let Some(i) = offer.waiting.iter().position(|w| !still_waits(w, mem)) {
-            let Waiting { id, cpu, .. } = offer.waiting.remove(i);
-            if let Some(Some(seat)) = self.seats.get_mut(cpu.at()) {
-                seat.cur.over.get_or_insert(clock);
-                offer.insert(id, cpu, *seat.next, st.cpus[cpu.at()].clock);
+        let mut i = 0;
+        while let Some(waiting) = self.offer.waiting.get(i) {
+            match still_waits(waiting, mem) {
+                false if self.wake(st, i) => {}
+                _ => i += 1,
             }
         }
         let mut i = 0;
-        while let Some(choice) = offer.choices.get(i) {
-            let (id, cpu) = (choice.id, choice.cpu);
+        while let Some(choice) = self.offer.choices.get(i) {
             let wanted = lock_of(&choice.next).filter(|&at| is_held(mem, at));
-            let (Some(at), Some(Some(seat))) = (wanted, self.seats.get_mut(cpu.at())) else {
-                i += 1;
-                continue;
-            };
-            put(&choice.next, seat.next);
-            let cur: &mut Cur = match self.mine == cpu.at() {
-                true => &mut st.cur,
-                false => seat.cur,
-            };
-            let wait = cur.wait.unwrap_or(Wait::SpinLock(at));
-            (cur.wait, cur.over) = (Some(wait), None);
-            offer.remove(i);
-            let after = offer.waiting.iter().position(|w| w.cpu > cpu);
-            let at = after.unwrap_or(offer.waiting.len());
-            offer.waiting.insert(at, Waiting { id, cpu, wait });
+            match wanted {
+                Some(at) if self.park(st, i, at) => {}
+                _ => i += 1,
+            }
         }
-        let mine = offer.choices.iter().position(|c| c.cpu.at() == self.mine);
-        offer.picked = mine.unwrap_or(0);
-        let alone = offer.choices.len() == 1 || !offer.waiting.is_empty();
-        self.quick = !(alone || self.stops || offer.follows || st.records);
+    }
+
+    /// What the `i`th waited for is free.
+    #[inline(never)]
+    fn wake(&mut self, st: &State, i: usize) -> bool {
+        let offer = &mut *self.offer;
+        let Waiting { id, cpu, .. } = offer.waiting[i];
+        let Some(Some(seat)) = self.seats.get_mut(cpu.at()) else {
+            return false;
+        };
+        take(&mut offer.waiting, i);
+        seat.cur.over.get_or_insert(st.cpus[self.mine].clock);
+        let at = offer.insert(id, cpu, *seat.next, st.cpus[cpu.at()].clock);
+        offer.picked += usize::from(at <= offer.picked);
+        true
+    }
+
+    /// The `i`th choice is to take a lock that is held.
+    #[inline(never)]
+    fn park(&mut self, st: &mut State, i: usize, lock: u64) -> bool {
+        let offer = &mut *self.offer;
+        let Choice { id, cpu, next, .. } = &offer.choices[i];
+        let (id, cpu) = (*id, *cpu);
+        let Some(Some(seat)) = self.seats.get_mut(cpu.at()) else {
+            return false;
+        };
+        put(next, seat.next);
+        let cur: &mut Cur = match self.mine == cpu.at() {
+            true => &mut st.cur,
+            false => seat.cur,
+        };
+        let wait = cur.wait.unwrap_or(Wait::SpinLock(lock));
+        (cur.wait, cur.over) = (Some(wait), None);
+        offer.remove(i);
+        offer.picked -= usize::from(i < offer.picked);
+        let after = offer.waiting.iter().position(|w| w.cpu > cpu);
+        let at = after.unwrap_or(offer.waiting.len());
+        put_in(&mut offer.waiting, at, Waiting { id, cpu, wait });
+        true
     }
 
     /// The engine has stopped: tells the executions what they do next. Gives the index and the CPU of the
@@ -311,6 +332,13 @@ impl Offered {
             && !self.changes(mem)
     }
 
+    /// What was picked is an access.
+    #[inline(always)]
+    fn accesses(&self) -> bool {
+        let picked = self.choices.get(self.picked);
+        picked.is_some_and(|choice| matches!(choice.next, Next::Access(_)))
+    }
+
     /// True when others than what took the step can go on.
     fn is_left(&self, mem: &GuestMem) -> bool {
         !self.others().all(wants_held(mem))
@@ -326,51 +354,27 @@ impl Offered {
 impl View<'_, '_> {
     /// Ends the step that is being taken, where `stop` comes next, and picks another. Says who
     /// takes it, if that can be without leaving the engine.
-    ///
-    /// Most steps are one access, after which comes another: this is as short as it can be.
     #[inline(always)]
     pub fn take_turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
-        let Some(turns) = &mut self.turns else {
+        let Some(turns) = &self.turns else {
             return Turn::Nobody;
         };
-        let st = &mut *self.st;
-        if self.loud || st.watch.findings.fatal().is_some() {
+        if self.loud || self.st.watch.findings.fatal().is_some() {
             return self.turn_after_all(stop, act, mem);
         }
-        let offer = &mut *turns.offer;
-        let (choices, mine) = (offer.choices.len(), offer.picked);
-        let steps = turns.window.steps + 1;
-        if !turns.quick {
-            return self.turn_at(stop, act, mem);
+        match turns.quick {
+            // Most steps are one access, after which comes another.
+            true if matches!(stop, Stop::Access(_)) && turns.offer.accesses() => {
+                self.turn_as::<true, true>(stop, act, mem)
+            }
+            true => self.turn_of_call(stop, act, mem),
+            false => self.turn_in_full(stop, act, mem),
         }
-        let (Stop::Access(access), Some(choice)) = (stop, offer.choices.get_mut(mine)) else {
-            return self.turn_at(stop, act, mem);
-        };
-        let Next::Access(did) = &mut choice.next else {
-            return self.turn_at(stop, act, mem);
-        };
-        let Some(picked) = turns.chooser.choose_among(choices, mine, steps) else {
-            return self.turn_at(stop, act, mem);
-        };
-        // What was done is over.
-        let clock = self.base + act.insns;
-        if let Some(cpu) = st.cpus.get_mut(turns.mine) {
-            cpu.clock = clock;
-        }
-        let value = mem.read_u64(did.addr).unwrap_or(0);
-        st.trace.access(choice.id, *did, value);
-        (did.addr, did.size, did.kind) = (access.addr, access.size, access.kind);
-        choice.at = clock;
-        turns.window.steps = steps;
-        let picked = picked.min(choices - 1);
-        st.trace.word(picked as u64);
-        if picked == mine {
-            st.watch_step(*access, Stopped::of(act), turns.image, clock);
-            return Turn::Same;
-        }
-        (turns.window.taken, turns.window.last) = (Some(Last::by(choice)), choice.cpu);
-        (offer.stays, offer.picked) = (true, picked);
-        self.turn_to_other(act, mem)
+    }
+
+    #[inline(never)]
+    fn turn_of_call(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+        self.turn_as::<true, false>(stop, act, mem)
     }
 
     /// Something was called that may let others do what they could not do before.
@@ -379,94 +383,144 @@ impl View<'_, '_> {
         match &self.turns {
             Some(turns) if turns.offer.stays_offered(self.st, mem) => {
                 self.loud = false;
-                self.turn_at(stop, act, mem)
+                self.turn_in_full(stop, act, mem)
             }
             _ => Turn::Nobody,
         }
     }
 
-    /// Any step is over.
     #[inline(never)]
-    fn turn_at(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+    fn turn_in_full(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+        self.turn_as::<false, false>(stop, act, mem)
+    }
+
+    /// A step is over. Where it is `QUICK` nobody wants to know more of it than he must: this happens so
+    /// often that it is as short as it can be. With `PLAIN` it was an access, and another one comes.
+    #[inline(always)]
+    fn turn_as<const QUICK: bool, const PLAIN: bool>(
+        &mut self,
+        stop: &Stop,
+        act: &Activation,
+        mem: &GuestMem,
+    ) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
         let (st, offer) = (&mut *self.st, &mut *turns.offer);
-        let (object, wants) = match *stop {
-            Stop::Call(call) => (object_of(call, act.args_ref()), is_lock(call)),
-            Stop::Access(_) | Stop::Yield => (0, false),
-            _ => return Turn::Nobody,
-        };
-        let (alone, picked) = (offer.choices.len() == 1, offer.picked);
-        // Calls alone take locks and give them back.
-        let called = match offer.choices.get(picked).map(|choice| choice.next) {
-            Some(Next::Access(_) | Next::Start(Starts::Program)) => false,
-            Some(Next::Call { .. }) => true,
-            _ => return Turn::Nobody,
-        };
-        let waits = wants && is_held(mem, object);
-        let stays = !(waits || called && offer.changes(mem));
-        // Where nobody can go on the scheduler says why.
-        if !stays && !(turns.all && (!waits || offer.is_left(mem))) {
+        let mine = offer.picked;
+        let Some(choice) = offer.choices.get(mine) else {
             return Turn::Nobody;
+        };
+        let (object, waits) = match *stop {
+            Stop::Access(_) | Stop::Yield => (0, false),
+            Stop::Call(call) if !PLAIN => {
+                let object = object_of(call, act.args_ref());
+                (object, is_lock(call) && is_held(mem, object))
+            }
+            _ => return Turn::Nobody,
+        };
+        // Calls alone take locks and give them back.
+        let called = match choice.next {
+            Next::Access(_) => false,
+            Next::Start(Starts::Program) if !PLAIN => false,
+            Next::Call { .. } if !PLAIN => true,
+            _ => return Turn::Nobody,
+        };
+        let sorts = called || waits;
+        if sorts {
+            // Where nobody can go on the scheduler says why.
+            let ends = match turns.all {
+                true => waits && !offer.is_left(mem),
+                false => waits || offer.changes(mem),
+            };
+            if ends {
+                return Turn::Nobody;
+            }
         }
-        let (id, did) = (offer.choices[picked].id, &offer.choices[picked].next);
         let clock = self.base + act.insns;
         if let Some(cpu) = st.cpus.get_mut(turns.mine) {
             cpu.clock = clock;
         }
-        if let Next::Access(did) = *did {
-            st.trace
-                .access(id, did, mem.read_u64(did.addr).unwrap_or(0));
+        let begun = !PLAIN && choice.next.begins();
+        if let Next::Access(did) = choice.next {
+            let value = mem.read_u64(did.addr).unwrap_or(0);
+            st.trace.access(choice.id, did, value);
         }
-        offer.tell(turns.chooser, turns.window, &st.touched);
-        let (choice, what) = (&mut offer.choices[picked], &mut offer.what[picked]);
-        // It has begun.
-        (choice.id, what.1) = (st.cur.id, Do::Continue);
+        match QUICK && !begun {
+            true => turns.window.steps += 1,
+            false => offer.tell(turns.chooser, turns.window, &st.touched, false),
+        }
+        let choice = &mut offer.choices[mine];
         choice.at = clock;
-        match *stop {
-            Stop::Access(a) => set_access(&mut choice.next, a.addr, a.size, a.kind),
-            Stop::Call(call) => set_call(&mut choice.next, call, object),
-            _ => choice.next = Next::Start(Starts::Program),
+        match (*stop, &mut choice.next) {
+            (Stop::Access(a), Next::Access(next)) if PLAIN => {
+                (next.addr, next.size, next.kind) = (a.addr, a.size, a.kind);
+            }
+            (Stop::Access(a), next) => set_access(next, a.addr, a.size, a.kind),
+            (Stop::Call(call), next) => set_call(next, call, object),
+            (_, next) => *next = Next::Start(Starts::Program),
         }
-        if st.records {
+        if begun {
+            (choice.id, offer.what[mine].1) = (st.cur.id, Do::Continue);
+        }
+        if !QUICK && st.records {
             st.touched.clear();
         }
-        if stays && alone {
-            let at = Stopped::of(act);
-            st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
-            return Turn::Same;
-        }
-        if !stays {
+        if sorts && turns.all {
             turns.sort(st, mem);
         }
         let offer = &mut *turns.offer;
-        offer.stays = !waits;
-        offer.pick(turns.chooser, turns.window);
-        if offer.choices.len() > 1 {
-            if turns.stops && turns.chooser.comes_back() {
+        let choices = offer.choices.len();
+        let among = match QUICK && !waits && choices > 1 {
+            true => {
+                let steps = turns.window.steps;
+                turns.chooser.choose_among(choices, offer.picked, steps)
+            }
+            false => None,
+        };
+        let picked = match among {
+            Some(picked) => picked.min(choices - 1),
+            None if QUICK && choices == 1 => 0,
+            None => {
+                if QUICK {
+                    turns.window.took(st.cur.cpu, st.cur.id);
+                }
+                offer.stays = !waits;
+                offer.pick(turns.chooser, turns.window);
+                offer.picked
+            }
+        };
+        offer.picked = picked;
+        if choices > 1 {
+            if !QUICK && turns.stops && turns.chooser.comes_back() {
                 (offer.chosen, offer.kept) = (true, true);
                 return Turn::Nobody;
             }
-            offer.asked += usize::from(turns.stops);
-            st.trace.word(offer.picked as u64);
-        }
-        let choice = &offer.choices[offer.picked];
-        if choice.cpu.at() != turns.mine {
-            return self.turn_to_other(act, mem);
+            offer.asked += usize::from(!QUICK && turns.stops);
+            st.trace.word(picked as u64);
         }
         let at = Stopped::of(act);
+        if PLAIN && picked == mine {
+            if let Stop::Access(access) = *stop {
+                st.watch_step(access, at, turns.image, clock);
+            }
+            return Turn::Same;
+        }
+        let choice = &offer.choices[picked];
+        if PLAIN || choice.cpu.at() != turns.mine {
+            return self.turn_to_other(at, act, mem);
+        }
         st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
         Turn::Same
     }
 
     /// What was picked is another execution.
-    #[inline(always)]
-    fn turn_to_other(&mut self, act: &Activation, mem: &GuestMem) -> Turn {
+    #[inline(never)]
+    fn turn_to_other(&mut self, now: Stopped, act: &Activation, mem: &GuestMem) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        let picked = turns.offer.picked;
+        let (st, picked) = (&mut *self.st, turns.offer.picked);
         let choice = &turns.offer.choices[picked];
         let cpu = choice.cpu;
         let seats = match turns.offer.what[picked].1 {
@@ -474,11 +528,12 @@ impl View<'_, '_> {
             _ => None,
         };
         let Some([mine, other]) = seats else {
+            turns.window.took(st.cur.cpu, st.cur.id);
             turns.offer.chosen = true;
             return Turn::Nobody;
         };
-        let (st, place, at) = (&mut *self.st, other.place, other.at);
-        (mine.place, mine.at) = (place, Stopped::of(act));
+        let (place, at) = (other.place, other.at);
+        (mine.place, mine.at) = (place, now);
         if st.records {
             mine.args = act.args();
         }

@@ -51,24 +51,11 @@ impl View<'_, '_> {
         }
         true
     }
-}
 
-/// True when others can notice a call whatever its arguments are.
-pub(crate) fn is_visible(call: Call) -> bool {
-    match call {
-        Call::Helper(id) => helper::is_visible(id),
-        Call::Kfunc(index) => kfunc::is_visible(index),
-    }
-}
-
-impl Host for View<'_, '_> {
-    fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
-        self.st.cpu().clock = self.base + insns;
+    /// Makes a call that concerns no `bpf_spin_lock`, or may come out in another way than usual.
+    #[inline(never)]
+    fn call_any(&mut self, call: Call, args: &[u64; 5], mem: &mut GuestMem, changed: bool) -> Flow {
         let chance = self.st.cur.chance != Chance::Usual;
-        let changed = chance || !self.st.injected.is_empty() || !self.overrides.is_empty();
-        if !changed && let Some(flow) = lock::call(self.st, mem, call, args[0]) {
-            return flow;
-        }
         self.loud |= !is_quiet(call);
         let a = Args { call, r: *args };
         let watched = mem.is_checked() || self.st.watch.races_on;
@@ -91,6 +78,26 @@ impl Host for View<'_, '_> {
             checked::after(self.st, mem, call, args, &flow);
         }
         flow
+    }
+}
+
+/// True when others can notice a call whatever its arguments are.
+pub(crate) fn is_visible(call: Call) -> bool {
+    match call {
+        Call::Helper(id) => helper::is_visible(id),
+        Call::Kfunc(index) => kfunc::is_visible(index),
+    }
+}
+
+impl Host for View<'_, '_> {
+    fn call(&mut self, call: Call, args: &[u64; 5], insns: u64, mem: &mut GuestMem) -> Flow {
+        self.st.cpu().clock = self.base + insns;
+        let chance = self.st.cur.chance != Chance::Usual;
+        let changed = chance || !self.st.injected.is_empty() || !self.overrides.is_empty();
+        if !changed && let Some(flow) = lock::call(self.st, mem, call, args[0]) {
+            return flow;
+        }
+        self.call_any(call, args, mem, changed)
     }
 
     fn resume(&mut self, r0: u64, mem: &mut GuestMem) -> Flow {

@@ -62,8 +62,8 @@ impl Kernel {
             Wait::TimerCallback(ctx) => self.run_of(ctx),
             Wait::SpinLock(addr) => {
                 let holds = |r: &Option<Shared<Run>>| {
-                    let locks = r.as_ref().map(|r| &r.cur.locks);
-                    locks.is_some_and(|l| l.contains(&addr))
+                    let held = r.as_ref().map(|r| &r.cur.held);
+                    held.is_some_and(|held| held.iter().any(|h| h.is_lock() && h.addr == addr))
                 };
                 self.runs.iter().position(holds)
             }

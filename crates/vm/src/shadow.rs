@@ -899,6 +899,7 @@ impl GuestMem {
     ///
     /// # Errors
     /// What such an access by the program itself would be.
+    #[inline]
     pub fn check_arg(
         &mut self,
         n: u8,
@@ -906,12 +907,25 @@ impl GuestMem {
         len: u64,
         write: bool,
     ) -> Result<bool, FaultKind> {
-        let Some(s) = &mut self.shadow else {
+        let Some(s) = &self.shadow else {
             return Ok(false);
         };
         if len == 0 || !near(addr) {
             return Ok(false);
         }
+        let tag = s.rest.args.get(n as usize - 1).copied().unwrap_or_default();
+        match write && fits(s, tag, addr, len) && !s.fates[tag.index as usize].dead {
+            true => Ok(false),
+            false => self.judge_arg(n, addr, len, write),
+        }
+    }
+
+    /// As [`GuestMem::check_arg`], where there is something to say.
+    #[inline(never)]
+    fn judge_arg(&mut self, n: u8, addr: u64, len: u64, write: bool) -> Result<bool, FaultKind> {
+        let Some(s) = &mut self.shadow else {
+            return Ok(false);
+        };
         let mut tag = s.rest.args.get(n as usize - 1).copied().unwrap_or_default();
         if !fits(s, tag, addr, len) || s.fates[tag.index as usize].dead {
             let place = (s.rest.site.prog, s.rest.site.pc);
