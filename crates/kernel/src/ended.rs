@@ -105,17 +105,6 @@ impl Kernel {
         }
     }
 
-    /// What a program left, of which nothing is known yet, in memory of an older result.
-    pub(crate) fn new_output(&mut self) -> Shared<SysResult> {
-        if let Some(mut spare) = self.spare_results.pop()
-            && let Some(SysResult::Output(old)) = spare.own()
-        {
-            old.clear();
-            return spare;
-        }
-        Shared::new(SysResult::Output(ProgramOutput::default()))
-    }
-
     /// The results are going to be others: their memory is for later ones, as that of runs.
     pub(crate) fn spare_results(&mut self) {
         let results = self.results.own().into_iter().flatten();
@@ -203,8 +192,19 @@ impl Kernel {
     }
 }
 
+/// What a program left, of which nothing is known yet, in memory of an older result.
+pub(crate) fn new_output(spare: &mut Vec<Shared<SysResult>>) -> Shared<SysResult> {
+    if let Some(mut spare) = spare.pop()
+        && let Some(SysResult::Output(old)) = spare.own()
+    {
+        old.clear();
+        return spare;
+    }
+    Shared::new(SysResult::Output(ProgramOutput::default()))
+}
+
 /// What an execution that returns must not have any more.
-fn left_over(cur: &Cur) -> Option<LeftOver> {
+pub(crate) fn left_over(cur: &Cur) -> Option<LeftOver> {
     if let Some(lock) = cur.held.iter().find(|h| h.is_lock()) {
         return Some(LeftOver::SpinLock(lock.addr));
     }

@@ -17,6 +17,7 @@ use crate::trace::{AsyncKind, Element, Level, What};
 use crate::turn::{
     Others, SEATS, Seat, Seats, Stopped, Turns, is_of_program, object_of, seat, set_access,
 };
+use crate::turn_ends::Ends;
 use crate::view::View;
 use bpfsim_vm::{Activation, Area, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
 use std::rc::Rc;
@@ -145,7 +146,7 @@ impl Kernel {
             cur,
             what,
             next: doing,
-            ..
+            stack,
         } = &mut *run;
         let next = *doing;
         let mode = if self.st.explores {
@@ -204,6 +205,8 @@ impl Kernel {
             seats[mine] = Some(Seat {
                 index,
                 cur,
+                what,
+                stack: *stack,
                 next: doing,
                 place: usize::MAX,
                 at,
@@ -220,6 +223,15 @@ impl Kernel {
                 seats: &mut seats,
                 mine,
                 fuel: self.config.fuel,
+                ends: Ends {
+                    cpus: &mut self.cpus,
+                    results: &mut self.results,
+                    spare_results: &mut self.spare_results,
+                    free_runs: &mut self.free_runs,
+                    free_stacks: &mut self.free_stacks,
+                    buffers: &mut self.buffers,
+                    ended: Default::default(),
+                },
             }
         });
         let mut view = View {
@@ -239,14 +251,23 @@ impl Kernel {
             (None, Some(r)) => r.run(image, act, mem, &mut view, budget, mode, next),
         };
         let (loud, base) = (view.loud, view.base);
+        let (mut ended, mut over) = (Default::default(), false);
         if let Some(turns) = &mut view.turns {
             // It may be another one by now.
             (index, cpu) = turns.end(index);
+            over = turns.is_over();
+            ended = std::mem::take(&mut turns.ends.ended);
         }
         drop(others);
         if let Some(last) = self.runs[index].take() {
             self.runs[first] = Some(std::mem::replace(&mut run, last));
         }
+        if over {
+            self.runs[first] = Some(run);
+            self.spare_ended(ended);
+            return Ok(());
+        }
+        self.spare_ended(ended);
         if self.offer.chosen {
             std::mem::swap(&mut self.st.cur, &mut run.cur);
             self.runs[index] = Some(run);

@@ -77,6 +77,7 @@ mod testrun;
 mod touch;
 mod trace;
 mod turn;
+mod turn_ends;
 mod types;
 mod user_mem;
 mod verify;

@@ -41,6 +41,11 @@ struct ProgRefs {
 }
 
 impl Refs {
+    /// The elements of some map are to give up what they own.
+    pub fn has_gone_maps(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
     /// The map that was just made, the last one, and its first descriptor.
     pub fn add_map(&mut self, map: MapId) {
         self.maps.push(0);
@@ -183,7 +188,7 @@ impl State {
     /// `bpf_map_free_deferred`: elements of maps that are gone give up the objects that they own.
     #[inline]
     pub fn free_gone_maps(&mut self, mem: &mut GuestMem) {
-        if !self.refs.gone.is_empty() {
+        if self.refs.has_gone_maps() {
             self.free_gone(mem);
         }
     }

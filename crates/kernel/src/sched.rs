@@ -33,6 +33,8 @@ pub(crate) struct Offered {
     pub chosen: bool,
     /// And it is to be gone back to.
     pub kept: bool,
+    /// The step that was picked last is over, and the chooser was told of it.
+    pub told: bool,
     /// Choices made without leaving the engine that [`Prefix`](crate::prefix::Prefix) has not counted.
     pub asked: usize,
     /// What was picked has done nothing that lets other CPUs do what they could not do before, but for taking
@@ -269,7 +271,7 @@ impl Kernel {
         self.st.coming = self.offer.choices[picked].chance;
         let idle_at = self.st.records.then(|| self.idle_at(cpu));
         let performed = self.perform(cpu, what, self.config.fuel);
-        if self.offer.chosen {
+        if self.offer.chosen || std::mem::take(&mut self.offer.told) {
             return performed;
         }
         self.record_rest();

@@ -367,7 +367,7 @@ impl State {
         self.cpus.iter().map(|c| c.clock).max().unwrap_or(0)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn event(&mut self, what: What) {
         let at = self.cpus[self.cur.cpu.at()].clock;
         let (cpu, ctx, level) = (self.cur.cpu, self.cur.id, self.cur.level);

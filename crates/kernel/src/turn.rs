@@ -14,6 +14,7 @@ use crate::sched::{Offered, put_in, take};
 use crate::shared::Shared;
 use crate::state::{Cur, State};
 use crate::touch::Touch;
+use crate::turn_ends::Ends;
 use crate::view::View;
 use bpfsim_abi::Func;
 use bpfsim_vm::{Access, AccessKind, Activation, Call, GuestMem, Image, Site, Stop, Turn};
@@ -37,6 +38,8 @@ pub(crate) struct Turns<'a, 's> {
     pub quick: bool,
     /// Where a choice is to be gone back to the engine stops.
     pub stops: bool,
+    /// What changes where something ends.
+    pub ends: Ends<'a>,
 }
 
 /// An execution that the engine has.
@@ -44,6 +47,8 @@ pub(crate) struct Seat<'a> {
     /// Where it is among the runs.
     pub index: usize,
     pub cur: &'a mut Shared<Cur>,
+    pub what: &'a Running,
+    pub stack: u32,
     /// What it did when the engine was entered; what it does by now is in the offer.
     pub next: &'a mut Next,
     /// While another one executes: the place of its activation, and where it stopped.
@@ -117,10 +122,18 @@ pub(crate) fn seat<'a>(
             continue;
         }
         run.take_memory(|| spare.pop());
-        let Run { act, cur, next, .. } = &mut **run;
+        let Run {
+            act,
+            cur,
+            what,
+            next,
+            stack,
+        } = &mut **run;
         *seat = Some(Seat {
             index,
             cur,
+            what,
+            stack: *stack,
             next,
             place: others.len(),
             at: Stopped::of(act),
@@ -313,7 +326,7 @@ fn is_held(mem: &GuestMem, addr: u64) -> bool {
 impl Offered {
     /// True when after a call others can do what they could not do before, or no more what they could.
     #[inline(never)]
-    fn changes(&self, mem: &GuestMem) -> bool {
+    pub fn changes(&self, mem: &GuestMem) -> bool {
         self.waiting.iter().any(|w| !still_waits(w, mem)) || self.others().any(wants_held(mem))
     }
 
@@ -374,7 +387,10 @@ impl View<'_, '_> {
 
     #[inline(never)]
     fn turn_of_call(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
-        self.turn_as::<true, false>(stop, act, mem)
+        match *stop {
+            Stop::Exit(r0) => self.end_in_turn(r0, act, mem),
+            _ => self.turn_as::<true, false>(stop, act, mem),
+        }
     }
 
     /// Something was called that may let others do what they could not do before.
@@ -391,7 +407,10 @@ impl View<'_, '_> {
 
     #[inline(never)]
     fn turn_in_full(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
-        self.turn_as::<false, false>(stop, act, mem)
+        match *stop {
+            Stop::Exit(r0) => self.end_in_turn(r0, act, mem),
+            _ => self.turn_as::<false, false>(stop, act, mem),
+        }
     }
 
     /// A step is over. Where it is `QUICK` nobody wants to know more of it than he must: this happens so
@@ -516,40 +535,85 @@ impl View<'_, '_> {
 
     /// What was picked is another execution.
     #[inline(never)]
-    fn turn_to_other(&mut self, now: Stopped, act: &Activation, mem: &GuestMem) -> Turn {
+    pub fn turn_to_other(&mut self, now: Stopped, act: &Activation, mem: &GuestMem) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
         let (st, picked) = (&mut *self.st, turns.offer.picked);
         let choice = &turns.offer.choices[picked];
         let cpu = choice.cpu;
-        let seats = match turns.offer.what[picked].1 {
-            Do::Continue => both(turns.seats, [turns.mine, cpu.at()]),
-            _ => None,
-        };
-        let Some([mine, other]) = seats else {
+        if turns.offer.what[picked].1 != Do::Continue {
             turns.window.took(st.cur.cpu, st.cur.id);
-            turns.offer.chosen = true;
-            return Turn::Nobody;
+            return self.turn_past_returns(act, mem);
+        }
+        let Some([mine, other]) = both(turns.seats, [turns.mine, cpu.at()]) else {
+            return self.turn_from_ended(mem);
         };
-        let (place, at) = (other.place, other.at);
-        (mine.place, mine.at) = (place, now);
+        (mine.place, mine.at) = (other.place, now);
         if st.records {
             mine.args = act.args();
         }
         std::mem::swap(&mut st.cur, mine.cur);
-        st.goes_on(cpu, other.cur);
-        let clock = st.cpus[cpu.at()].clock;
-        self.base = clock - at.insns;
-        st.begins(mem, &choice.next, at, &other.args, turns.image, clock);
         turns.mine = cpu.at();
-        Turn::Other {
-            place,
-            grant: !choice.next.begins(),
-            budget: turns.fuel.saturating_sub(at.insns),
-            ctx: choice.id.0,
-            cpu: cpu.0,
-        }
+        let own = (turns.image, turns.fuel);
+        goes_on(st, &mut self.base, own, choice, other, mem)
+    }
+
+    /// What was picked is an execution that the engine has, or not, and what executed may have ended.
+    #[inline(never)]
+    fn turn_from_ended(&mut self, mem: &GuestMem) -> Turn {
+        let Some(turns) = &mut self.turns else {
+            return Turn::Nobody;
+        };
+        let choice = &turns.offer.choices[turns.offer.picked];
+        let at = choice.cpu.at();
+        let ended = turns.is_over();
+        let Some(Some(other)) = turns.seats.get_mut(at).filter(|_| ended) else {
+            if !ended {
+                turns.window.took(self.st.cur.cpu, self.st.cur.id);
+            }
+            turns.offer.chosen = true;
+            return Turn::Nobody;
+        };
+        turns.mine = at;
+        let own = (turns.image, turns.fuel);
+        goes_on(self.st, &mut self.base, own, choice, other, mem)
+    }
+
+    /// What was picked is the execution itself, after what others did.
+    pub fn turn_to_same(&mut self, act: &Activation, mem: &GuestMem) -> Turn {
+        let Some(turns) = &mut self.turns else {
+            return Turn::Nobody;
+        };
+        let (choice, at) = (&turns.offer.choices[turns.offer.picked], Stopped::of(act));
+        let clock = self.base + act.insns;
+        let st = &mut *self.st;
+        st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
+        Turn::Same
+    }
+}
+
+/// An execution that the engine has goes on; no other is the current one any more.
+#[inline(always)]
+fn goes_on(
+    st: &mut State,
+    base: &mut u64,
+    (image, fuel): (&Image, u64),
+    choice: &Choice,
+    other: &mut Seat<'_>,
+    mem: &GuestMem,
+) -> Turn {
+    let (cpu, place, at) = (choice.cpu, other.place, other.at);
+    st.goes_on(cpu, other.cur);
+    let clock = st.cpus[cpu.at()].clock;
+    *base = clock - at.insns;
+    st.begins(mem, &choice.next, at, &other.args, image, clock);
+    Turn::Other {
+        place,
+        grant: !choice.next.begins(),
+        budget: fuel.saturating_sub(at.insns),
+        ctx: choice.id.0,
+        cpu: cpu.0,
     }
 }
 

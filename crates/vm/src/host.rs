@@ -87,7 +87,8 @@ pub trait Host {
     fn is_visible(&self, call: Call, args: &[u64; 5]) -> bool;
 
     /// [`Mode::Explore`](crate::Mode::Explore): the run comes to a visible operation, as if it had
-    /// stopped before it with `stop`, or has made a call that yields. Says who goes on without the engine having stopped.
+    /// stopped before it with `stop`, has made a call that yields, or has returned. Says who goes on
+    /// without the engine having stopped; after [`Stop::Exit`] that is not the run itself.
     fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
         let _ = (stop, act, mem);
         Turn::Nobody

@@ -440,6 +440,9 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! exit {
         () => {{
             let Some(frame) = act.frames.pop() else {
+                if EXPLORE {
+                    stop_after!(Stop::Exit(R!(0)));
+                }
                 pc.next();
                 (act.insns, act.pc) = (insns!(), pc.index() as u32);
                 if CHECKED {
@@ -725,7 +728,8 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     loop {
         operand_ops!(sequences dispatch);
         // The host may let it go on at once.
-        let asks = matches!(around.stop, Stop::Access(_) | Stop::Call(_) | Stop::Yield);
+        let over = matches!(around.stop, Stop::Exit(_));
+        let asks = over || matches!(around.stop, Stop::Access(_) | Stop::Call(_) | Stop::Yield);
         if EXPLORE && asks && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
@@ -751,6 +755,9 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     granted = grant;
                     std::mem::swap(&mut act, other);
                     if CHECKED {
+                        if over {
+                            ck.ended();
+                        }
                         ck.exchange(act, ctx, cpu);
                     }
                     let slack = if STEP { 0 } else { image.ops().straight };

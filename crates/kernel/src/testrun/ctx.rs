@@ -4,6 +4,7 @@ use super::{
     ETH_P_IP, ETH_P_IPV6, FLOW_KEYS, FLOW_KEYS_FLAGS, FLOW_KEYS_PROTO, META_MAX, PAGE, PacketKind,
     ROOM, SHARED_INFO, XDP_HEADROOM, XdpMd, ether_type, most_in_head, packet_type, word,
 };
+use crate::ended::new_output;
 use crate::frags::{Frag, gather};
 use crate::helper::{Message, hdr_opt};
 use crate::ids::{Cpu, ProgId, SockId};
@@ -356,7 +357,7 @@ impl Kernel {
     ) -> Shared<SysResult> {
         let prog_type = self.st.progs[prog.at()].prog_type;
         // Filled where it stays.
-        let mut result = self.new_output();
+        let mut result = new_output(&mut self.spare_results);
         let SysResult::Output(out) = &mut *result else {
             return result;
         };
@@ -444,7 +445,7 @@ impl Kernel {
     #[inline]
     pub(crate) fn give_ctx_back(&mut self, prog_type: ProgType, len: u64, r1: u64, ctx: ProgCtx) {
         match ctx {
-            ProgCtx::Memory => self.buffers.give(r1, len.max(CTX_BYTES)),
+            ProgCtx::Memory => self.buffers.give_ctx(r1, len),
             ProgCtx::Args => self.buffers.give(r1 - 8, CTX_BYTES),
             ProgCtx::Fields(ctx) => self.give_fields_back(prog_type, *ctx),
         }
@@ -563,6 +564,11 @@ impl Buffers {
         Ok(Buffers {
             free: vec![(next, CTX_BYTES), (at, CTX_BYTES)],
         })
+    }
+
+    /// The buffer of a context in guest memory, of which so much was given.
+    pub fn give_ctx(&mut self, at: u64, len: u64) {
+        self.give(at, len.max(CTX_BYTES));
     }
 
     fn give(&mut self, at: u64, len: u64) {
