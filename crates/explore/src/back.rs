@@ -39,7 +39,7 @@ impl<'a, 'w> Back<'a, 'w> {
     }
 
     /// Runs an execution whose first `keep` choices are those of the last one.
-    pub fn run<C: Chooser + 'static>(&mut self, keep: usize, chooser: Box<C>) -> Run {
+    pub fn run<C: Chooser + 'static>(&mut self, keep: usize, chooser: C) -> Run {
         let begin = match (self.restarts, std::mem::replace(&mut self.begun, true)) {
             (true, _) => Begin::Alone,
             (false, false) => Begin::First,

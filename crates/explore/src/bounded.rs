@@ -87,7 +87,7 @@ impl Bounded {
 
     /// The next order, once the one before has been taken to its end, and how many first choices
     /// they have in common; `None` after the last.
-    pub fn next_order(&mut self) -> Option<(usize, Box<OnTheWay>)> {
+    pub fn next_order(&mut self) -> Option<(usize, OnTheWay)> {
         let way = &mut *self.way.borrow_mut();
         if std::mem::replace(&mut self.begun, true) {
             way.strayed |= way.at < way.nodes.len();
@@ -102,7 +102,7 @@ impl Bounded {
         }
         way.at = 0;
         let keep = way.nodes.len().saturating_sub(1);
-        Some((keep, Box::new(OnTheWay(Rc::clone(&self.way)))))
+        Some((keep, OnTheWay(Rc::clone(&self.way))))
     }
 
     /// True when an execution was offered other choices than the one before it.
@@ -218,7 +218,10 @@ pub(crate) fn explore(
             break;
         }
         let run = match runner.classes {
-            true => back.run(keep, Observer::new(runner.relation, chooser, &path)),
+            true => {
+                let chooser = Box::new(chooser);
+                back.run(keep, Observer::new(runner.relation, chooser, &path))
+            }
             false => back.run(keep, chooser),
         };
         let class = match runner.classes {

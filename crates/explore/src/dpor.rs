@@ -315,11 +315,11 @@ impl Search {
     }
 
     /// What takes the next order.
-    pub fn chooser(&self) -> Box<Guide> {
+    pub fn chooser(&self) -> Guide {
         let tree = &mut *self.0.borrow_mut();
         tree.redundant = false;
         tree.steps = 0;
-        Box::new(Guide(Rc::clone(&self.0)))
+        Guide(Rc::clone(&self.0))
     }
 
     /// The class of the execution that is over, by all rules; `None` when it was given up as

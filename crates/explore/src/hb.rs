@@ -412,13 +412,13 @@ impl Observer {
         relation: Relation,
         inner: Box<dyn Chooser>,
         path: &Rc<RefCell<Path>>,
-    ) -> Box<Observer> {
-        Box::new(Observer {
+    ) -> Observer {
+        Observer {
             relation,
             path: Rc::clone(path),
             steps: 0,
             inner,
-        })
+        }
     }
 }
 

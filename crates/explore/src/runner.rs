@@ -402,7 +402,7 @@ impl Unit {
             true => {
                 let path = Rc::default();
                 let observer = Observer::new(runner.relation, chooser, &path);
-                let (run, record) = observed(config, worker, observer);
+                let (run, record) = observed(config, worker, Box::new(observer));
                 let class = path.borrow_mut().end(&runner.relation);
                 (run, record, class)
             }

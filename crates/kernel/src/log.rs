@@ -47,6 +47,13 @@ impl<T> LogMark<T> {
         self.0.as_ref().map_or(0, |chunk| chunk.len)
     }
 
+    /// Nobody goes back to it any more: what is below it need not be kept for it.
+    pub fn let_go(&mut self) {
+        if let Some(own) = self.0.as_mut().and_then(Rc::get_mut) {
+            own.below = LogMark::default();
+        }
+    }
+
     fn is(&self, other: &LogMark<T>) -> bool {
         match (&self.0, &other.0) {
             (Some(a), Some(b)) => Rc::ptr_eq(a, b),

@@ -210,11 +210,15 @@ impl Kernel {
             let end = prefix.stretches[at].end.take();
             // What comes after this stretch cannot be gone back to from here.
             let own = end.as_ref().map_or(usize::MAX, |e| e.choices);
+            let spare = prefix.spare.len();
             prefix.spare.extend(end.and_then(|e| e.kernel));
             prefix.drop_points(own.min(prefix.keep + 1));
             if let Some(point) = prefix.points.last().filter(|p| p.choice >= before)
                 && self.restore(&point.kernel).is_ok()
             {
+                // Later ones have what earlier ones have below them.
+                let dropped = prefix.spare[spare..].iter_mut();
+                dropped.rev().for_each(|kernel| kernel.let_go());
                 prefix.choices = point.choice;
                 self.chooser.passed(point.choice, self.window.steps);
                 return Begin::Middle(point.until);

@@ -89,6 +89,12 @@ impl KernelSnapshot {
         self.st.seed.is_drawn()
     }
 
+    /// It is good for its memory alone.
+    pub(crate) fn let_go(&mut self) {
+        self.trace.let_go();
+        self.found.let_go();
+    }
+
     /// Hash of what had happened until then, and of what user space had done.
     pub(crate) fn moment(&self) -> u64 {
         mix(self.trace.hash(), self.rest.window.calls)

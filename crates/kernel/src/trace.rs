@@ -212,6 +212,11 @@ impl TraceMark {
     pub fn hash(&self) -> u64 {
         self.hash
     }
+
+    /// As [`LogMark::let_go`].
+    pub fn let_go(&mut self) {
+        self.events.let_go();
+    }
 }
 
 impl Trace {
