@@ -209,6 +209,7 @@ pub(crate) fn explore(
     unit: &mut Unit,
 ) {
     let mut orders = Bounded::behind(bound, prefix.clone(), None);
+    unit.expect(limit);
     let mut back = Back::new(&runner.config, worker, runner.restarts);
     let record = back.record();
     let path = Rc::new(RefCell::new(Path::default()));

@@ -106,7 +106,7 @@ impl Tree {
         self.finish(window, choices);
         let at = self.nodes.len();
         let fixed = self.prefix.picks.get(at).copied();
-        let sleep: Vec<Asleep> = match (self.nodes.last(), self.path.events.last()) {
+        let sleep: Vec<Asleep> = match (self.nodes.last(), self.path.events().last()) {
             _ if fixed.is_some() => Vec::new(),
             _ if at == self.prefix.picks.len() => self.prefix.sleep.clone(),
             (Some(node), Some(event)) => {
@@ -163,11 +163,11 @@ impl Tree {
     /// Finds what the last step races with, and has the other orders explored.
     fn finish(&mut self, window: u64, after: &[Choice]) {
         let races = self.path.finish(&self.relation, window, after);
-        let Some(last) = self.path.events.len().checked_sub(1) else {
+        let Some(last) = self.path.events().len().checked_sub(1) else {
             return;
         };
         // What others could have done instead, and cannot any more, might have come first.
-        self.nodes[last].wanted |= self.path.events[last].effects.lost;
+        self.nodes[last].wanted |= self.path.events()[last].effects.lost;
         for race in races {
             self.reverse(race, last);
         }
@@ -175,12 +175,12 @@ impl Tree {
 
     /// Has an order explored in which event `later` comes before event `earlier`.
     fn reverse(&mut self, earlier: usize, later: usize) {
-        if self.nodes[earlier].wants_all(&self.path.events[earlier]) {
+        if self.nodes[earlier].wants_all(&self.path.events()[earlier]) {
             return;
         }
         let between = (earlier + 1..later).filter(|&i| !self.path.before(earlier, i));
         let sequence: SmallVec<[usize; 32]> = between.chain([later]).collect();
-        let events = &self.path.events;
+        let events = self.path.events();
         let cpu = |i: usize| events[i].effects.cpu;
         // What can come first of these.
         let firsts = sequence.iter().enumerate().filter(|&(at, &i)| {
@@ -219,10 +219,10 @@ impl Tree {
         }
         while self.nodes.len() > self.prefix.picks.len() {
             let depth = self.nodes.len() - 1;
-            self.path.events.truncate(depth + 1);
-            let event = self.path.events.get(depth);
+            self.path.truncate(depth + 1);
+            let event = self.path.events().get(depth);
             if let Some(pick) = event.and_then(|event| self.nodes[depth].next(event))
-                && let Some(event) = self.path.events.pop()
+                && let Some(event) = self.path.pop()
             {
                 let node = &mut self.nodes[depth];
                 node.done.push(Asleep {
@@ -234,7 +234,7 @@ impl Tree {
                 return Some(node.choices);
             }
             self.nodes.truncate(depth);
-            self.path.events.truncate(depth);
+            self.path.truncate(depth);
         }
         None
     }
@@ -272,7 +272,7 @@ impl Chooser for Guide {
             return;
         };
         // Where it was come to before: what could be done there then.
-        let known = match tree.path.events.get(depth) {
+        let known = match tree.path.events().get(depth) {
             Some(event) => &event.keys[..],
             None => &node.known[..],
         };
@@ -280,7 +280,7 @@ impl Chooser for Guide {
         tree.strayed |= node.ways != step.choices.len()
             || step.picked != node.pick
             || known.get(node.pick).is_some_and(|k| *k != taken());
-        if depth == tree.path.events.len() {
+        if depth == tree.path.events().len() {
             tree.path.push(step);
         }
     }
@@ -355,6 +355,7 @@ pub(crate) fn explore(
     unit: &mut Unit,
 ) {
     let search = Search::new(runner.relation, prefix.clone(), None);
+    unit.expect(limit);
     let mut back = Back::new(&runner.config, worker, runner.restarts);
     let record = back.record();
     let mut keep = 0;

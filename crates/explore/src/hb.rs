@@ -228,50 +228,81 @@ pub(crate) struct Event {
     /// What makes it and all before it one class.
     class: u64,
     finished: bool,
-    /// Of each CPU, how many events there are up to this one, and one more than the place of the last.
-    last: SmallVec<[(u32, u32); 4]>,
+    /// One more than the place of its CPU's event before, or 0.
+    previous: u32,
     /// The place of the first event of its window.
     start: usize,
 }
 
 /// The steps of an execution so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Path {
-    pub events: Vec<Event>,
+    events: Vec<Event>,
+    /// Of each CPU, how many events there are, and one more than the place of the last, or 0.
+    last: SmallVec<[(u32, u32); 4]>,
 }
 
 impl Path {
     /// A step was taken.
     pub fn push(&mut self, step: &Step<'_>) {
         let cpu = step.choices[step.picked].cpu.0;
-        let at = self.events.len();
-        let previous = self.events.last();
-        let start = previous.filter(|p| p.window == step.window);
-        let start = start.map_or(at, |p| p.start);
-        let mut last: SmallVec<[(u32, u32); 4]> =
-            previous.map_or(SmallVec::new(), |p| SmallVec::from_slice(&p.last));
-        if last.len() <= cpu as usize {
-            last.resize(cpu as usize + 1, (0, 0));
+        let previous = self.events.last().filter(|p| p.window == step.window);
+        let start = previous.map_or(self.events.len(), |p| p.start);
+        let (nth, previous) = self.last.get(cpu as usize).copied().unwrap_or_default();
+        // Made one by one: there are one or two of each.
+        let (mut keys, mut touched, mut kinds) = (SmallVec::new(), SmallVec::new(), 0);
+        step.choices.iter().for_each(|c| keys.push(key(c)));
+        for &touch in step.touched {
+            kinds |= kind::of(&touch);
+            touched.push(touch);
         }
-        let nth = last[cpu as usize].0 + 1;
-        last[cpu as usize] = (nth, at as u32 + 1);
-        self.events.push(Event {
+        self.add(Event {
             effects: Effects {
                 cpu,
-                kinds: step.touched.iter().fold(0, |kinds, t| kinds | kind::of(t)),
-                touched: SmallVec::from_slice(step.touched),
+                kinds,
+                touched,
                 lost: 0,
             },
-            keys: step.choices.iter().map(key).collect(),
+            keys,
             picked: step.picked,
             window: step.window,
-            nth,
+            nth: nth + 1,
+            previous,
             clock: SmallVec::new(),
             class: 0,
             finished: false,
-            last,
             start,
         });
+    }
+
+    #[inline]
+    fn add(&mut self, event: Event) {
+        let cpu = event.effects.cpu as usize;
+        if self.last.len() <= cpu {
+            self.last.resize(cpu + 1, (0, 0));
+        }
+        self.last[cpu] = (event.nth, self.events.len() as u32 + 1);
+        self.events.push(event);
+    }
+
+    /// The steps, what is known of them.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The steps after the first `len` were not taken.
+    pub fn truncate(&mut self, len: usize) {
+        for e in self.events.iter().skip(len).rev() {
+            self.last[e.effects.cpu as usize] = (e.nth - 1, e.previous);
+        }
+        self.events.truncate(len);
+    }
+
+    /// The last step was not taken.
+    pub fn pop(&mut self) -> Option<Event> {
+        let e = self.events.pop()?;
+        self.last[e.effects.cpu as usize] = (e.nth - 1, e.previous);
+        Some(e)
     }
 
     /// What the last step did to others is known now that it is known what they can do after it:
@@ -299,18 +330,24 @@ impl Path {
         let stays = |k: &Key| goes_on && after.iter().any(|c| key(c) == *k);
         let gone = event.keys.iter().filter(|k| k.0 != own && !stays(k));
         event.effects.lost = gone.fold(0, |mask, k| mask | 1 << k.0);
-        let last = before.last().map_or(&[][..], |e| &e.last[..]);
-        let previous = last.get(own as usize).map_or(0, |l| l.1 as usize);
         // It comes after what its CPU did before, and after all that was before the window.
-        let known: SmallVec<[u32; 4]> = match event.start.checked_sub(1) {
-            _ if previous > event.start => SmallVec::from_slice(&before[previous - 1].clock),
-            Some(over) => before[over].last.iter().map(|l| l.0).collect(),
-            None => SmallVec::new(),
-        };
-        let mut clock: SmallVec<[u32; 4]> = SmallVec::from_slice(&known);
+        let mut clock: SmallVec<[u32; 4]> = SmallVec::new();
+        if event.previous as usize > event.start {
+            clock.extend_from_slice(&before[event.previous as usize - 1].clock);
+        } else if event.start > 0 {
+            for &(mut nth, mut at) in &self.last {
+                while at as usize > event.start {
+                    // The last one is this event.
+                    let e = before.get(at as usize - 1).unwrap_or(event);
+                    (nth, at) = (e.nth - 1, e.previous);
+                }
+                clock.push(nth);
+            }
+        }
+        let known: SmallVec<[u32; 4]> = SmallVec::from_slice(&clock);
         let known = |cpu: u32| known.get(cpu as usize).copied().unwrap_or(0);
         // Of other CPUs, those that it is not known to come after.
-        let others = last.iter().enumerate().filter(|l| l.0 as u32 != own);
+        let others = self.last.iter().enumerate().filter(|l| l.0 as u32 != own);
         let mut left: u32 = others
             .map(|(cpu, l)| l.0.saturating_sub(known(cpu as u32)))
             .sum();
@@ -347,7 +384,7 @@ impl Path {
     pub fn class_by(&self, relation: &Relation) -> u64 {
         let mut other = Path::default();
         for event in &self.events {
-            other.events.push(Event {
+            other.add(Event {
                 finished: false,
                 ..event.clone()
             });
@@ -408,11 +445,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     /// Has an execution's steps noted in `path`, in place of those of the one before.
-    pub fn new(
-        relation: Relation,
-        inner: Box<dyn Chooser>,
-        path: &Rc<RefCell<Path>>,
-    ) -> Observer {
+    pub fn new(relation: Relation, inner: Box<dyn Chooser>, path: &Rc<RefCell<Path>>) -> Observer {
         Observer {
             relation,
             path: Rc::clone(path),
@@ -433,7 +466,7 @@ impl Chooser for Observer {
 
     fn stepped(&mut self, step: &Step<'_>) {
         let path = &mut *self.path.borrow_mut();
-        path.events.truncate(self.steps);
+        path.truncate(self.steps);
         path.finish(&self.relation, step.window, step.choices);
         path.push(step);
         self.steps += 1;

@@ -112,6 +112,8 @@ pub struct Progress {
 
 /// Executions of one seed after another that make a unit of work.
 const SEEDS: u64 = 16;
+/// Distinct traces that there is room for at once.
+const FEW: u64 = 1 << 10;
 /// Executions after which a search is cut.
 const TRIAL: u64 = 512;
 
@@ -418,6 +420,11 @@ impl Unit {
             found.seed = config.seed;
         }
         self.failure.is_none()
+    }
+
+    /// At most so many executions are going to be counted.
+    pub(crate) fn expect(&mut self, executions: u64) {
+        self.counts.traces.reserve(executions.min(FEW) as usize);
     }
 
     /// Counts an execution; `trace` is what makes it distinct, if it can be that.
