@@ -7,6 +7,10 @@ pub const FRAME_SIZE: u64 = 512;
 /// Stack bytes of one activation.
 pub const STACK_SIZE: u64 = FRAME_SIZE * MAX_FRAMES as u64;
 
+/// Of [`Frame::from`]: the frame was entered by the host and returns to it
+/// ([`Flow::CallBpf`](crate::Flow)).
+pub(crate) const TO_HOST: u64 = 1 << 32;
+
 /// What is saved by a call and put back by the return.
 ///
 /// Registers with numbers side by side do not lie so here, nor the other way round: they would be
@@ -22,10 +26,8 @@ pub(crate) struct Frame {
     /// What was left of the caller's `may_goto` budget.
     pub may_goto: u32,
     pub r9: u64,
-    /// The frame was entered by the host and returns to it ([`Flow::CallBpf`](crate::Flow)).
-    pub to_host: bool,
-    /// The caller's program.
-    pub prog: u32,
+    /// The caller's program, and [`TO_HOST`] if the host entered the frame.
+    pub from: u64,
     pub r6: u64,
     pub r8: u64,
 }

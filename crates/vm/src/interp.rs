@@ -10,6 +10,7 @@ mod access;
 mod calls;
 
 use crate::Activation;
+use crate::activation::TO_HOST;
 use crate::alu::{divided, w32, w64};
 use crate::code::{SIGNED, operand_ops};
 use crate::cursor::Cursor;
@@ -23,6 +24,7 @@ use access::{
     translate,
 };
 use calls::{Next, answered, fault, is_visible, push, reached, refused, restore, resume};
+use std::hint::cold_path;
 use std::mem::ManuallyDrop;
 
 /// How far a run goes before it asks.
@@ -111,7 +113,7 @@ pub fn run_among<'a, H: Host>(
         Some(r0) => Stop::Exit(r0),
         None => {
             // What an exit returned is not to wait for what else there might be.
-            std::hint::cold_path();
+            cold_path();
             around.stop
         }
     }
@@ -181,7 +183,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     // Holds an access through a register against its allocation.
     macro_rules! check {
         ($how:ident, $size:expr, $reg:expr, $addr:expr) => {
-            if CHECKED && mem.has($addr) {
+            if CHECKED {
                 let at = || pc.index() + 1;
                 if let Err(kind) = ck.$how::<{ $size }>($reg as usize, $addr, act, at) {
                     fault!(kind);
@@ -209,37 +211,31 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             act.insns.wrapping_sub(left!() as u64)
         };
     }
-    // Stops as if the current instruction had not begun.
-    macro_rules! stop {
+    // Stops where it is: before the current instruction, or after it. The loop says whether the host is
+    // to be asked who goes on.
+    macro_rules! ask {
         ($why:expr) => {{
             around.stop = $why;
-            break;
+            break true;
         }};
     }
     macro_rules! fault {
         ($kind:expr) => {{
             fault(around, pc.index(), $kind);
-            break;
+            break false;
         }};
     }
     macro_rules! refused {
         ($why:expr, $addr:expr, $size:expr, $write:expr) => {{
             let access = ($addr, $size as u32, $write);
             refused(around, pc.index(), $why, access);
-            break;
-        }};
-    }
-    // Stops after the current instruction.
-    macro_rules! stop_after {
-        ($why:expr) => {{
-            pc.next();
-            stop!($why)
+            break false;
         }};
     }
     macro_rules! check_budget {
         () => {
             if !STEP && pc.position() > limit {
-                break;
+                break false;
             }
         };
     }
@@ -265,9 +261,12 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     // In Explore mode, stops before a visible access unless it was granted.
     macro_rules! gate {
         ($addr:expr, $size:expr, $kind:ident) => {
-            if EXPLORE && GuestMem::is_shared($addr) {
+            gate!(GuestMem::is_shared($addr), $addr, $size, $kind)
+        };
+        ($shared:expr, $addr:expr, $size:expr, $kind:ident) => {
+            if EXPLORE && $shared {
                 if !granted {
-                    stop!(Stop::Access(Access {
+                    ask!(Stop::Access(Access {
                         addr: $addr,
                         size: $size,
                         kind: AccessKind::$kind,
@@ -292,28 +291,18 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($o:expr, $addr:expr, $t:ty, $as:ty) => {{
             const SIZE: usize = size_of::<$t>();
             let addr = $addr;
-            // One comparison where the gate's and memory's are two.
-            let private = match EXPLORE && !CHECKED {
-                true => mem.load_private(addr),
-                false => None,
-            };
-            let found = match private {
-                Some(bytes) => Some(bytes),
-                None => {
-                    gate!(addr, SIZE as u8, Read);
+            match mem.offset(addr) {
+                Some(off) => {
+                    gate!(GuestMem::is_shared_at(off), addr, SIZE as u8, Read);
                     check!(load, SIZE, $o.s, addr);
-                    mem.load(addr)
-                }
-            };
-            match found {
-                Some(bytes) => {
-                    let value = <$t>::from_le_bytes(bytes) as $as as u64;
+                    let value = <$t>::from_le_bytes(mem.get(off)) as $as as u64;
                     if CHECKED && SIZE == 8 && near(value) {
                         ck.loaded($o.d as usize, addr, value);
                     }
                     value
                 }
                 None => {
+                    gate!(addr, SIZE as u8, Read);
                     let to = translated!(addr, SIZE, Read);
                     match lend!(|m| load_window(around, m, addr, SIZE, to)) {
                         // A pointer that C sees 32 bits of fills its register.
@@ -352,7 +341,9 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             const SIZE: usize = size_of::<$t>();
             let (addr, value) = ($addr, $v as $t);
             gate!(addr, SIZE as u8, Write);
-            check!(store, SIZE, $o.d, addr);
+            if mem.has(addr) {
+                check!(store, SIZE, $o.d, addr);
+            }
             $(if CHECKED && SIZE == 8 {
                 ck.kept($s as usize, addr, value as u64);
             })?
@@ -372,8 +363,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         ($o:expr, $size:expr) => {{
             let addr = R!($o.d).wrapping_add($o.off as u64);
             gate!(addr, $size, Rmw);
-            check!(load, $size, $o.d, addr);
-            check!(store, $size, $o.d, addr);
+            if mem.has(addr) {
+                check!(load, $size, $o.d, addr);
+                check!(store, $size, $o.d, addr);
+            }
             let to = match mem.has(addr) {
                 true => Some(addr),
                 false => translated!(addr, $size, Rmw),
@@ -395,7 +388,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             let offset = ($o.imm as i32).wrapping_add($o.off.wrapping_mul(R!($o.s) as i32));
             match lend!(|m| load_packet(around, offset, $size, m)) {
                 Some(v) => R!(0) = v,
-                None => stop_after!(Stop::Exit(0)),
+                None => {
+                    pc.next();
+                    ask!(Stop::Exit(0))
+                }
             }
         }};
     }
@@ -406,6 +402,12 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     R!(0) = r0;
                     given!(0);
                 }
+                Flow::Yield(r0) if EXPLORE => {
+                    R!(0) = r0;
+                    given!(0);
+                    pc.next();
+                    ask!(Stop::Yield)
+                }
                 other => {
                     let next = answered(act, &other, pc.index() + 1, around);
                     if CHECKED {
@@ -414,10 +416,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     match next {
                         Next::On => {}
                         Next::Goto(to) => goto!(to as usize),
-                        Next::Before => break,
+                        Next::Before => break false,
                         Next::After => {
                             pc.next();
-                            break;
+                            break matches!(around.stop, Stop::Exit(_));
                         }
                     }
                 }
@@ -429,7 +431,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             let call = $call;
             if EXPLORE {
                 if !granted && is_visible(around, call, act) {
-                    stop!(Stop::Call(call));
+                    ask!(Stop::Call(call));
                 }
                 granted = false;
             }
@@ -440,10 +442,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
     macro_rules! exit {
         () => {{
             let Some(frame) = act.frames.pop() else {
-                if EXPLORE {
-                    stop_after!(Stop::Exit(R!(0)));
-                }
                 pc.next();
+                if EXPLORE {
+                    ask!(Stop::Exit(R!(0)));
+                }
                 (act.insns, act.pc) = (insns!(), pc.index() as u32);
                 if CHECKED {
                     ck.ended();
@@ -455,16 +457,19 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             if CHECKED {
                 ck.popped(act.frames.len());
             }
-            if frame.prog != act.prog {
-                if frame.to_host {
+            if frame.from == u64::from(act.prog) {
+                goto!(frame.ret as usize);
+            } else if frame.from as u32 != act.prog {
+                if frame.from & TO_HOST != 0 {
                     fault!(FaultKind::TailCallInCallback);
                 }
                 // It returns from what a tail call went to.
-                (act.prog, act.pc) = (frame.prog, frame.ret);
-                stop_after!(Stop::Switch);
-            }
-            if frame.to_host {
-                // Back to the call.
+                (act.prog, act.pc) = (frame.from as u32, frame.ret);
+                pc.next();
+                around.stop = Stop::Switch;
+                break false;
+            } else {
+                // Back to the host's call.
                 let before = pc.position();
                 if !pc.goto((frame.ret as usize).wrapping_sub(1)) {
                     fault!(FaultKind::BadInsn);
@@ -475,8 +480,6 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                 pc.next();
                 check_budget!();
                 continue;
-            } else {
-                goto!(frame.ret as usize);
             }
         }};
     }
@@ -632,7 +635,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
          sequences { $($name:ident = [$k0:ident $($shape0:tt)*] $([$k:ident $($shape:tt)*])*;)* }) => {
             loop {
                 if STEP && pc.position() >= limit {
-                    break;
+                    break false;
                 }
                 let o = pc.op();
                 match o.f {
@@ -726,10 +729,8 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         reason = "values that the next op of a sequence does not use"
     )]
     loop {
-        operand_ops!(sequences dispatch);
+        let asks = operand_ops!(sequences dispatch);
         // The host may let it go on at once.
-        let over = matches!(around.stop, Stop::Exit(_));
-        let asks = over || matches!(around.stop, Stop::Access(_) | Stop::Call(_) | Stop::Yield);
         if EXPLORE && asks && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
@@ -748,8 +749,10 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
                     cpu,
                 } => {
                     let Some(other) = around.others.get_mut(place) else {
-                        fault!(FaultKind::BadInsn);
+                        fault(around, pc.index(), FaultKind::BadInsn);
+                        break;
                     };
+                    let over = matches!(around.stop, Stop::Exit(_));
                     around.stop = Stop::Budget;
                     act.grant = granted;
                     granted = grant;

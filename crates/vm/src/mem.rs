@@ -21,8 +21,6 @@ use std::rc::Rc;
 pub const BASE: u64 = 0xffff_c900_0000_0000;
 const GUARD: usize = 64 << 10;
 const FULL: u64 = 1 << 32;
-/// As little as a host may grant of that.
-const LEAST: u64 = 512 << 20;
 /// What is marked, and copied back, as a whole. Smaller than the host's pages, since programs write
 /// few bytes here and there, and a reset is as fast as it has little to copy.
 const PAGE: usize = 1024;
@@ -130,7 +128,7 @@ impl GuestMem {
         loop {
             match Self::with_limit(size) {
                 Ok(mem) => return Ok(mem),
-                Err(e) if size <= LEAST => return Err(e),
+                Err(e) if size <= 512 << 20 => return Err(e),
                 Err(_) => size /= 2,
             }
         }
@@ -195,6 +193,12 @@ impl GuestMem {
     #[inline(always)]
     pub fn is_shared(addr: u64) -> bool {
         addr.wrapping_sub(BASE + Area::Shared.range().0) < FULL - Area::Shared.range().0
+    }
+
+    /// [`GuestMem::is_shared`], of an offset that [`GuestMem::offset`] gave.
+    #[inline(always)]
+    pub(crate) fn is_shared_at(off: u32) -> bool {
+        off as u64 >= Area::Shared.range().0
     }
 
     /// The offset of `addr`, or `None` when it is no guest address.
@@ -363,21 +367,6 @@ impl GuestMem {
     #[inline(always)]
     pub(crate) fn has(&self, addr: u64) -> bool {
         addr.wrapping_sub(BASE) < self.limit
-    }
-
-    /// Reads `N` bytes at `addr`, if it is a guest address.
-    #[inline(always)]
-    pub(crate) fn load<const N: usize>(&self, addr: u64) -> Option<[u8; N]> {
-        self.offset(addr).map(|off| self.get(off))
-    }
-
-    /// [`GuestMem::load`], if nobody else can see it: all of that is memory, whatever was granted.
-    #[inline(always)]
-    pub(crate) fn load_private<const N: usize>(&self, addr: u64) -> Option<[u8; N]> {
-        const PRIVATE: u64 = Area::Shared.range().0;
-        const { assert!(PRIVATE <= LEAST) };
-        let off = addr.wrapping_sub(BASE);
-        (off < PRIVATE).then(|| self.get(off as u32))
     }
 
     /// Writes `N` bytes at `addr`.

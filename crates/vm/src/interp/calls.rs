@@ -1,7 +1,7 @@
 //! Calls and returns, and how a run goes on after a call out.
 
 use super::{Around, MAY_GOTO_LIMIT};
-use crate::activation::{Frame, MAX_FRAMES};
+use crate::activation::{Frame, MAX_FRAMES, TO_HOST};
 use crate::host::{Call, Fault, FaultKind, Flow, Stop};
 use crate::mem::{GuestMem, Refused};
 use crate::shadow::{Checker, near};
@@ -135,14 +135,14 @@ pub(super) fn push(act: &mut Activation, ret: usize, to_host: bool) -> Result<()
     if act.frames.len() + 1 >= MAX_FRAMES {
         return Err(FaultKind::FrameDepth);
     }
-    if act.frames.capacity() == 0 {
-        act.frames.reserve_exact(MAX_FRAMES - 1);
+    let depth = act.frames.len();
+    if depth == act.frames.capacity() {
+        act.frames.reserve_exact(MAX_FRAMES - 1 - depth);
     }
     act.frames.push(Frame {
         ret: ret as u32,
-        to_host,
         may_goto: act.may_goto,
-        prog: act.prog,
+        from: u64::from(act.prog) | if to_host { TO_HOST } else { 0 },
         r6: r[6],
         r7: r[7],
         r8: r[8],
