@@ -17,7 +17,7 @@ use crate::touch::Touch;
 use crate::turn_ends::Ends;
 use crate::view::View;
 use bpfsim_abi::Func;
-use bpfsim_vm::{Access, AccessKind, Activation, Call, GuestMem, Image, Site, Stop, Turn};
+use bpfsim_vm::{Access, AccessKind, Activation, Call, GuestMem, Image, Other, Site, Stop, Turn};
 use smallvec::SmallVec;
 
 /// What the scheduler lends to the engine for it.
@@ -368,48 +368,72 @@ impl View<'_, '_> {
     /// Ends the step that is being taken, where `stop` comes next, and picks another. Says who
     /// takes it, if that can be without leaving the engine.
     #[inline(always)]
-    pub fn take_turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+    pub fn take_turn(
+        &mut self,
+        stop: &Stop,
+        act: &Activation,
+        mem: &GuestMem,
+        other: &mut Other,
+    ) -> Turn {
         let Some(turns) = &self.turns else {
             return Turn::Nobody;
         };
         if self.loud || self.st.watch.findings.fatal().is_some() {
-            return self.turn_after_all(stop, act, mem);
+            return self.turn_after_all(stop, act, mem, other);
         }
         match turns.quick {
             // Most steps are one access, after which comes another.
             true if matches!(stop, Stop::Access(_)) && turns.offer.accesses() => {
-                self.turn_as::<true, true>(stop, act, mem)
+                self.turn_as::<true, true>(stop, act, mem, other)
             }
-            true => self.turn_of_call(stop, act, mem),
-            false => self.turn_in_full(stop, act, mem),
+            true => self.turn_of_call(stop, act, mem, other),
+            false => self.turn_in_full(stop, act, mem, other),
         }
     }
 
     #[inline(never)]
-    fn turn_of_call(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+    fn turn_of_call(
+        &mut self,
+        stop: &Stop,
+        act: &Activation,
+        mem: &GuestMem,
+        other: &mut Other,
+    ) -> Turn {
         match *stop {
-            Stop::Exit(r0) => self.end_in_turn(r0, act, mem),
-            _ => self.turn_as::<true, false>(stop, act, mem),
+            Stop::Exit(r0) => self.end_in_turn(r0, act, mem, other),
+            _ => self.turn_as::<true, false>(stop, act, mem, other),
         }
     }
 
     /// Something was called that may let others do what they could not do before.
     #[inline(never)]
-    fn turn_after_all(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+    fn turn_after_all(
+        &mut self,
+        stop: &Stop,
+        act: &Activation,
+        mem: &GuestMem,
+        other: &mut Other,
+    ) -> Turn {
         match &self.turns {
             Some(turns) if turns.offer.stays_offered(self.st, mem) => {
                 self.loud = false;
-                self.turn_in_full(stop, act, mem)
+                self.turn_in_full(stop, act, mem, other)
             }
             _ => Turn::Nobody,
         }
     }
 
     #[inline(never)]
-    fn turn_in_full(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
+    fn turn_in_full(
+        &mut self,
+        stop: &Stop,
+        act: &Activation,
+        mem: &GuestMem,
+        other: &mut Other,
+    ) -> Turn {
         match *stop {
-            Stop::Exit(r0) => self.end_in_turn(r0, act, mem),
-            _ => self.turn_as::<false, false>(stop, act, mem),
+            Stop::Exit(r0) => self.end_in_turn(r0, act, mem, other),
+            _ => self.turn_as::<false, false>(stop, act, mem, other),
         }
     }
 
@@ -421,6 +445,7 @@ impl View<'_, '_> {
         stop: &Stop,
         act: &Activation,
         mem: &GuestMem,
+        other: &mut Other,
     ) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
@@ -518,24 +543,24 @@ impl View<'_, '_> {
             offer.asked += usize::from(!QUICK && turns.stops);
             st.trace.word(picked as u64);
         }
-        let at = Stopped::of(act);
         if PLAIN && picked == mine {
             if let Stop::Access(access) = *stop {
-                st.watch_step(access, at, turns.image, clock);
+                st.watch_step(access, Stopped::of(act), turns.image, clock);
             }
             return Turn::Same;
         }
         let choice = &offer.choices[picked];
         if PLAIN || choice.cpu.at() != turns.mine {
-            return self.turn_to_other(at, act, mem);
+            return self.turn_to_other(act, mem, other);
         }
-        st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
+        let (at, args) = (Stopped::of(act), act.args_ref());
+        st.begins(mem, &choice.next, at, args, turns.image, clock);
         Turn::Same
     }
 
     /// What was picked is another execution.
     #[inline(never)]
-    pub fn turn_to_other(&mut self, now: Stopped, act: &Activation, mem: &GuestMem) -> Turn {
+    pub fn turn_to_other(&mut self, act: &Activation, mem: &GuestMem, other: &mut Other) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
@@ -544,31 +569,32 @@ impl View<'_, '_> {
         let cpu = choice.cpu;
         if turns.offer.what[picked].1 != Do::Continue {
             turns.window.took(st.cur.cpu, st.cur.id);
-            return self.turn_past_returns(act, mem);
+            return self.turn_past_returns(act, mem, other);
         }
-        let Some([mine, other]) = both(turns.seats, [turns.mine, cpu.at()]) else {
-            return self.turn_from_ended(mem);
+        let Some([mine, theirs]) = both(turns.seats, [turns.mine, cpu.at()]) else {
+            return self.turn_from_ended(mem, other);
         };
-        (mine.place, mine.at) = (other.place, now);
+        (mine.place, mine.at) = (theirs.place, Stopped::of(act));
         if st.records {
             mine.args = act.args();
         }
         std::mem::swap(&mut st.cur, mine.cur);
         turns.mine = cpu.at();
         let own = (turns.image, turns.fuel);
-        goes_on(st, &mut self.base, own, choice, other, mem)
+        *other = goes_on(st, &mut self.base, own, choice, theirs, mem);
+        Turn::Other
     }
 
     /// What was picked is an execution that the engine has, or not, and what executed may have ended.
     #[inline(never)]
-    fn turn_from_ended(&mut self, mem: &GuestMem) -> Turn {
+    fn turn_from_ended(&mut self, mem: &GuestMem, other: &mut Other) -> Turn {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
         let choice = &turns.offer.choices[turns.offer.picked];
         let at = choice.cpu.at();
         let ended = turns.is_over();
-        let Some(Some(other)) = turns.seats.get_mut(at).filter(|_| ended) else {
+        let Some(Some(theirs)) = turns.seats.get_mut(at).filter(|_| ended) else {
             if !ended {
                 turns.window.took(self.st.cur.cpu, self.st.cur.id);
             }
@@ -577,7 +603,8 @@ impl View<'_, '_> {
         };
         turns.mine = at;
         let own = (turns.image, turns.fuel);
-        goes_on(self.st, &mut self.base, own, choice, other, mem)
+        *other = goes_on(self.st, &mut self.base, own, choice, theirs, mem);
+        Turn::Other
     }
 
     /// What was picked is the execution itself, after what others did.
@@ -600,15 +627,15 @@ fn goes_on(
     base: &mut u64,
     (image, fuel): (&Image, u64),
     choice: &Choice,
-    other: &mut Seat<'_>,
+    seat: &mut Seat<'_>,
     mem: &GuestMem,
-) -> Turn {
-    let (cpu, place, at) = (choice.cpu, other.place, other.at);
-    st.goes_on(cpu, other.cur);
+) -> Other {
+    let (cpu, place, at) = (choice.cpu, seat.place, seat.at);
+    st.goes_on(cpu, seat.cur);
     let clock = st.cpus[cpu.at()].clock;
     *base = clock - at.insns;
-    st.begins(mem, &choice.next, at, &other.args, image, clock);
-    Turn::Other {
+    st.begins(mem, &choice.next, at, &seat.args, image, clock);
+    Other {
         place,
         grant: !choice.next.begins(),
         budget: fuel.saturating_sub(at.insns),

@@ -17,9 +17,9 @@ use crate::syscall::{SysOp, SysResult};
 use crate::task::TaskState;
 use crate::testrun::Buffers;
 use crate::trace::What;
-use crate::turn::{SEATS, Stopped, Turns};
+use crate::turn::{SEATS, Turns};
 use crate::view::View;
-use bpfsim_vm::{Activation, GuestMem, Turn};
+use bpfsim_vm::{Activation, GuestMem, Other, Turn};
 use smallvec::SmallVec;
 
 /// What the kernel lends for it.
@@ -130,7 +130,13 @@ impl View<'_, '_> {
     /// A program returned `r0`: it ends, and what comes next does, if that can be without leaving the
     /// engine.
     #[inline(never)]
-    pub fn end_in_turn(&mut self, r0: u64, act: &Activation, mem: &GuestMem) -> Turn {
+    pub fn end_in_turn(
+        &mut self,
+        r0: u64,
+        act: &Activation,
+        mem: &GuestMem,
+        other: &mut Other,
+    ) -> Turn {
         let clock = self.base + act.insns;
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
@@ -182,7 +188,7 @@ impl View<'_, '_> {
             offer.what[offer.picked].1 = Do::Syscall;
         }
         match turns.pick_again(st) {
-            true => self.turn_past_returns(act, mem),
+            true => self.turn_past_returns(act, mem, other),
             false => Turn::Nobody,
         }
     }
@@ -190,14 +196,19 @@ impl View<'_, '_> {
     /// What was picked is none of the executions that the engine has, or what executed has ended: tasks
     /// that are to return to user mode do so, until something else is picked.
     #[inline(never)]
-    pub fn turn_past_returns(&mut self, act: &Activation, mem: &GuestMem) -> Turn {
+    pub fn turn_past_returns(
+        &mut self,
+        act: &Activation,
+        mem: &GuestMem,
+        other: &mut Other,
+    ) -> Turn {
         while let Some(turns) = &mut self.turns {
             let (st, picked) = (&mut *self.st, turns.offer.picked);
             let (cpu, what) = turns.offer.what[picked];
             match what {
                 Do::Continue if cpu.at() == turns.mine => return self.turn_to_same(act, mem),
                 Do::Continue => {
-                    return self.turn_to_other(Stopped::of(act), act, mem);
+                    return self.turn_to_other(act, mem, other);
                 }
                 Do::Syscall if turns.returns_here(st, cpu.at()) => {}
                 _ => {

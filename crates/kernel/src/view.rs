@@ -11,7 +11,7 @@ use crate::map::Arena;
 use crate::reach;
 use crate::state::State;
 use crate::turn::{Turns, is_quiet};
-use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Stop, Turn};
+use bpfsim_vm::{Activation, Call, Flow, GuestMem, Host, Other, Stop, Turn};
 
 pub(crate) struct View<'a, 's> {
     pub st: &'a mut State,
@@ -110,8 +110,8 @@ impl Host for View<'_, '_> {
             || reach::is_shared(self.st, call, args)
     }
 
-    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
-        self.take_turn(stop, act, mem)
+    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem, other: &mut Other) -> Turn {
+        self.take_turn(stop, act, mem, other)
     }
 
     fn load(&mut self, addr: u64, size: u32, mem: &GuestMem) -> Option<u64> {

@@ -60,18 +60,22 @@ pub enum Turn {
     /// The run itself.
     Same,
     /// Another run of the same image, which stopped earlier.
-    Other {
-        /// Its place among those that wait; the run that was goes there.
-        place: usize,
-        /// It stopped before a visible operation, which it makes.
-        grant: bool,
-        /// Instructions that it may execute.
-        budget: u64,
-        /// Who it is, as for [`GuestMem::set_site`](crate::GuestMem::set_site).
-        ctx: u64,
-        /// Its CPU.
-        cpu: u32,
-    },
+    Other,
+}
+
+/// The run that goes on after [`Turn::Other`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Other {
+    /// Its place among those that wait; the run that was goes there.
+    pub place: usize,
+    /// It stopped before a visible operation, which it makes.
+    pub grant: bool,
+    /// Instructions that it may execute.
+    pub budget: u64,
+    /// Who it is, as for [`GuestMem::set_site`](crate::GuestMem::set_site).
+    pub ctx: u64,
+    /// Its CPU.
+    pub cpu: u32,
 }
 
 /// The kernel, as a running program sees it.
@@ -89,8 +93,8 @@ pub trait Host {
     /// [`Mode::Explore`](crate::Mode::Explore): the run comes to a visible operation, as if it had
     /// stopped before it with `stop`, has made a call that yields, or has returned. Says who goes on
     /// without the engine having stopped; after [`Stop::Exit`] that is not the run itself.
-    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem) -> Turn {
-        let _ = (stop, act, mem);
+    fn turn(&mut self, stop: &Stop, act: &Activation, mem: &GuestMem, other: &mut Other) -> Turn {
+        let _ = (stop, act, mem, other);
         Turn::Nobody
     }
 

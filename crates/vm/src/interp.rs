@@ -14,7 +14,7 @@ use crate::activation::TO_HOST;
 use crate::alu::{divided, w32, w64};
 use crate::code::{SIGNED, operand_ops};
 use crate::cursor::Cursor;
-use crate::host::{Access, AccessKind, Call, FaultKind, Flow, Host, Stop, Turn};
+use crate::host::{Access, AccessKind, Call, FaultKind, Flow, Host, Other, Stop, Turn};
 use crate::lower::Image;
 use crate::mem::{GuestMem, Refused};
 use crate::op::{F, Op, sequences};
@@ -724,6 +724,7 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
             }
         };
     }
+    let mut other = Other::default();
     #[allow(
         unused_assignments,
         reason = "values that the next op of a sequence does not use"
@@ -734,20 +735,21 @@ fn go<'a, const STEP: bool, const EXPLORE: bool, const CHECKED: bool>(
         if EXPLORE && asks && ck.is_quiet() {
             let at_limit = act.insns;
             (act.insns, act.pc) = (insns!(), pc.index() as u32);
-            match around.host.turn(&around.stop, act, mem) {
+            match around.host.turn(&around.stop, act, mem, &mut other) {
                 Turn::Nobody => act.insns = at_limit,
                 Turn::Same => {
-                    (act.insns, granted) = (at_limit, around.stop != Stop::Yield);
+                    (act.insns, granted) = (at_limit, !matches!(around.stop, Stop::Yield));
                     around.stop = Stop::Budget;
                     continue;
                 }
-                Turn::Other {
-                    place,
-                    grant,
-                    budget,
-                    ctx,
-                    cpu,
-                } => {
+                Turn::Other => {
+                    let Other {
+                        place,
+                        grant,
+                        budget,
+                        ctx,
+                        cpu,
+                    } = other;
                     let Some(other) = around.others.get_mut(place) else {
                         fault(around, pc.index(), FaultKind::BadInsn);
                         break;

@@ -28,7 +28,7 @@ mod shadow;
 
 pub use activation::{Activation, FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 pub use code::{Code, K};
-pub use host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Stop, Turn};
+pub use host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Other, Stop, Turn};
 pub use interp::{Mode, run, run_among};
 pub use lower::{Image, LowerError, MAX_SLOTS};
 pub use mem::{Area, BASE, GuestMem, MemError, Snapshot};
