@@ -554,7 +554,11 @@ impl View<'_, '_> {
             return self.turn_to_other(act, mem, other);
         }
         let (at, args) = (Stopped::of(act), act.args_ref());
-        st.begins(mem, &choice.next, at, args, turns.image, clock);
+        match (QUICK, choice.next) {
+            (true, Next::Access(access)) => st.watch_step(access, at, turns.image, clock),
+            (true, _) => {}
+            (false, _) => st.begins(mem, &choice.next, at, args, turns.image, clock),
+        }
         Turn::Same
     }
 
