@@ -14,10 +14,10 @@ use crate::syscall::SysOp;
 use crate::task::TaskState;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Level, What};
+use crate::turn::ends::Ends;
 use crate::turn::{
     Others, SEATS, Seat, Seats, Stopped, Turns, is_of_program, object_of, seat, set_access,
 };
-use crate::turn_ends::Ends;
 use crate::view::View;
 use bpfsim_vm::{Activation, Area, Fault, FaultKind, MemError, Mode, STACK_SIZE, Stop};
 use std::rc::Rc;

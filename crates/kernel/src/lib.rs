@@ -77,7 +77,6 @@ mod testrun;
 mod touch;
 mod trace;
 mod turn;
-mod turn_ends;
 mod types;
 mod user_mem;
 mod verify;

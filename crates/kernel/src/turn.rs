@@ -4,20 +4,25 @@
 //! stays as it is, but for what the one that took the last step does next. So it is chosen from at
 //! once, and if the same execution goes on, the engine need not stop for it.
 
-use crate::choose::{Choice, Chooser, Next, Starts, Wait, Waiting};
+pub(crate) mod ends;
+mod locks;
+
+use crate::choose::{Choice, Chooser, Next, Starts};
 use crate::ids::Cpu;
 use crate::kernel::Window;
 use crate::prog::ProgCode;
 use crate::race::NO_LANE;
 use crate::run::{At, CpuRuns, Run, Running, What as Do};
-use crate::sched::{Offered, put_in, take};
+use crate::sched::Offered;
 use crate::shared::Shared;
 use crate::state::{Cur, State};
 use crate::touch::Touch;
-use crate::turn_ends::Ends;
 use crate::view::View;
 use bpfsim_abi::Func;
 use bpfsim_vm::{Access, AccessKind, Activation, Call, GuestMem, Image, Other, Site, Stop, Turn};
+use ends::Ends;
+pub(crate) use locks::lock_of;
+use locks::{is_held, is_lock};
 use smallvec::SmallVec;
 
 /// What the scheduler lends to the engine for it.
@@ -220,66 +225,6 @@ impl State {
 }
 
 impl Turns<'_, '_> {
-    /// After a step in which something was called, or after which a lock is wanted: who waited for what is
-    /// free now can go on, and who wants what is held waits, as the scheduler would have it.
-    #[inline(always)]
-    fn sort(&mut self, st: &mut State, mem: &GuestMem) {
-        let mut i = 0;
-        while let Some(waiting) = self.offer.waiting.get(i) {
-            match still_waits(waiting, mem) {
-                false if self.wake(st, i) => {}
-                _ => i += 1,
-            }
-        }
-        let mut i = 0;
-        while let Some(choice) = self.offer.choices.get(i) {
-            let wanted = lock_of(&choice.next).filter(|&at| is_held(mem, at));
-            match wanted {
-                Some(at) if self.park(st, i, at) => {}
-                _ => i += 1,
-            }
-        }
-    }
-
-    /// What the `i`th waited for is free.
-    #[inline(never)]
-    fn wake(&mut self, st: &State, i: usize) -> bool {
-        let offer = &mut *self.offer;
-        let Waiting { id, cpu, .. } = offer.waiting[i];
-        let Some(Some(seat)) = self.seats.get_mut(cpu.at()) else {
-            return false;
-        };
-        take(&mut offer.waiting, i);
-        seat.cur.over.get_or_insert(st.cpus[self.mine].clock);
-        let at = offer.insert(id, cpu, *seat.next, st.cpus[cpu.at()].clock);
-        offer.picked += usize::from(at <= offer.picked);
-        true
-    }
-
-    /// The `i`th choice is to take a lock that is held.
-    #[inline(never)]
-    fn park(&mut self, st: &mut State, i: usize, lock: u64) -> bool {
-        let offer = &mut *self.offer;
-        let Choice { id, cpu, next, .. } = &offer.choices[i];
-        let (id, cpu) = (*id, *cpu);
-        let Some(Some(seat)) = self.seats.get_mut(cpu.at()) else {
-            return false;
-        };
-        put(next, seat.next);
-        let cur: &mut Cur = match self.mine == cpu.at() {
-            true => &mut st.cur,
-            false => seat.cur,
-        };
-        let wait = cur.wait.unwrap_or(Wait::SpinLock(lock));
-        (cur.wait, cur.over) = (Some(wait), None);
-        offer.remove(i);
-        offer.picked -= usize::from(i < offer.picked);
-        let after = offer.waiting.iter().position(|w| w.cpu > cpu);
-        let at = after.unwrap_or(offer.waiting.len());
-        put_in(&mut offer.waiting, at, Waiting { id, cpu, wait });
-        true
-    }
-
     /// The engine has stopped: tells the executions what they do next. Gives the index and the CPU of the
     /// one that executed.
     pub fn end(&mut self, index: usize) -> (usize, Cpu) {
@@ -293,43 +238,7 @@ impl Turns<'_, '_> {
     }
 }
 
-/// `bpf_spin_lock`
-fn is_lock(call: Call) -> bool {
-    matches!(call, Call::Helper(id) if id == Func::SpinLock as u32)
-}
-
-/// The `bpf_spin_lock` that is taken.
-#[inline]
-pub(crate) fn lock_of(next: &Next) -> Option<u64> {
-    match *next {
-        Next::Call { call, object } if is_lock(call) => Some(object),
-        _ => None,
-    }
-}
-
-/// Whether a choice is to take a `bpf_spin_lock` that is held.
-fn wants_held(mem: &GuestMem) -> impl Fn(&Choice) -> bool {
-    |choice| lock_of(&choice.next).is_some_and(|at| is_held(mem, at))
-}
-
-/// It waits for a `bpf_spin_lock` that is held.
-fn still_waits(waiting: &Waiting, mem: &GuestMem) -> bool {
-    matches!(waiting.wait, Wait::SpinLock(at) if is_held(mem, at))
-}
-
-/// A `bpf_spin_lock` is held.
-#[inline]
-fn is_held(mem: &GuestMem, addr: u64) -> bool {
-    mem.read_u32(addr) != Some(0)
-}
-
 impl Offered {
-    /// True when after a call others can do what they could not do before, or no more what they could.
-    #[inline(never)]
-    pub fn changes(&self, mem: &GuestMem) -> bool {
-        self.waiting.iter().any(|w| !still_waits(w, mem)) || self.others().any(wants_held(mem))
-    }
-
     /// True when others can do what they could do before although something was called that is not
     /// [quiet](is_quiet): nothing is armed or queued, and none waits for another lock than before.
     #[inline(never)]
@@ -350,17 +259,6 @@ impl Offered {
     fn accesses(&self) -> bool {
         let picked = self.choices.get(self.picked);
         picked.is_some_and(|choice| matches!(choice.next, Next::Access(_)))
-    }
-
-    /// True when others than what took the step can go on.
-    fn is_left(&self, mem: &GuestMem) -> bool {
-        !self.others().all(wants_held(mem))
-    }
-
-    /// All choices but the one that was picked.
-    fn others(&self) -> impl Iterator<Item = &Choice> {
-        let others = self.choices.iter().enumerate();
-        others.filter(|(i, _)| *i != self.picked).map(|(_, c)| c)
     }
 }
 
