@@ -234,7 +234,11 @@ impl Setup {
     /// It was made.
     pub fn note<S: Step>(&mut self, kernel: &mut Kernel, step: &S, came: &S::Came) {
         let is_next = self.fresh && self.begin.is_some() && self.known.len() < MOST;
-        let Some(made) = step.made(came).filter(|_| is_next) else {
+        let made = match is_next {
+            true => step.made(came),
+            false => None,
+        };
+        let Some(made) = made else {
             self.fresh = false;
             return;
         };

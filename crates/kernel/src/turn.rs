@@ -284,22 +284,8 @@ impl View<'_, '_> {
             true if matches!(stop, Stop::Access(_)) && turns.offer.accesses() => {
                 self.turn_as::<true, true>(stop, act, mem, other)
             }
-            true => self.turn_of_call(stop, act, mem, other),
-            false => self.turn_in_full(stop, act, mem, other),
-        }
-    }
-
-    #[inline(never)]
-    fn turn_of_call(
-        &mut self,
-        stop: &Stop,
-        act: &Activation,
-        mem: &GuestMem,
-        other: &mut Other,
-    ) -> Turn {
-        match *stop {
-            Stop::Exit(r0) => self.end_in_turn(r0, act, mem, other),
-            _ => self.turn_as::<true, false>(stop, act, mem, other),
+            true => self.turn_of_any::<true>(stop, act, mem, other),
+            false => self.turn_of_any::<false>(stop, act, mem, other),
         }
     }
 
@@ -315,14 +301,15 @@ impl View<'_, '_> {
         match &self.turns {
             Some(turns) if turns.offer.stays_offered(self.st, mem) => {
                 self.loud = false;
-                self.turn_in_full(stop, act, mem, other)
+                self.turn_of_any::<false>(stop, act, mem, other)
             }
             _ => Turn::Nobody,
         }
     }
 
+    /// Any step is over, or the program.
     #[inline(never)]
-    fn turn_in_full(
+    fn turn_of_any<const QUICK: bool>(
         &mut self,
         stop: &Stop,
         act: &Activation,
@@ -331,7 +318,7 @@ impl View<'_, '_> {
     ) -> Turn {
         match *stop {
             Stop::Exit(r0) => self.end_in_turn(r0, act, mem, other),
-            _ => self.turn_as::<false, false>(stop, act, mem, other),
+            _ => self.turn_as::<QUICK, false>(stop, act, mem, other),
         }
     }
 
