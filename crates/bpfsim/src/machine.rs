@@ -51,7 +51,10 @@ impl Machine {
         Users::clear(&self.sim);
         self.sim.forget_objects();
         // Whatever comes first says what to go back to.
-        self.sim.at_once().set_chooser(chooser);
+        let mut kernel = self.sim.at_once();
+        kernel.forget_test();
+        kernel.set_chooser(chooser);
+        drop(kernel);
         self.sim.setup().borrow_mut().begin(seed);
         &self.sim
     }

@@ -1,6 +1,8 @@
 //! A machine that begins anew is like a new one.
 
-use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Seed, Sim, ensure, millis};
+use bpfsim::{
+    Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Record, Seed, Sim, ensure, millis,
+};
 use bpfsim_kernel::{Chooser, Offer, mix};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -70,6 +72,23 @@ const TESTS: &[Test] = &[
         sim.spawn_on(Cpu(0), bpf.program("inc")?, ProgramInput::empty())?;
         sim.run_until_idle()?;
         Ok(format!("{outside:?} {before:?} {:?}", map.entries()?))
+    },
+    // From some point on it does a call itself, and has what happens recorded.
+    |sim| {
+        let mut bpf = Ebpf::load(sim, KINDS)?;
+        let mut arm = || bpf.program_mut("arm_all")?.test_run(ProgramInput::empty());
+        let before = (
+            arm()?,
+            sim.timeline("", None)
+                .text(bpfsim::explore::timeline::Detail::All)
+                .len(),
+        );
+        sim.override_helper("bpf_timer_start", |_| Some(-22i64 as u64))?;
+        sim.record(Record {
+            moments: true,
+            ..Record::default()
+        });
+        Ok(format!("{before:?} {:?}", arm()?))
     },
     // The same beginning, and then another step.
     |sim| {

@@ -49,6 +49,13 @@ impl Kernel {
         self.overrides.push((call, with));
         Ok(())
     }
+
+    /// Another test begins: what the last one did itself, or had [recorded](Kernel::record), is no part of
+    /// snapshots, and not gone back over with them.
+    pub fn forget_test(&mut self) {
+        self.overrides.clear();
+        self.recorder = None;
+    }
 }
 
 /// What a call answers in place of being carried out.
