@@ -35,6 +35,41 @@ impl Chooser for Silent {
     }
 }
 
+/// Chooses at random, and says of few choices that they are worth coming back to.
+struct Seldom(Random, u64);
+
+impl Chooser for Seldom {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        self.1 += 1;
+        self.0.choose(offer)
+    }
+
+    fn choose_among(&mut self, choices: usize, goes_on: usize, steps: usize) -> Option<usize> {
+        self.1 += 1;
+        self.0.choose_among(choices, goes_on, steps)
+    }
+
+    fn explores(&self) -> bool {
+        true
+    }
+
+    fn follows(&self) -> bool {
+        false
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        self.0.stepped(step);
+    }
+
+    fn comes_back(&self) -> bool {
+        mix(self.1, 7).is_multiple_of(5)
+    }
+
+    fn begins_alike(&self) -> bool {
+        true
+    }
+}
+
 type Test = fn(&Sim) -> bpfsim::Result<String>;
 
 fn pair(sim: &Sim, object: &'static [u8], programs: [&str; 2]) -> bpfsim::Result<Ebpf> {
@@ -96,6 +131,7 @@ fn chooser(kind: u64, seed: u64) -> Box<dyn Chooser> {
     match kind {
         0 => Box::new(Random::new(seed)),
         1 => Box::new(Pct::new(seed, 3, 20)),
+        2 => Box::new(Seldom(Random::new(seed), 0)),
         _ => Box::new(Walk::new(seed, Arc::new(Work::default()))),
     }
 }
@@ -125,7 +161,7 @@ fn what_is_known_of_beginnings_changes_nothing() {
             )
         };
         for round in 0..900 {
-            let kind = mix(round, 1) % 8 / 3;
+            let kind = mix(round, 1) % 11 / 3;
             // Some come again.
             let seed = mix(round, 2) % 600;
             let chooser = || chooser(kind, seed);

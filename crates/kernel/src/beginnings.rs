@@ -22,6 +22,9 @@ use crate::syscall::Paused;
 /// running takes to what they are of.
 const MOST: usize = 128;
 
+/// Steps between two choices that are remembered at most.
+const MOST_TOLD: usize = 1 << 12;
+
 /// What is known of executions that begin with one state of a kernel.
 #[derive(Default)]
 pub struct Beginnings {
@@ -107,14 +110,15 @@ impl Growing {
         self.asked.insert(asked).ask(chooser)
     }
 
-    /// A step was taken.
-    pub fn note(&mut self, choices: &[Choice], picked: usize, window: &Window) {
+    /// A step was taken. False where there were too many for them to be remembered.
+    pub fn note(&mut self, choices: &[Choice], picked: usize, window: &Window) -> bool {
         self.told.push(Told {
             choices: choices.to_vec(),
             picked,
             window: window.nth,
             steps: window.steps,
         });
+        self.told.len() < MOST_TOLD
     }
 }
 
@@ -301,6 +305,29 @@ impl Kernel {
         }
         if let Some(moment) = growing.made {
             known.add(moment, growing.from);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choose::{Next, Starts, Usual};
+    use crate::ids::{Cpu, CtxId};
+    use crate::run::What;
+
+    /// A program that executes alone takes as many steps as it likes.
+    #[test]
+    fn steps_without_end_are_not_remembered() {
+        let mut offer = Offered::default();
+        let next = Next::Start(Starts::Program);
+        offer.add(CtxId::USER, Cpu(0), next, 0, What::Continue);
+        offer.growing = Some(Box::default());
+        let mut window = Window::default();
+        for step in 1..2 * MOST_TOLD {
+            offer.tell(&mut Usual, &mut window, &[], false);
+            assert_eq!(window.steps, step);
+            assert_eq!(offer.growing.is_some(), step < MOST_TOLD);
         }
     }
 }

@@ -172,8 +172,10 @@ impl Offered {
         let choice = &self.choices[self.picked];
         (window.last, window.taken) = (choice.cpu, Some(Last::by(choice)));
         window.steps += 1;
-        if let Some(growing) = self.growing.as_mut().filter(|g| g.waits()) {
-            growing.note(&self.choices, self.picked, window);
+        if let Some(growing) = self.growing.as_mut().filter(|g| g.waits())
+            && !growing.note(&self.choices, self.picked, window)
+        {
+            self.growing = None;
         }
         if self.follows || choice.next.begins() || ends && self.choices.len() == 1 {
             chooser.stepped(&Step {

@@ -254,6 +254,11 @@ impl Offered {
             && !self.changes(mem)
     }
 
+    /// The choice that was just made is to be remembered. `stops` where some are.
+    fn stops(&self, stops: bool, chooser: &dyn Chooser) -> bool {
+        stops && (self.waits() || chooser.comes_back())
+    }
+
     /// What was picked is an access.
     #[inline(always)]
     fn accesses(&self) -> bool {
@@ -421,7 +426,7 @@ impl View<'_, '_> {
         };
         offer.picked = picked;
         if choices > 1 {
-            if !QUICK && turns.stops && turns.chooser.comes_back() {
+            if !QUICK && offer.stops(turns.stops, turns.chooser) {
                 (offer.chosen, offer.kept) = (true, true);
                 return Turn::Nobody;
             }

@@ -115,7 +115,7 @@ impl Turns<'_, '_> {
         }
         offer.pick(self.chooser, self.window);
         if choices > 1 {
-            if self.stops && self.chooser.comes_back() {
+            if offer.stops(self.stops, self.chooser) {
                 (offer.chosen, offer.kept) = (true, true);
                 return false;
             }
