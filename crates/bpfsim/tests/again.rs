@@ -1,7 +1,10 @@
 //! A search that goes back to choices sees what one sees that begins every execution anew.
 
+mod small;
+
 use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Sim, millis};
 use bpfsim_kernel::{Chooser, Offer};
+use small::{number, random_program};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,13 +64,22 @@ const MOST: usize = 1500;
 
 /// What each execution saw, in order, and how many choices were made in all.
 fn search(test: &Test, goes_back: bool) -> (Vec<String>, u64) {
-    let machine = Machine::new(Config::default()).expect("a machine");
+    search_on(&Config::default(), test, MOST, goes_back)
+}
+
+fn search_on(
+    config: &Config,
+    test: &dyn Fn(&Sim) -> bpfsim::Result<String>,
+    most: usize,
+    goes_back: bool,
+) -> (Vec<String>, u64) {
+    let machine = Machine::new(config.clone()).expect("a machine");
     if goes_back {
         machine.remember();
     }
     let way = Rc::new(RefCell::new(Way::default()));
     let (mut seen, mut keep) = (Vec::new(), 0);
-    while seen.len() < MOST {
+    while seen.len() < most {
         let chooser = Box::new(DepthFirst(Rc::clone(&way)));
         let sim = match goes_back {
             true => machine.again(0, keep, chooser),
@@ -76,10 +88,11 @@ fn search(test: &Test, goes_back: bool) -> (Vec<String>, u64) {
         let saw = test(sim);
         let events = sim.trace();
         seen.push(format!(
-            "{saw:?} {:#x} {:?} {:?}",
+            "{saw:?} {:#x} {:?} {:?} {:?}",
             sim.trace_hash(),
             sim.now(),
-            events.events()
+            events.events(),
+            sim.warnings()
         ));
         match way.borrow_mut().advance() {
             Some(common) => keep = common,
@@ -167,6 +180,21 @@ fn going_back_sees_what_beginning_anew_sees() {
             asked < all,
             "test {i}: {asked} of {all} choices were asked for"
         );
+    }
+}
+
+/// As far back as choices near the end.
+#[test]
+fn random_programs_are_gone_back_in() {
+    for round in 0..number("SMALL_AGAIN", 24) {
+        let (program, config) = random_program(round);
+        let test = |sim: &Sim| Ok(format!("{:?}", program.run(sim)?));
+        let [(anew, _), (back, _)] =
+            [false, true].map(|goes_back| search_on(&config, &test, 40, goes_back));
+        for (n, (a, b)) in anew.iter().zip(&back).enumerate() {
+            assert_eq!(a, b, "round {round}, execution {n}: {program:?}");
+        }
+        assert_eq!(anew.len(), back.len(), "round {round}");
     }
 }
 

@@ -1,7 +1,14 @@
-//! Two increments of one counter, each a load, an add and a store.
+//! Two increments of one counter, each a load, an add and a store; and what of orders is the same however
+//! they are taken.
 
+mod small;
+
+use bpfsim::explore::{Pct, Random, Walk, Work};
 use bpfsim::{Cache, Config, Cpu, Ebpf, ProgramInput, Record, Seed, Sim};
+use bpfsim_kernel::Chooser;
+use small::{number, random_program};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
 
@@ -114,4 +121,40 @@ fn turns_inside_the_engine_are_turns() {
         }
     }
     assert_eq!(ends.len(), 6, "some end and some run out: {ends:?}");
+}
+
+/// Random programs, in several orders each: turns in the engine are those outside of it.
+#[test]
+fn random_programs_take_turns_inside_the_engine_as_outside() {
+    let mut ends = BTreeSet::new();
+    for round in 0..number("SMALL_TURNS", 24) {
+        let (program, config) = random_program(round);
+        let loaded = Cache::default();
+        let run = |seed: u64, record: bool| {
+            let chooser: Box<dyn Chooser> = match seed {
+                0 => Box::new(Pct::new(round, 3, 60)),
+                1 => Box::new(Walk::new(round, Arc::new(Work::default()))),
+                _ => Box::new(Random::new(seed)),
+            };
+            let sim = Sim::with_chooser(config.clone(), chooser).unwrap();
+            sim.use_cache(&loaded);
+            sim.record(Record {
+                moments: record,
+                ..Record::default()
+            });
+            let result = program.run(&sim).map_err(|e| e.to_string());
+            let warnings: Vec<_> = sim.warnings().iter().map(ToString::to_string).collect();
+            (result, sim.trace_hash(), sim.now(), warnings, sim.printk())
+        };
+        for seed in 0..5 {
+            let inside = run(seed, false);
+            assert_eq!(
+                inside,
+                run(seed, true),
+                "round {round}, {seed}: {program:?}"
+            );
+            ends.insert(inside.0.is_ok());
+        }
+    }
+    assert_eq!(ends.len(), 2, "some end and some fail");
 }

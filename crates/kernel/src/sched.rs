@@ -8,6 +8,7 @@ use crate::ids::{Cpu, CtxId, TaskId};
 use crate::kernel::{Kernel, Preemption, Window};
 use crate::lock::LockKind;
 use crate::run::{At, Parked, Phase, Run, Running, What as Do};
+use crate::shared::Shared;
 use crate::syscall::SysOp;
 use crate::task::TaskState;
 use crate::touch::Touch;
@@ -365,14 +366,15 @@ impl Kernel {
         true
     }
 
-    /// Nothing that could happen depends on time, where that is so of all CPUs.
-    fn is_steady(&self, offer: &Offered) -> bool {
-        let locks = |w: &Waiting| matches!(w.wait, Wait::SpinLock(_));
+    /// Nothing that could happen depends on time, where that is so of all CPUs. What waited for other than
+    /// a `bpf_spin_lock` may wait for it again, although it need not now.
+    fn is_steady(&self) -> bool {
+        let locks = |run: &Shared<Run>| matches!(run.cur.wait, None | Some(Wait::SpinLock(_)));
         self.st.explores
             && !self.st.chances_on
             && self.st.scx.is_none()
             && self.config.preemption == Preemption::None
-            && offer.waiting.iter().all(locks)
+            && self.runs.iter().flatten().all(locks)
     }
 
     /// Asks the chooser what it wants to know, before the simulation goes on.
@@ -423,7 +425,7 @@ impl Kernel {
             offer.choices.push(give_up.1);
             offer.what.push(give_up.2);
         }
-        offer.steady = timeless && self.is_steady(&offer);
+        offer.steady = timeless && self.is_steady();
         self.offer.give_back(offer);
     }
 
