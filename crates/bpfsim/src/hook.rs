@@ -60,8 +60,8 @@ impl ProgramMut<'_> {
         self.attach_with(&[hook], &AttachOpts::default())
     }
 
-    /// Attaches the program to a hook, to several (`kprobe.multi`), or without any to what its
-    /// section says.
+    /// Attaches the program to a hook, to several (`kprobe.multi`, `uprobe.multi` and their sessions), or
+    /// without any to what its section says.
     pub fn attach_with(&mut self, hooks: &[Hook], opts: &AttachOpts) -> Result<Link> {
         let made = self.sim.kernel_mut().attach(self.id, hooks, opts);
         let id = made.map_err(|error| Error::Attach {

@@ -286,6 +286,136 @@ fn probes_of_user_programs_see_what_they_are_called_with() -> Result<()> {
     Ok(())
 }
 
+/// `uprobe.multi`: a cookie for each function, where each is, and a process alone.
+#[test]
+fn one_link_probes_many_functions_of_a_user_program() -> Result<()> {
+    let mut b = Bench::new()?;
+    let at = |name: &str| Hook::user_function("/bin/sh", name);
+    let inside = Hook::UserFunction {
+        binary: "/bin/sh".into(),
+        name: "main".into(),
+        offset: 8,
+    };
+    let hooks = [at("main"), at("exit"), inside.clone()];
+    let cookies = |cookies: &[u64]| AttachOpts {
+        cookies: cookies.to_vec(),
+        ..AttachOpts::default()
+    };
+    let mut many = b.bpf.program_mut("user_many")?;
+    let link = many.attach_with(&hooks, &cookies(&[5, 6, 7]))?;
+    let mut ips = Vec::new();
+    for (hook, cookie) in hooks.iter().zip(5..) {
+        ensure_eq!(b.fire(hook, call(&[1]))?.1, [25]);
+        ensure_eq!(b.saw(25)?, cookie);
+        ips.push(b.saw(26)?);
+    }
+    ensure_eq!(ips[2], ips[0] + 8);
+    ensure!(ips[0] != ips[1] && ips[0] != 0);
+    ensure!(b.fire(&at("other"), call(&[1]))?.1.is_empty());
+    // The return knows where the function is; registers that the test gives say it.
+    let mut returns = b.bpf.program_mut("user_many_returns")?;
+    returns.attach_with(
+        &hooks[..2],
+        &AttachOpts {
+            cookie: 9,
+            ..AttachOpts::default()
+        },
+    )?;
+    ensure_eq!(b.fire(&hooks[1], call(&[1]))?.1, [25, 27]);
+    ensure_eq!((b.saw(27)?, b.saw(28)?), (9, ips[1]));
+    let mut regs = [0; 168];
+    regs[16 * 8..17 * 8].copy_from_slice(&0x40_1000_u64.to_le_bytes());
+    b.fire(&hooks[1], ProgramInput::context(&regs))?;
+    ensure_eq!((b.saw(26)?, b.saw(28)?), (0x40_1000, 0x40_1000));
+    link.detach().unwrap();
+    ensure!(b.fire(&inside, call(&[1]))?.1.is_empty());
+    // A function that is named twice is probed twice, the newest first.
+    let mut many = b.bpf.program_mut("user_many")?;
+    let twice = [at("exit"), at("exit")];
+    many.attach_with(&twice, &cookies(&[1, 2]))?;
+    ensure_eq!(b.fire(&twice[0], call(&[1]))?.1, [25, 25, 27]);
+    ensure_eq!(b.saw(25)?, 1);
+    // Sessions are the functions', each with a word of its own.
+    let mut sessions = b.bpf.program_mut("user_sessions")?;
+    let three = [at("f"), at("g"), at("g")];
+    sessions.attach_with(&three, &cookies(&[2, 3, 4]))?;
+    ensure_eq!(b.fire(&three[0], call(&[1]))?.1, [50, 51]);
+    ensure_eq!(b.saw(51)?, 3002);
+    ensure_eq!(b.fire(&three[1], call(&[1]))?.1, [50, 50, 51]);
+    ensure_eq!((b.saw(50)?, b.saw(51)?), (3, 5004));
+    b.sim.finish()
+}
+
+#[test]
+fn probes_of_many_user_functions_run_in_a_process() -> Result<()> {
+    let mut b = Bench::new()?;
+    let [main, exit] = ["main", "exit"].map(|name| Hook::user_function("/bin/sh", name));
+    let leader = b.sim.task("sh").pid(300).user()?;
+    let thread = b.sim.task("sh").pid(301).tgid(300).user()?;
+    let other = b.sim.task("sh").pid(400).user()?;
+    let of = |pid| AttachOpts {
+        pid,
+        ..AttachOpts::default()
+    };
+    let both = [main.clone(), exit.clone()];
+    let mut many = b.bpf.program_mut("user_many")?;
+    many.attach_with(&both, &of(300))?;
+    // No number of a process: of a thread, of nobody.
+    for pid in [301, 999] {
+        ensure_eq!(errno(many.attach_with(&both, &of(pid))), Some(Errno::ESRCH));
+    }
+    for (task, runs) in [(leader, 1), (thread, 1), (other, 0)] {
+        let fired = task.fire(&b.sim, &exit, call(&[1]))?;
+        ensure_eq!(fired.runs.len(), runs);
+    }
+    ensure!(b.fire(&exit, call(&[1]))?.1.is_empty());
+    let entry = b
+        .bpf
+        .program_mut("user_entry1")?
+        .attach_with(&[main], &of(300));
+    let unsupported = matches!(
+        entry.err(),
+        Some(Error::Attach {
+            error: AttachError::Unsupported { .. },
+            ..
+        })
+    );
+    ensure!(unsupported);
+    Ok(())
+}
+
+#[test]
+fn what_goes_to_one_place_or_another_does_not_go_to_many() -> Result<()> {
+    let mut b = Bench::new()?;
+    let user = |binary: &str| Hook::user_function(binary, "main");
+    let kernel = Hook::function("security_bprm_check");
+    let usual = AttachOpts::default();
+    let cookies = AttachOpts {
+        cookies: vec![1],
+        ..AttachOpts::default()
+    };
+    let returns = AttachOpts {
+        returns: Some(true),
+        ..AttachOpts::default()
+    };
+    for (program, hooks, opts) in [
+        // Of one program, and of such that are not multi.
+        ("user_many", vec![user("/bin/sh"), user("/bin/ls")], &usual),
+        ("user_entry1", vec![user("/bin/sh"); 2], &usual),
+        ("user_many", vec![user("/bin/sh"), kernel.clone()], &usual),
+        ("user_many", vec![kernel.clone()], &usual),
+        ("session1", vec![user("/bin/sh")], &usual),
+        // Cookies are as many as functions.
+        ("user_many", vec![user("/bin/sh"); 2], &cookies),
+        ("user_entry2", vec![user("/bin/sh")], &cookies),
+        ("user_sessions", vec![user("/bin/sh")], &returns),
+    ] {
+        let refused = b.bpf.program_mut(program)?.attach_with(&hooks, opts);
+        ensure_eq!(errno(refused), Some(Errno::EINVAL));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_program_puts_a_result_in_the_place_of_a_functions() -> Result<()> {
     let mut b = Bench::new()?;

@@ -3,6 +3,7 @@
 //! A variable that the kernel's BTF knows has memory of its type's size, all zero but for what is
 //! filled in here; of a per-CPU one there is a copy for each CPU.
 
+use crate::ids::hash_bytes;
 use crate::kernel::Kernel;
 use crate::state::State;
 use bpfsim_abi::Errno;
@@ -76,6 +77,14 @@ fn is_percpu(btf: &Btf, var: TypeId) -> bool {
         Some(Type::Datasec(data)) => data.vars.iter().any(|v| v.ty == var),
         _ => false,
     }
+}
+
+/// Where a function of a user program is: in what the kernel maps programs to without randomisation
+/// (`ELF_ET_DYN_BASE`), by its name alone, since bpfsim does not have the program.
+pub(crate) fn user_address(binary: &str, name: &str) -> u64 {
+    const DYN_BASE: u64 = 0x5555_5555_4000;
+    let hash = hash_bytes(format!("{binary}:{name}").as_bytes());
+    DYN_BASE + hash % (1 << 28) * FUNCTION
 }
 
 impl State {

@@ -1,10 +1,12 @@
 //! Which programs attach where, and what Linux refuses.
 
-use super::links::{CgroupHook, Counted, Link, MULTI, OVERRIDE, PREORDER, Place, Stage};
+use super::links::{CgroupHook, Counted, Link, MULTI, OVERRIDE, PREORDER, Place};
+use super::stage::{Many, many};
 use super::{Hook, LinkId};
 use crate::ids::{CgroupId, ProgId};
 use crate::kernel::Kernel;
 use crate::map::CgroupKey;
+use crate::prog::ProgMeta;
 use crate::state::State;
 use bpfsim_abi::{AttachType, Errno};
 use bpfsim_vm::GuestMem;
@@ -39,6 +41,12 @@ pub enum Relative {
 pub struct AttachOpts {
     /// What `bpf_get_attach_cookie` gives.
     pub cookie: u64,
+    /// What it gives at each of several functions (`kprobe.multi` and its like), as many as there are; without
+    /// any it is `cookie` at all of them.
+    pub cookies: Vec<u64>,
+    /// Of `uprobe.multi` and `uprobe.session`: the process alone that it runs in, by its number as the test's
+    /// task knows it; 0 is any.
+    pub pid: u32,
     /// [`flags`]
     pub flags: u32,
     /// What [`flags::BEFORE`] and [`flags::AFTER`] are about; none is all that is there.
@@ -88,7 +96,7 @@ pub enum AttachError {
 
 impl Kernel {
     /// Attaches a program: to these hooks, or without any to what its section says
-    /// (`bpf_program__attach`). Several hooks are for `kprobe.multi` and its like.
+    /// (`bpf_program__attach`). Several hooks are for `kprobe.multi`, `uprobe.multi` and their sessions.
     pub fn attach(
         &mut self,
         prog: ProgId,
@@ -100,9 +108,10 @@ impl Kernel {
             [] => self.section_hooks(meta)?,
             hooks => hooks.to_vec(),
         };
-        let mut places = Vec::new();
+        self.check_many(meta, &named, opts)?;
+        let mut places: Vec<Place> = Vec::new();
         let mut cgroup = None;
-        for hook in &named {
+        for (nth, hook) in named.iter().enumerate() {
             let meta = &self.st.progs[prog.at()];
             let refused = |(errno, why)| AttachError::Refused {
                 what: hook.to_string(),
@@ -122,24 +131,77 @@ impl Kernel {
             if let Hook::Iter(name) = &hook {
                 self.check_iter(prog, name, &opts.iter)?;
             }
-            for stage in stages {
-                let (hook, cookie) = (hook.clone(), opts.cookie);
-                places.push(Place {
-                    hook,
-                    stage,
-                    cookie,
-                });
+            // Functions of the kernel are a set (`ftrace_set_filter_ips`), those of others a list.
+            if matches!(hook, Hook::Function { .. }) && places.iter().any(|p| p.hook == hook) {
+                continue;
             }
-        }
-        let at_will = |p: &Place| matches!(p.stage, Stage::MultiEntry | Stage::MultiReturn);
-        if named.len() > 1 && !places.iter().all(at_will) {
-            return Err(AttachError::Refused {
-                what: format!("{} hooks at once", named.len()),
-                errno: Errno::EINVAL,
-                why: None,
-            });
+            let cookie = opts.cookies.get(nth).copied().unwrap_or(opts.cookie);
+            places.extend(stages.into_iter().map(|stage| Place {
+                hook: hook.clone(),
+                stage,
+                cookie,
+                nth,
+            }));
         }
         self.link(prog, places, cgroup, opts)
+    }
+
+    /// Whether a program may go to so many hooks, and what is said of each.
+    fn check_many(
+        &self,
+        meta: &ProgMeta,
+        hooks: &[Hook],
+        opts: &AttachOpts,
+    ) -> Result<(), AttachError> {
+        let many = many(meta.attach_type);
+        let binary = |hook: &Hook| match hook {
+            Hook::UserFunction { binary, .. } => Some(binary.clone()),
+            _ => None,
+        };
+        let first = hooks.first().and_then(binary);
+        let why = if hooks.len() > 1 && many.is_none() {
+            "programs of its kind go to one"
+        } else if !hooks.iter().all(|hook| binary(hook) == first) {
+            "they are not all of one program"
+        } else if many.is_none() && !opts.cookies.is_empty() {
+            "it takes one cookie"
+        } else if !opts.cookies.is_empty() && opts.cookies.len() != hooks.len() {
+            "a cookie for each"
+        } else {
+            return Ok(());
+        };
+        Err(AttachError::Refused {
+            what: match hooks {
+                [hook] => hook.to_string(),
+                hooks => format!("{} hooks at once", hooks.len()),
+            },
+            errno: Errno::EINVAL,
+            why: Some(why),
+        })
+    }
+
+    /// The process alone that a program runs in, by the number that the kernel has for it; 0 is any.
+    fn process(&self, prog: ProgId, opts: &AttachOpts) -> Result<u32, AttachError> {
+        if opts.pid == 0 {
+            return Ok(0);
+        }
+        if many(self.st.progs[prog.at()].attach_type) != Some(Many::User) {
+            return Err(AttachError::Unsupported {
+                what: "programs in one process alone, but for uprobe.multi and uprobe.session"
+                    .into(),
+            });
+        }
+        let pids = self.st.tasks[self.main_task().at()].pid_ns;
+        let task = self.st.task_by_pid(opts.pid, pids);
+        let task = task.map(|task| &self.st.tasks[task.at()]);
+        match task.filter(|t| t.pid == t.tgid) {
+            Some(leader) => Ok(leader.tgid),
+            None => Err(AttachError::Refused {
+                what: format!("process {}", opts.pid),
+                errno: Errno::ESRCH,
+                why: None,
+            }),
+        }
     }
 
     fn link(
@@ -149,6 +211,7 @@ impl Kernel {
         cgroup: Option<CgroupId>,
         opts: &AttachOpts,
     ) -> Result<LinkId, AttachError> {
+        let process = self.process(prog, opts)?;
         let st = &mut self.st;
         let what = places.first().map_or(String::new(), |p| p.hook.to_string());
         let refused = |(errno, why)| AttachError::Refused {
@@ -166,6 +229,7 @@ impl Kernel {
             flags: opts.flags & (OVERRIDE | MULTI | PREORDER),
             priority: opts.priority,
             cgroup,
+            process,
             iter: Some(opts.iter),
             is_link: !opts.legacy,
         };

@@ -79,9 +79,9 @@ pub(crate) struct Fire {
     pub(super) selected: Option<SockId>,
     /// Those whose return is not wanted: sessions, by their own will, and probes of returns that
     /// were not set, since another result took the function's place before.
-    pub(super) no_return: Vec<LinkId>,
+    pub(super) no_return: Vec<(LinkId, usize)>,
     /// The word of each session that began.
-    pub(super) sessions: Vec<(LinkId, u64)>,
+    pub(super) sessions: Vec<((LinkId, usize), u64)>,
     /// What waits for programs of maps that it was redirected to.
     pub(super) sent: VecDeque<Sent>,
     /// What runs, where that is not what is attached.

@@ -90,6 +90,8 @@ pub(crate) struct Place {
     pub hook: Hook,
     pub stage: Stage,
     pub cookie: u64,
+    /// Of its link's hooks, which one.
+    pub nth: usize,
 }
 
 /// A link.
@@ -103,6 +105,8 @@ pub(crate) struct Link {
     pub priority: i32,
     /// The cgroup of an `lsm_cgroup` program.
     pub cgroup: Option<CgroupId>,
+    /// The process alone that it runs in, by its number; 0 is any.
+    pub process: u32,
     /// What an iterator goes over.
     pub iter: Option<super::IterInfo>,
     /// User space has it as a link, not as an attached program.
@@ -117,8 +121,8 @@ pub(crate) struct Hooked {
     pub cookie: u64,
     /// The cgroup that it is attached to.
     pub cgroup: Option<CgroupKey>,
-    /// Its link; none of a struct's member.
-    pub link: Option<LinkId>,
+    /// Its link, and which of that's hooks this is; none of a struct's member.
+    pub link: Option<(LinkId, usize)>,
 }
 
 /// All links.
@@ -175,9 +179,10 @@ impl Link {
         Some(CgroupKey { cgroup, what })
     }
 
-    fn place(&self, hook: &Hook, stage: Stage) -> Option<&Place> {
-        let mut places = self.places.iter();
-        places.find(|p| p.stage == stage && p.hook == *hook)
+    /// Where it is at a stage of a hook: a function of a user program may be named more than once.
+    fn places_at<'a>(&'a self, hook: &'a Hook, stage: Stage) -> impl Iterator<Item = &'a Place> {
+        let places = self.places.iter();
+        places.filter(move |p| p.stage == stage && p.hook == *hook)
     }
 }
 
@@ -248,7 +253,7 @@ impl Links {
     /// The links at a stage of a hook, oldest first.
     pub fn at<'a>(&'a self, hook: &'a Hook, stage: Stage) -> impl Iterator<Item = &'a Link> {
         let all = self.all.iter();
-        all.filter(move |l| l.place(hook, stage).is_some())
+        all.filter(move |l| l.places_at(hook, stage).next().is_some())
     }
 
     /// The links of a cgroup itself at one of its hooks, in their order.
@@ -306,37 +311,41 @@ impl Links {
     pub fn run_list(&self, world: &World, hook: &Hook, by: CgroupId) -> Vec<Hooked> {
         let mut list = Vec::new();
         for &stage in Stage::of(hook) {
-            let links: Vec<&Link> = match (hook, stage) {
-                (Hook::Cgroup { cgroup, what }, _) => {
-                    self.effective(world, *cgroup, &CgroupHook::What(*what))
-                }
+            let at_cgroup = |of: &CgroupHook, cgroup| {
+                let links = self.effective(world, cgroup, of).into_iter();
+                links.filter_map(|l| Some((l, l.places.first()?))).collect()
+            };
+            let places: Vec<(&Link, &Place)> = match (hook, stage) {
+                (Hook::Cgroup { cgroup, what }, _) => at_cgroup(&CgroupHook::What(*what), *cgroup),
                 (Hook::Lsm(name), Stage::LsmCgroup) => {
-                    self.effective(world, by, &CgroupHook::Lsm(name.clone()))
+                    at_cgroup(&CgroupHook::Lsm(name.clone()), by)
                 }
                 _ => {
-                    let mut links: Vec<&Link> = self.at(hook, stage).collect();
+                    let all = self.all.iter();
+                    let places = all.flat_map(|l| l.places_at(hook, stage).map(move |p| (l, p)));
+                    let mut places: Vec<_> = places.collect();
                     match stage.order(hook) {
                         Order::OldestFirst => {}
-                        Order::NewestFirst => links.reverse(),
-                        Order::Priority => links.sort_by_key(|l| l.priority),
+                        Order::NewestFirst => places.reverse(),
+                        Order::Priority => places.sort_by_key(|(l, _)| l.priority),
                     }
-                    links
+                    places
                 }
             };
-            list.extend(links.into_iter().map(|link| {
-                Hooked {
-                    prog: link.prog,
-                    stage,
-                    cookie: link
-                        .places
-                        .iter()
-                        .find(|p| p.hook == *hook)
-                        .map_or(0, |p| p.cookie),
-                    cgroup: link.cgroup_key(world),
-                    link: Some(link.id),
-                }
+            list.extend(places.into_iter().map(|(link, place)| Hooked {
+                prog: link.prog,
+                stage,
+                cookie: place.cookie,
+                cgroup: link.cgroup_key(world),
+                link: Some((link.id, place.nth)),
             }));
         }
         list
+    }
+
+    /// Whether what a hook would run runs in a process.
+    pub fn runs_in(&self, hooked: &Hooked, process: u32) -> bool {
+        let link = hooked.link.and_then(|(id, _)| self.get(id));
+        link.is_none_or(|l| l.process == 0 || l.process == process)
     }
 }

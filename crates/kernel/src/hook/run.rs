@@ -4,12 +4,14 @@
 use super::fire::{Fire, FiredRun};
 use super::given::CtxKind;
 use super::links::{Hooked, Stage};
+use super::stage::is_session;
 use super::verdict::SK_PASS;
 use super::{Hook, LwtHook};
 use crate::failure::Failure;
 use crate::helper::lwt;
 use crate::ids::{CgroupId, Cpu, MapId, ProgId};
 use crate::kernel::Kernel;
+use crate::ksym::user_address;
 use crate::packet::ETH_HLEN;
 use crate::prog::{Arg, ProgCtx, ProgramOutput};
 use crate::run::{Phase, Run, Running};
@@ -18,7 +20,7 @@ use crate::state::{AtHook, Cur, Session};
 use crate::syscall::SysResult;
 use crate::testrun::PacketKind;
 use crate::trace::{Level, What};
-use bpfsim_abi::ctx::CtxSlot;
+use bpfsim_abi::ctx::{CtxSlot, PT_REGS_NAMES};
 use bpfsim_abi::{AttachType, Errno, ProgType};
 use bpfsim_vm::STACK_SIZE;
 use std::collections::VecDeque;
@@ -61,6 +63,8 @@ impl Kernel {
             Hook::StructOps { map, member } => self.struct_op(*map, member).into(),
             hook => self.st.links.run_list(&self.st.world, hook, by).into(),
         };
+        let process = self.st.tasks[fire.task.at()].tgid;
+        fire.rest.retain(|h| self.st.links.runs_in(h, process));
         if matches!(
             fire.hook,
             Hook::Lwt {
@@ -208,7 +212,7 @@ impl Kernel {
         let meta = &self.st.progs[prog.at()];
         let (name, in_task) = (meta.name.clone(), level == Level::Task);
         let off = if in_task {
-            holds_off(meta)
+            holds_off(meta, &fire.hook)
         } else {
             Off::Nothing
         };
@@ -220,11 +224,7 @@ impl Kernel {
             overrides: None,
             seq_overflowed: false,
             scx: None,
-            func_ip: match &fire.hook {
-                Hook::Function { name, offset: 0 } => self.st.function_address(name),
-                Hook::Lsm(name) => self.st.function_address(&format!("bpf_lsm_{name}")),
-                _ => 0,
-            },
+            func_ip: self.func_ip(&fire),
         };
         let cur = Cur {
             id: fire.id.child(fire.made),
@@ -244,6 +244,33 @@ impl Kernel {
         fire.now = Some(hooked);
         self.push(cpu, cur, 0, [r1, 0, 0, 0, 0], stack, Running::Hook(fire));
         Ok(())
+    }
+
+    /// What `bpf_get_func_ip` gives at a hook. Of user programs this is where the probe is, which registers that
+    /// the test has given tell.
+    fn func_ip(&self, fire: &Fire) -> u64 {
+        let ip = PT_REGS_NAMES.iter().position(|&n| n == "ip").unwrap_or(0);
+        let given = fire.input.ctx.chunks_exact(8).nth(ip);
+        let given = given.and_then(|ip| Some(u64::from_le_bytes(ip.try_into().ok()?)));
+        let user = |binary: &str, name: &str, offset| match given {
+            Some(ip) if ip != 0 => ip,
+            _ => user_address(binary, name).wrapping_add(offset),
+        };
+        match &fire.hook {
+            Hook::Function { name, offset: 0 } => self.st.function_address(name),
+            Hook::Lsm(name) => self.st.function_address(&format!("bpf_lsm_{name}")),
+            Hook::UserFunction {
+                binary,
+                name,
+                offset,
+            } => user(binary, name, *offset),
+            Hook::Usdt {
+                binary,
+                provider,
+                name,
+            } => user(binary, &format!("{provider}:{name}"), 0),
+            _ => 0,
+        }
     }
 
     /// What a program is given: as the one before it left it, or made anew. R1, and what is to be known of it.
@@ -289,10 +316,9 @@ impl Kernel {
     /// What a program that runs at entry and return is told; the word that both see is made at the
     /// entry.
     fn session(&mut self, fire: &mut Fire, hooked: &Hooked) -> Option<Session> {
-        use AttachType::{TraceKprobeSession, TraceUprobeSession};
         let attach = self.st.progs[hooked.prog.at()].attach_type;
         let link = hooked.link?;
-        if !matches!(attach, TraceKprobeSession | TraceUprobeSession) {
+        if !is_session(attach) {
             return None;
         }
         let returns = matches!(hooked.stage, Stage::MultiReturn | Stage::Return);
@@ -434,9 +460,11 @@ enum Off {
     BottomHalves,
 }
 
-fn holds_off(meta: &crate::prog::ProgMeta) -> Off {
+fn holds_off(meta: &crate::prog::ProgMeta, hook: &Hook) -> Off {
     match meta.prog_type {
         _ if meta.sleepable => Off::Nothing,
+        // A task that came to a breakpoint can be preempted (`uprobe_notify_resume`).
+        _ if matches!(hook, Hook::UserFunction { .. } | Hook::Usdt { .. }) => Off::Nothing,
         ProgType::Kprobe
         | ProgType::Tracepoint
         | ProgType::RawTracepoint

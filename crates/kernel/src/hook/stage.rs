@@ -87,6 +87,16 @@ impl Kernel {
         }
         let stage = match (meta.prog_type, hook) {
             (P::Kprobe, Hook::Function { offset, .. } | Hook::UserFunction { offset, .. }) => {
+                let of = match hook {
+                    Hook::Function { .. } => Many::Kernel,
+                    _ => Many::User,
+                };
+                if many(attach).is_some_and(|many| many != of) {
+                    return Err(refused(Some("it was loaded for functions of another kind")));
+                }
+                if is_session(attach) && opts.returns == Some(true) {
+                    return Err(refused(Some("a session has the entry too")));
+                }
                 let stages = probe_stages(meta, hook, opts.returns);
                 let at_entry = |s: &Stage| matches!(s, Stage::Entry | Stage::MultiEntry);
                 if *offset != 0 && !stages.iter().all(at_entry) {
@@ -195,13 +205,37 @@ fn is_overridable(hook: &Hook) -> bool {
     bpfsim_abi::inject::is_injectable(name)
 }
 
+/// Functions that a program can be attached to many of at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Many {
+    Kernel,
+    User,
+}
+
+/// The functions that programs of an attach type go to many of at once.
+pub(super) fn many(attach: AttachType) -> Option<Many> {
+    match attach {
+        AttachType::TraceKprobeMulti | AttachType::TraceKprobeSession => Some(Many::Kernel),
+        AttachType::TraceUprobeMulti | AttachType::TraceUprobeSession => Some(Many::User),
+        _ => None,
+    }
+}
+
+/// Programs of this attach type run at a function's entry and again at its return.
+pub(super) fn is_session(attach: AttachType) -> bool {
+    matches!(
+        attach,
+        AttachType::TraceKprobeSession | AttachType::TraceUprobeSession
+    )
+}
+
 /// The stages of a kprobe or uprobe.
 fn probe_stages(meta: &ProgMeta, hook: &Hook, returns: Option<bool>) -> Vec<Stage> {
     let stem = find_section(&meta.section).map_or("", |def| def.stem());
     let returns = returns.unwrap_or(stem.starts_with("kret") || stem.starts_with("uret"));
     let kernel = matches!(hook, Hook::Function { .. });
     match meta.attach_type {
-        AttachType::TraceKprobeSession | AttachType::TraceUprobeSession => match kernel {
+        attach if is_session(attach) => match kernel {
             true => vec![Stage::MultiEntry, Stage::MultiReturn],
             false => vec![Stage::Entry, Stage::Return],
         },
