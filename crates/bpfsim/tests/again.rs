@@ -4,7 +4,7 @@ mod small;
 
 use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, Machine, ProgramInput, Sim, millis};
 use bpfsim_kernel::{Chooser, Offer};
-use small::{number, random_program};
+use small::{Mixture, Program, number, random_program};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,8 +186,11 @@ fn going_back_sees_what_beginning_anew_sees() {
 /// As far back as choices near the end.
 #[test]
 fn random_programs_are_gone_back_in() {
-    for round in 0..number("SMALL_AGAIN", 24) {
-        let (program, config) = random_program(round);
+    for round in 0..number("SMALL_AGAIN", 40) {
+        let (program, config): (Box<dyn Program>, _) = match round % 2 {
+            0 => random_program(round / 2),
+            _ => (Box::new(Mixture::new(round)), Mixture::new(round).config()),
+        };
         let test = |sim: &Sim| Ok(format!("{:?}", program.run(sim)?));
         let [(anew, _), (back, _)] =
             [false, true].map(|goes_back| search_on(&config, &test, 40, goes_back));

@@ -1,8 +1,11 @@
 //! Executions that go on from beginnings which others had are those that run from the start.
 
+mod small;
+
 use bpfsim::explore::{Pct, Random, Recorder, Walk, Work};
 use bpfsim::{Chances, Config, Cpu, Ebpf, Machine, ProgramInput, Sim, millis, mix};
 use bpfsim_kernel::{Chooser, Offer, Step};
+use small::{Mixture, Program, number};
 use std::sync::Arc;
 
 const COUNTER: &[u8] = include_bytes!("../../../fixtures/counter_race.bpf.o");
@@ -136,6 +139,24 @@ fn chooser(kind: u64, seed: u64) -> Box<dyn Chooser> {
     }
 }
 
+/// What a test sees of an order, and what is recorded of it.
+fn seen(
+    machine: &Machine,
+    test: impl Fn(&Sim) -> bpfsim::Result<String>,
+    seed: u64,
+    chooser: Box<dyn Chooser>,
+) -> impl PartialEq + std::fmt::Debug {
+    let (recorder, record) = Recorder::new(chooser);
+    let sim = machine.begin(seed, Box::new(recorder));
+    let saw = test(sim).map_err(|e| e.to_string());
+    let warnings: Vec<_> = sim.warnings().iter().map(ToString::to_string).collect();
+    let record = record.take();
+    (
+        (saw, sim.trace_hash(), sim.now(), warnings),
+        (record.schedule(), record.steps, record.preemptions()),
+    )
+}
+
 /// By each strategy, on one machine after the other and now and then with another one between.
 #[test]
 fn what_is_known_of_beginnings_changes_nothing() {
@@ -149,17 +170,6 @@ fn what_is_known_of_beginnings_changes_nothing() {
             ..Config::default()
         };
         let machines = [(); 2].map(|()| Machine::new(config.clone()).expect("a machine"));
-        let seen = |machine: &Machine, test: &Test, seed, chooser| {
-            let (recorder, record) = Recorder::new(chooser);
-            let sim = machine.begin(seed, Box::new(recorder));
-            let saw = test(sim).map_err(|e| e.to_string());
-            let warnings: Vec<_> = sim.warnings().iter().map(ToString::to_string).collect();
-            let record = record.take();
-            (
-                (saw, sim.trace_hash(), sim.now(), warnings),
-                (record.schedule(), record.steps, record.preemptions()),
-            )
-        };
         for round in 0..900 {
             let kind = mix(round, 1) % 11 / 3;
             // Some come again.
@@ -172,6 +182,24 @@ fn what_is_known_of_beginnings_changes_nothing() {
             let known = seen(&machines[0], test, seed, chooser());
             let want = seen(&machines[1], test, seed, Box::new(Silent(chooser())));
             assert_eq!(known, want, "test {nth}, round {round}, strategy {kind}");
+        }
+    }
+}
+
+/// Several objects, more CPUs, detectors that end a run, little fuel.
+#[test]
+fn random_mixtures_begin_as_they_would_anew() {
+    for mixture in 0..number("SMALL_MIXTURES", 16) {
+        let program = Mixture::new(mixture);
+        let machines = [(); 2].map(|()| Machine::new(program.config()).expect("a machine"));
+        let test = |sim: &Sim| Ok(format!("{:?}", program.run(sim)?));
+        for round in 0..40 {
+            let kind = mix(round, 1) % 11 / 3;
+            let seed = mix(round, 2) % 30;
+            let known = seen(&machines[0], test, seed, chooser(kind, seed));
+            let silent = Box::new(Silent(chooser(kind, seed)));
+            let want = seen(&machines[1], test, seed, silent);
+            assert_eq!(known, want, "{program:?}, round {round}, strategy {kind}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod small;
 use bpfsim::explore::{Pct, Random, Walk, Work};
 use bpfsim::{Cache, Config, Cpu, Ebpf, ProgramInput, Record, Seed, Sim};
 use bpfsim_kernel::Chooser;
-use small::{number, random_program};
+use small::{Mixture, Program, number, random_program};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -127,8 +127,11 @@ fn turns_inside_the_engine_are_turns() {
 #[test]
 fn random_programs_take_turns_inside_the_engine_as_outside() {
     let mut ends = BTreeSet::new();
-    for round in 0..number("SMALL_TURNS", 24) {
-        let (program, config) = random_program(round);
+    for round in 0..number("SMALL_TURNS", 40) {
+        let (program, config): (Box<dyn Program>, _) = match round % 2 {
+            0 => random_program(round / 2),
+            _ => (Box::new(Mixture::new(round)), Mixture::new(round).config()),
+        };
         let loaded = Cache::default();
         let run = |seed: u64, record: bool| {
             let chooser: Box<dyn Chooser> = match seed {

@@ -1,7 +1,14 @@
 //! Searches: those that go back to choices find what those find that restart, on any number of
 //! threads; the parts of a search are the whole of it.
 
-use bpfsim::{Cpu, Ebpf, Outcome, ProgramInput, Runner, Sim, Strategy, ensure, millis};
+mod small;
+
+use bpfsim::{
+    Cpu, Ebpf, Outcome, ProgramInput, Record, Runner, Sim, Strategy, ensure, explore::ReplayString,
+    millis,
+};
+
+use small::{Mixture, Program, number, random_program};
 
 const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
 
@@ -76,6 +83,48 @@ fn going_back_finds_what_restarting_finds_on_any_number_of_threads() {
             assert!(anew.counts.executions > 1, "{what}: {anew}");
         }
     }
+}
+
+/// Of random programs too, failures among them, by any strategy.
+#[test]
+fn searches_of_random_programs_are_the_same_however_they_are_made() {
+    let random = [Strategy::Random, Strategy::Walk, Strategy::Pct { depth: 3 }];
+    let strategies: Vec<_> = strategies().into_iter().chain(random).collect();
+    let mut failures = 0;
+    for round in 0..number("SMALL_SEARCHES", 28) {
+        let (program, config): (Box<dyn Program>, _) = match round % 2 {
+            0 => random_program(round / 2),
+            _ => (Box::new(Mixture::new(round)), Mixture::new(round).config()),
+        };
+        let strategy = &strategies[round as usize / 2 % strategies.len()];
+        let found = |restarts, threads| {
+            let runner = runner(strategy, threads).config(config.clone());
+            let mut runner = runner.executions(60).regressions(None);
+            runner.inner_mut().restarts = restarts;
+            runner.run(|sim| program.run(sim).map(drop))
+        };
+        let (anew, what) = (
+            found(true, 1),
+            format!("round {round}, {strategy:?}: {program:?}"),
+        );
+        same(&anew, &found(false, 1), &what);
+        same(&anew, &found(false, 3), &what);
+        let (Some(order), Some(failure)) = (anew.replay(), &anew.failure) else {
+            continue;
+        };
+        // From its text, recorded: outside of the engine.
+        let order: ReplayString = order.to_string().parse().unwrap();
+        let sim = Sim::with_chooser(order.config.clone(), order.chooser()).unwrap();
+        sim.record(Record {
+            moments: true,
+            ..Record::default()
+        });
+        let again = program.run(&sim).map(drop).map_err(|e| e.failed());
+        assert_eq!(again, Err(failure.failed.clone()), "{what}");
+        assert_eq!(sim.trace_hash(), failure.trace, "{what}");
+        failures += 1;
+    }
+    assert!(failures > 0);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test has its own use for them
 
 use bpfsim::{
-    Arg, Config, Cpu, Detectors, Ebpf, EbpfLoader, Hook, Level, Preemption, ProgramInput, Report,
-    RingBuf, Sim, SysOp, Task, mix,
+    Arg, Chances, Config, Cpu, Detectors, Ebpf, EbpfLoader, Hook, Level, Preemption, ProgramInput,
+    Report, RingBuf, Sim, SysOp, Task, mix,
 };
 use bpfsim_testing::small_orders::{Scripts, SmallOrders, bytes, small_orders, small_printing};
 use bpfsim_testing::small_worlds::{SmallWorld, Target, Theme, UserCall, small_world};
@@ -266,4 +266,105 @@ pub fn random_program(seed: u64) -> (Box<dyn Program>, Config) {
         ..Detectors::default()
     };
     (program, config)
+}
+
+/// Programs of several objects, begun side by side on some of six CPUs, and what they return and leave.
+#[derive(Debug)]
+pub struct Mixture {
+    seed: u64,
+}
+
+/// What can be among them; the detector's take tail calls, throw, end with locks held.
+const MIXED: &[(usize, &[&str])] = &[
+    (
+        0,
+        &["unlocked", "locked", "small", "arm", "arm_own", "drawn"],
+    ),
+    (1, &["inc", "arm_then_inc", "inc_tc", "arm_then_inc_tc"]),
+    (2, &["draw", "add", "look", "iterate", "write_pair"]),
+    (
+        3,
+        &["chain", "throw_out", "leave_sample", "leave_lock", "arm_ab"],
+    ),
+];
+const MIXED_OBJECTS: [&[u8]; 4] = [
+    include_bytes!("../../../../fixtures/order_models.bpf.o"),
+    include_bytes!("../../../../fixtures/counter_race.bpf.o"),
+    include_bytes!("../../../../fixtures/chances.bpf.o"),
+    include_bytes!("../../../../fixtures/detected.bpf.o"),
+];
+
+impl Mixture {
+    /// The mixture of a seed.
+    pub fn new(seed: u64) -> Mixture {
+        Mixture { seed }
+    }
+
+    fn dice(&self, n: u64, of: usize) -> usize {
+        (mix(self.seed, n) >> 8) as usize % of
+    }
+}
+
+impl Program for Mixture {
+    fn run(&self, sim: &Sim) -> bpfsim::Result<Vec<u8>> {
+        let mut objects: [Option<Ebpf>; 4] = Default::default();
+        let mut jobs = Vec::new();
+        let kinds = 1 + self.dice(1, 4);
+        for nth in 0..1 + self.dice(2, 6) as u64 {
+            // The first ones more often.
+            let (object, names) = MIXED[self.dice(10 + nth, kinds)];
+            let bpf = match &objects[object] {
+                Some(bpf) => bpf,
+                None => objects[object].insert(Ebpf::load_static(sim, MIXED_OBJECTS[object])?),
+            };
+            let name = names[self.dice(20 + nth, names.len())];
+            let input = match name.ends_with("_tc") {
+                true => ProgramInput::packet(&[0; 64]),
+                false => ProgramInput::empty(),
+            };
+            let cpu = Cpu(self.dice(30 + nth, 6) as u32);
+            jobs.push(sim.spawn_on(cpu, bpf.program(name)?, input)?);
+        }
+        sim.run_until_idle()?;
+        if self.dice(3, 2) == 0 {
+            sim.run_for(Duration::from_millis(2))?;
+        }
+        let mut state = Vec::new();
+        for job in jobs {
+            state.extend(format!("{:?}", sim.result(job)).bytes());
+        }
+        for bpf in objects.iter().flatten() {
+            for map in bpf.maps() {
+                state.extend(format!("{:?}", map.entries().ok()).bytes());
+            }
+        }
+        Ok(state)
+    }
+
+    fn config(&self) -> Config {
+        let report = |n| [Report::Off, Report::Warn, Report::Warn, Report::Fail][self.dice(n, 4)];
+        Config {
+            cpus: 2 + self.dice(4, 5) as u32,
+            detectors: Detectors {
+                data_race: report(5),
+                lost_update: report(6),
+                ..Detectors::default()
+            },
+            checked: self.dice(7, 8) > 0,
+            fuel: match self.dice(8, 6) {
+                0 => 20 + self.dice(9, 200) as u64,
+                _ => 100_000,
+            },
+            chances: match self.dice(40, 5) {
+                0 => Chances {
+                    random: self.dice(41, 2) as u32,
+                    failures: self.dice(42, 3) as u32,
+                    faults: self.dice(43, 2) as u32,
+                    ..Chances::default()
+                },
+                _ => Chances::default(),
+            },
+            ..Config::default()
+        }
+    }
 }
