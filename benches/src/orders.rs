@@ -11,11 +11,13 @@
 use crate::measure::median;
 use bpfsim::explore::{Pct, Random, Recorder};
 use bpfsim::{
-    Config, Cpu, Detectors, Ebpf, Machine, Program, ProgramInput, Record, Report, Runner, Sim,
-    Strategy,
+    Chooser, Config, Cpu, Detectors, Ebpf, Machine, Program, ProgramInput, Record, Report, Runner,
+    Sim, Strategy,
 };
+use bpfsim_kernel::{Next, Offer, Step};
 use rustix::time::{ClockId, clock_gettime};
-use shuttle::scheduler::{RandomScheduler, Schedule, Scheduler, Task, TaskId};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +35,8 @@ pub struct Model {
     /// And this in searches.
     searched: &'static str,
     shuttle: fn(),
+    /// As `shuttle`, and counts its [`OPERATIONS`].
+    counted: fn(),
     loom: fn(),
 }
 
@@ -42,22 +46,25 @@ pub const MODELS: &[Model] = &[
         name: "M1",
         program: "unlocked",
         searched: "unlocked",
-        shuttle: in_shuttle::unlocked,
-        loom: in_loom::unlocked,
+        shuttle: in_shuttle::unlocked::<false>,
+        counted: in_shuttle::unlocked::<true>,
+        loom: in_loom::unlocked::<false>,
     },
     Model {
         name: "M2",
         program: "locked",
         searched: "locked",
-        shuttle: in_shuttle::locked,
-        loom: in_loom::locked,
+        shuttle: in_shuttle::locked::<false>,
+        counted: in_shuttle::locked::<true>,
+        loom: in_loom::locked::<false>,
     },
     Model {
         name: "M3",
         program: "arm",
         searched: "arm_own",
-        shuttle: in_shuttle::arm,
-        loom: in_loom::arm,
+        shuttle: in_shuttle::arm::<false>,
+        counted: in_shuttle::arm::<true>,
+        loom: in_loom::arm::<false>,
     },
 ];
 
@@ -208,43 +215,57 @@ fn scene(sim: &Sim, program: &str) -> bpfsim::Result<()> {
     sim.run_until_idle()
 }
 
-/// Steps of a mean execution under random orders, here and in shuttle.
-pub fn steps(model: &Model, times: u64) -> [f64; 2] {
+/// Visible operations of a mean execution under random orders, here and in shuttle.
+pub fn operations(model: &Model, times: u64) -> [f64; 2] {
     let machine = Machine::new(Config::default()).expect("a machine");
-    let mut ours = 0;
+    let ours = Rc::new(Cell::new(0));
     for seed in 1..=times {
-        let (recorder, record) = Recorder::new(Random::new(seed));
-        scene(machine.begin(seed, Box::new(recorder)), model.program).expect("it passes");
-        ours += record.borrow().steps;
+        let counting = Counting {
+            inner: Random::new(seed),
+            operations: Rc::clone(&ours),
+        };
+        scene(machine.begin(seed, Box::new(counting)), model.program).expect("it passes");
     }
-    let theirs = Arc::new(AtomicU64::new(0));
-    let counting = Counting {
-        inner: RandomScheduler::new_from_seed(1, times as usize),
-        steps: Arc::clone(&theirs),
-    };
-    shuttle::Runner::new(counting, Default::default()).run(model.shuttle);
-    let theirs = theirs.load(Ordering::Relaxed);
-    [ours, theirs].map(|steps| steps as f64 / times as f64)
+    let before = OPERATIONS.load(Ordering::Relaxed);
+    shuttle::check_random(model.counted, times as usize);
+    let theirs = OPERATIONS.load(Ordering::Relaxed) - before;
+    [ours.get(), theirs].map(|operations| operations as f64 / times as f64)
 }
 
-/// Counts the steps that another of shuttle's schedulers decides.
+/// Counts the steps that begin with something visible.
 struct Counting {
-    inner: RandomScheduler,
-    steps: Arc<AtomicU64>,
+    inner: Random,
+    operations: Rc<Cell<u64>>,
 }
 
-impl Scheduler for Counting {
-    fn new_execution(&mut self) -> Option<Schedule> {
-        self.inner.new_execution()
+impl Chooser for Counting {
+    fn choose(&mut self, offer: &Offer<'_>) -> usize {
+        self.inner.choose(offer)
     }
 
-    fn next_task(&mut self, ready: &[&Task], now: Option<TaskId>, yields: bool) -> Option<TaskId> {
-        self.steps.fetch_add(1, Ordering::Relaxed);
-        self.inner.next_task(ready, now, yields)
+    fn explores(&self) -> bool {
+        self.inner.explores()
     }
 
-    fn next_u64(&mut self) -> u64 {
-        self.inner.next_u64()
+    fn follows(&self) -> bool {
+        true
+    }
+
+    fn stepped(&mut self, step: &Step<'_>) {
+        let did = &step.choices[step.picked].next;
+        let visible = matches!(did, Next::Access(_) | Next::Call { .. });
+        self.operations.update(|n| n + u64::from(visible));
+        self.inner.stepped(step);
+    }
+}
+
+/// What shuttle's models counted that are to count.
+static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// A visible operation of a peer's model.
+fn visible<const COUNTED: bool>() {
+    if COUNTED {
+        OPERATIONS.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -290,17 +311,19 @@ pub fn rates(model: &Model, rounds: usize, share: f64) -> Vec<f64> {
 macro_rules! models {
     ($name:ident, $lib:ident) => {
         mod $name {
-            use super::ROUNDS;
+            use super::{ROUNDS, visible};
             use $lib::sync::atomic::{AtomicUsize, Ordering::SeqCst};
             use $lib::sync::{Arc, Mutex};
             use $lib::thread;
 
-            pub fn unlocked() {
+            pub fn unlocked<const COUNTED: bool>() {
                 let counter = Arc::new(AtomicUsize::new(0));
                 let task = |counter: Arc<AtomicUsize>| {
                     move || {
                         for _ in 0..ROUNDS {
+                            visible::<COUNTED>();
                             let old = counter.load(SeqCst);
+                            visible::<COUNTED>();
                             counter.store(old + 1, SeqCst);
                         }
                     }
@@ -309,15 +332,19 @@ macro_rules! models {
                 tasks.into_iter().for_each(|t| t.join().unwrap());
             }
 
-            pub fn locked() {
+            pub fn locked<const COUNTED: bool>() {
                 let counter = Arc::new((Mutex::new(()), AtomicUsize::new(0)));
                 let task = |counter: Arc<(Mutex<()>, AtomicUsize)>| {
                     move || {
                         let (lock, count) = &*counter;
                         for _ in 0..ROUNDS {
+                            visible::<COUNTED>();
                             let held = lock.lock().unwrap();
+                            visible::<COUNTED>();
                             let old = count.load(SeqCst);
+                            visible::<COUNTED>();
                             count.store(old + 1, SeqCst);
+                            visible::<COUNTED>();
                             drop(held);
                         }
                     }
@@ -333,23 +360,29 @@ macro_rules! models {
                 x
             }
 
-            pub fn arm() {
+            pub fn arm<const COUNTED: bool>() {
                 let map = Arc::new(Mutex::new([None::<usize>; 2]));
                 let other = map.clone();
+                visible::<COUNTED>();
                 map.lock().unwrap()[0] = Some(0);
                 units(1);
                 let timer = thread::spawn(move || {
+                    visible::<COUNTED>();
                     let found = other.lock().unwrap()[0];
                     let x = units(1);
+                    visible::<COUNTED>();
                     match found {
                         Some(_) => other.lock().unwrap()[1] = Some(x),
                         None => drop(other.lock().unwrap()),
                     }
                     units(x);
+                    visible::<COUNTED>();
                     drop(other.lock().unwrap());
                 });
+                visible::<COUNTED>();
                 drop(map.lock().unwrap());
                 units(1);
+                visible::<COUNTED>();
                 map.lock().unwrap()[0] = None;
                 timer.join().unwrap();
             }

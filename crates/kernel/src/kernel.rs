@@ -187,6 +187,7 @@ impl Kernel {
             map_locks: Default::default(),
             tasks_with_work: 0,
             explores: false,
+            freed_at: 0,
             trace: Trace::default(),
             ksyms: Default::default(),
             kernel_btf: Default::default(),

@@ -52,7 +52,7 @@ pub(crate) fn call(st: &mut State, mem: &mut GuestMem, call: Call, addr: u64) ->
             true => Flow::Done(0),
             false => Flow::Suspend,
         }),
-        false => st.spin_unlock(mem, addr).map(|()| Flow::Yield(0)),
+        false => st.spin_unlock(mem, addr).map(|()| st.comes_after_unlock()),
     };
     let bad = Flow::Fault(FaultKind::BadArgument { call, arg: 1 });
     Some(flow.unwrap_or(bad))
@@ -143,8 +143,19 @@ impl State {
         if self.watch.races_on {
             self.watch.findings.release(cur.lane, addr);
         }
+        self.freed_at = self.cpu().clock;
         self.irq_on();
         Some(())
+    }
+
+    /// Interrupts that a lock kept off come straight after it. Where there are none an explored execution goes
+    /// on to what it does next, before which all others have their turn.
+    #[inline]
+    pub fn comes_after_unlock(&mut self) -> Flow {
+        match self.explores && self.cpu().is_free() {
+            true => Flow::Done(0),
+            false => Flow::Yield(0),
+        }
     }
 
     /// `res_spin_lock`: none while it is waited for. `EDEADLK` for a lock that this CPU holds, or

@@ -446,9 +446,10 @@ impl Kernel {
         if !wait.sleeps()
             && let Some(run) = &mut self.runs[top]
         {
-            let over = match waits {
-                true => None,
-                false => run.cur.over.or(Some(changed)),
+            let over = match (waits, wait) {
+                (true, _) => None,
+                (false, Wait::SpinLock(_)) => run.cur.over.or(Some(self.st.freed_at)),
+                (false, _) => run.cur.over.or(Some(changed)),
             };
             if (run.cur.wait, run.cur.over) != (Some(wait), over) {
                 (run.cur.wait, run.cur.over) = (Some(wait), over);

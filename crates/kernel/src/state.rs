@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub links: Shared<Links>,
     /// What others could see half done is done in pieces.
     pub explores: bool,
+    /// When the last `bpf_spin_lock` was given back.
+    pub freed_at: u64,
     /// Someone wants to know what steps touch.
     pub records: bool,
     /// What the current step touched.

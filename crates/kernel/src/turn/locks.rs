@@ -38,7 +38,7 @@ impl Turns<'_, '_> {
             return false;
         };
         take(&mut offer.waiting, i);
-        seat.cur.over.get_or_insert(st.cpus[self.mine].clock);
+        seat.cur.over.get_or_insert(st.freed_at);
         let at = offer.insert(id, cpu, *seat.next, st.cpus[cpu.at()].clock);
         offer.picked += usize::from(at <= offer.picked);
         true
