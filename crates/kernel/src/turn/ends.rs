@@ -52,32 +52,32 @@ impl Turns<'_, '_> {
         self.seats.get(self.mine).is_some_and(Option::is_none)
     }
 
-    /// The program that executes may end here.
+    /// The program that executes may end here. Says whether its last step called something, so that others
+    /// may begin or end to wait.
     #[inline(always)]
-    fn ends_here(&self, st: &State, mem: &GuestMem) -> bool {
+    fn ends_here(&self, st: &State, mem: &GuestMem) -> Option<bool> {
         let (offer, cpu) = (&*self.offer, &self.ends.cpus[self.mine]);
-        let Some(s) = &cpu.thread.syscall else {
-            return false;
-        };
+        let s = cpu.thread.syscall.as_ref()?;
         let input = match &s.op {
             SysOp::TestRun { input, .. } => input,
-            _ => return false,
+            _ => return None,
         };
         let called = match offer.choices[offer.picked].next {
             Next::Access(_) | Next::Start(Starts::Program) => false,
             Next::Call { .. } => true,
-            _ => return false,
+            _ => return None,
         };
-        s.left == 1
+        let ends = s.left == 1
             && input.ctx.is_empty()
             && cpu.stack.len() == 1
             && cpu.parked.is_empty()
             && is_plain(&st.cur)
             && st.cpus.iter().all(|cpu| cpu.is_free())
             && !st.refs.has_gone_maps()
-            && offer.waiting.is_empty()
+            && (offer.waiting.is_empty() || self.all)
             && offer.is_lone()
-            && !(called && offer.changes(mem))
+            && !(called && !self.all && offer.changes(mem));
+        ends.then_some(called)
     }
 
     /// A task may return to user mode here.
@@ -147,10 +147,10 @@ impl View<'_, '_> {
             return Turn::Nobody;
         };
         let is_quiet = !st.records && st.watch.findings.fatal().is_none();
-        if !is_quiet
-            || !turns.ends_here(st, mem)
-            || self.loud && !turns.offer.stays_offered(st, mem)
-        {
+        let Some(called) = turns.ends_here(st, mem).filter(|_| is_quiet) else {
+            return Turn::Nobody;
+        };
+        if self.loud && !turns.offer.stays_offered(st, mem) {
             return Turn::Nobody;
         }
         self.loud = false;
@@ -186,6 +186,9 @@ impl View<'_, '_> {
             choice.next = Next::Start(Starts::TaskWork);
             (choice.id, choice.at) = (s.id, clock);
             offer.what[offer.picked].1 = Do::Syscall;
+        }
+        if called && turns.all {
+            turns.sort(st, mem);
         }
         match turns.pick_again(st) {
             true => self.turn_past_returns(act, mem, other),
