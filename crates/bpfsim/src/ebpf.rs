@@ -435,7 +435,7 @@ impl<'a> ProgramMut<'a> {
 
     /// True when its input is a packet.
     pub fn takes_packet(&self) -> bool {
-        self.sim.kernel().takes_packet(self.id)
+        self.sim.takes_packet(self.id)
     }
 
     /// True when [`ProgramInput::repeat`] means something to programs of its type.

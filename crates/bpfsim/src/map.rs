@@ -1,8 +1,9 @@
 //! A map, from user space.
 
+use crate::setup::Write;
 use crate::{Error, Result, Sim};
 use bpfsim_abi::Errno;
-use bpfsim_kernel::{MapFd, MapId, MapSpec, PerfRecord, SysOp, SysResult};
+use bpfsim_kernel::{Kernel, MapFd, MapId, MapSpec, PerfRecord, SysOp, SysResult};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A map in a simulation.
@@ -30,7 +31,7 @@ impl Map {
 
     /// Its shape and types.
     pub fn spec(&self) -> MapSpec {
-        self.sim.kernel().map_spec(self.id).clone()
+        self.sim.map_spec(self.id)
     }
 
     /// Number of elements; of an array all of them.
@@ -284,7 +285,14 @@ impl Map {
 
     /// Overwrites part of a global data section.
     pub(crate) fn write_data(&self, at: usize, bytes: &[u8]) -> Result<()> {
-        let done = self.sim.kernel_mut().write_data(self.id, at, bytes);
-        done.map_err(self.refused("write to the section"))
+        let write = |kernel: &mut Kernel| {
+            let done = kernel.write_data(self.id, at, bytes);
+            done.map_err(|errno| Error::Map {
+                map: kernel.map_spec(self.id).name.clone(),
+                op: "write to the section",
+                errno,
+            })
+        };
+        self.sim.step(&Write(self.id, at, bytes), write)
     }
 }

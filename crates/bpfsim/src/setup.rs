@@ -8,7 +8,7 @@
 use crate::EbpfLoader;
 use crate::ebpf::Loading;
 use bpfsim_kernel::{
-    Beginnings, Cpu, Job, Kernel, KernelSnapshot, ProgId, ProgramInput, SysOp, SysResult,
+    Beginnings, Cpu, Job, Kernel, KernelSnapshot, MapId, ProgId, ProgramInput, SysOp, SysResult,
 };
 use std::rc::Rc;
 
@@ -72,11 +72,15 @@ pub(crate) struct Spawn<'a>(pub Cpu, pub ProgId, pub &'a ProgramInput);
 /// The test makes a system call.
 pub(crate) struct Syscall<'a>(pub &'a SysOp);
 
+/// The test writes to global data of an object, from a place in there on.
+pub(crate) struct Write<'a>(pub MapId, pub usize, pub &'a [u8]);
+
 /// A step as it was made, and what came of it.
 pub(crate) enum Made {
     Load(Option<Box<EbpfLoader>>, KnownBytes, Rc<Loading>),
     Spawn(Cpu, ProgId, ProgramInput, Job),
     Syscall(SysOp, SysResult),
+    Write(MapId, usize, Box<[u8]>),
 }
 
 struct Known {
@@ -153,6 +157,23 @@ impl Step for Syscall<'_> {
     }
 }
 
+impl Step for Write<'_> {
+    type Came = ();
+
+    fn came(&self, made: &Made) -> Option<()> {
+        match made {
+            Made::Write(map, at, bytes) => {
+                ((*map, *at) == (self.0, self.1) && **bytes == *self.2).then_some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn made(&self, (): &()) -> Option<Made> {
+        Some(Made::Write(self.0, self.1, self.2.into()))
+    }
+}
+
 impl Setup {
     /// Of executions that begin in this state.
     pub fn new(begin: KernelSnapshot) -> Setup {
@@ -194,6 +215,11 @@ impl Setup {
         let known = &mut self.known[self.made.checked_sub(1)?];
         self.pending = false;
         Some((&known.after, &mut known.beginnings, self.seed))
+    }
+
+    /// What the machine is taken for, where it is not yet that: to look at something that no step changes.
+    pub fn pending(&self) -> Option<&KernelSnapshot> {
+        self.after().filter(|_| self.pending)
     }
 
     /// The machine after the steps that were made.

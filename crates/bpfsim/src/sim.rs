@@ -6,8 +6,8 @@ use crate::user::{User, Users};
 use crate::{Cache, Error, Map, Program, Result};
 use bpfsim_explore::{Coverage, Seed, timeline::Timeline};
 use bpfsim_kernel::{
-    Chooser, Config, Cpu, Goal, Job, Kernel, Paused, ProgramInput, ProgramOutput, Record, SysOp,
-    SysResult, Trace, Warning, What, mix,
+    Chooser, Config, Cpu, Goal, Job, Kernel, KernelSnapshot, MapId, MapSpec, Paused, ProgId,
+    ProgramInput, ProgramOutput, Record, SysOp, SysResult, Trace, Warning, What, mix,
 };
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
@@ -98,6 +98,29 @@ impl Sim {
 
     pub(crate) fn setup(&self) -> &RefCell<Setup> {
         &self.0.setup
+    }
+
+    /// Looks at what no step of a test changes, without the machine having to be what it is taken for.
+    fn look<R>(
+        &self,
+        then: impl FnOnce(&KernelSnapshot) -> R,
+        now: impl FnOnce(&Kernel) -> R,
+    ) -> R {
+        match self.0.setup.borrow().pending() {
+            Some(snapshot) => then(snapshot),
+            None => now(&self.0.kernel.borrow()),
+        }
+    }
+
+    pub(crate) fn map_spec(&self, map: MapId) -> MapSpec {
+        self.look(
+            |then| then.map_spec(map).clone(),
+            |now| now.map_spec(map).clone(),
+        )
+    }
+
+    pub(crate) fn takes_packet(&self, prog: ProgId) -> bool {
+        self.look(|then| then.takes_packet(prog), |now| now.takes_packet(prog))
     }
 
     /// Makes a step that tests begin with, by `make` unless what comes of it is known already.
@@ -319,6 +342,12 @@ impl Sim {
     /// Equal for equal runs.
     pub fn trace_hash(&self) -> u64 {
         self.kernel().trace().hash()
+    }
+
+    /// Equal for runs of a test that did the same: as [`Sim::trace_hash`], of what the test did too, and where
+    /// programs drew random values of the seed.
+    pub fn run_hash(&self) -> u64 {
+        self.kernel().run_hash()
     }
 
     /// The lines that programs printed with `bpf_printk`.

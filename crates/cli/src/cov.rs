@@ -88,12 +88,13 @@ pub fn run(args: &Args) -> Result<Outcome, Stop> {
     let mut executions = args.random + 1;
     if let Some((strategy, limit)) = strategy(args) {
         let all = Mutex::new(std::mem::take(&mut coverage));
+        let loader = scenario.loader(&object).map_err(Stop::unusable)?;
         let test = |sim: &Sim| {
             sim.record(Record {
                 counts: true,
                 ..Record::default()
             });
-            let result = scenario.explore(sim, &object);
+            let result = scenario.explore(sim, &object, &loader);
             sim.coverage(&mut all.lock());
             result
         };

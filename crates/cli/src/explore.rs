@@ -13,6 +13,7 @@ use bpfsim::{Chances, Config, Progress, Runner, Seed, Sim, Strategy};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -164,6 +165,7 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
         Err(Ended::Wrong(message)) => return Err(Stop::unusable(message)),
         Ok(_) | Err(Ended::Failed(..)) => {}
     }
+    let loader = scenario.loader(&bytes).map_err(Stop::unusable)?;
     let (strategy, executions) = args.how.strategy(args.executions);
     let mut runner = Runner::new()
         .strategy(strategy)
@@ -183,15 +185,15 @@ fn explore(args: &Args, object: &PathBuf, path: &Path) -> Result<Outcome, Stop> 
     }
     runner.check_settings().map_err(Stop::unusable)?;
     if args.how.fuzz {
-        return fuzz::run(args, &runner, object, path, &bytes);
+        return fuzz::run(args, &runner, object, path, (&bytes, &loader));
     }
     let bar = bar(args.json);
     let warnings = Mutex::new(Warnings::default());
+    let known = Mutex::new(HashSet::new());
     let test = |sim: &Sim| {
-        let result = scenario.explore(sim, &bytes);
-        let found = Warnings::of(sim);
-        if result.is_ok() && !found.is_empty() {
-            warnings.lock().merge(found);
+        let result = scenario.explore(sim, &bytes, &loader);
+        if result.is_ok() && known.lock().insert(sim.run_hash()) {
+            warnings.lock().merge(Warnings::of(sim));
         }
         result
     };

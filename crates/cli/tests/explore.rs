@@ -49,16 +49,18 @@ impl Animal {
     }
 
     fn explore(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
-        let explored = |sim: &_| self.scenario.explore(sim, object);
+        let loader = self.scenario.loader(object).unwrap();
+        let explored = |sim: &_| self.scenario.explore(sim, object, &loader);
         let runner = self.runner(strategy, n, threads);
         runner.explore(explored, &mut |_| {})
     }
 
     /// All `n` executions, those too that fail.
     fn explore_all(&self, object: &[u8], strategy: Strategy, n: u64, threads: usize) -> Outcome {
+        let loader = self.scenario.loader(object).unwrap();
         let explored = |sim: &_| {
             // What comes of it is in the trace.
-            let _ = self.scenario.explore(sim, object);
+            let _ = self.scenario.explore(sim, object, &loader);
             Ok(())
         };
         let runner = self.runner(strategy, n, threads);
@@ -93,7 +95,8 @@ fn what_is_fixed_passes_in_every_order() {
     for animal in zoo() {
         let runner = animal.runner(Strategy::Exhaustive, 10_000, 1);
         let runner = runner.time_limit(Duration::from_secs(60));
-        let explored = |sim: &_| animal.scenario.explore(sim, &animal.fixed);
+        let loader = animal.scenario.loader(&animal.fixed).unwrap();
+        let explored = |sim: &_| animal.scenario.explore(sim, &animal.fixed, &loader);
         let outcome = runner.explore(explored, &mut |_| {});
         assert_eq!(outcome.failure, None, "{}", animal.name);
         assert!(outcome.complete, "{}: {outcome}", animal.name);

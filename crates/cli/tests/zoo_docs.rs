@@ -45,13 +45,15 @@ fn told(name: &str) -> String {
     let scenario = format!("fixtures/zoo/{name}.scenario.toml");
     let scenario = Scenario::parse(&scenario, &read(&scenario)).unwrap();
     let object = std::fs::read(format!("{ROOT}/fixtures/zoo/{name}.bpf.o")).unwrap();
+    let loader = scenario.loader(&object).unwrap();
     let config = scenario.config(Config::default()).unwrap();
     let runner = Runner::new()
         .config(config)
         .strategy(Strategy::Pct { depth: 3 });
-    let outcome = runner
-        .executions(500)
-        .explore(|sim: &_| scenario.explore(sim, &object), &mut |_| {});
+    let outcome = runner.executions(500).explore(
+        |sim: &_| scenario.explore(sim, &object, &loader),
+        &mut |_| {},
+    );
     let found = outcome
         .failure
         .as_ref()

@@ -5,7 +5,7 @@ use crate::checked::Watch;
 use crate::choose::{Chooser, Last, Usual};
 use crate::failure::{Detectors, Failure, Place};
 use crate::hook::Fired;
-use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId};
+use crate::ids::{Cpu, CtxId, MapId, ProgId, TaskId, mix};
 use crate::inject::Override;
 use crate::map::{Map, MapSpec};
 use crate::prog::{ProgCode, ProgramInput, ProgramOutput};
@@ -383,6 +383,16 @@ impl Kernel {
     pub fn arena_read(&self, map: MapId, at: u64, len: u64) -> Result<Vec<u8>, Errno> {
         let arena = self.st.maps[map.at()].arena().ok_or(Errno::EINVAL)?;
         arena.read(&self.mem, at, len)
+    }
+
+    /// Equal for runs that did the same: a hash of all that happened, of what user space did, and where random
+    /// values were drawn, of the seed.
+    pub fn run_hash(&self) -> u64 {
+        let seed = match self.st.seed.is_drawn() {
+            true => self.st.seed.value(),
+            false => 0,
+        };
+        mix(mix(self.st.trace.hash(), self.window.calls), seed)
     }
 
     /// What iterators wrote to their sequence files since the last call: what `read(2)` of one gives.

@@ -8,16 +8,16 @@
 //! The chooser is no part of it: who goes back decides what is chosen from there.
 
 use crate::finding::Event;
-use crate::ids::{TaskId, mix};
+use crate::ids::{MapId, ProgId, TaskId, mix};
 use crate::kernel::{Kernel, Window};
 use crate::log::LogMark;
-use crate::map::Map;
+use crate::map::{Map, MapSpec};
 use crate::prog::ProgCode;
 use crate::run::{CpuRuns, Run};
 use crate::shared::{BringBack, Few, Shared};
 use crate::state::State;
 use crate::syscall::SysResult;
-use crate::testrun::Buffers;
+use crate::testrun::{Buffers, takes_packet};
 use crate::trace::TraceMark;
 use std::collections::VecDeque;
 
@@ -93,6 +93,16 @@ impl KernelSnapshot {
     pub(crate) fn let_go(&mut self) {
         self.trace.let_go();
         self.found.let_go();
+    }
+
+    /// [`Kernel::map_spec`] then.
+    pub fn map_spec(&self, map: MapId) -> &MapSpec {
+        &self.maps[map.at()].spec
+    }
+
+    /// [`Kernel::takes_packet`] then.
+    pub fn takes_packet(&self, prog: ProgId) -> bool {
+        takes_packet(&self.st.progs[prog.at()])
     }
 
     /// Hash of what had happened until then, and of what user space had done.

@@ -12,7 +12,7 @@ use crate::hook::netfilter;
 use crate::ids::ProgId;
 use crate::kernel::Kernel;
 use crate::packet::ETH_HLEN;
-use crate::prog::ProgramInput;
+use crate::prog::{ProgMeta, ProgramInput};
 use crate::world::{LOOPBACK, Netdev};
 use bpfsim_abi::ctx::{CtxSlot, RAW_TP_SIZE, SK_BUFF, SK_LOOKUP, SYSCALL_CTX_SIZE, XDP_MD};
 use bpfsim_abi::prog::TestRun;
@@ -93,11 +93,14 @@ fn packet_type(frame: &[u8], dev: Option<&Netdev>) -> u32 {
     }
 }
 
+pub(crate) fn takes_packet(prog: &ProgMeta) -> bool {
+    PacketKind::of(prog.prog_type).is_some_and(|kind| kind != PacketKind::Bare)
+}
+
 impl Kernel {
     /// True when a program's input is a packet from its Ethernet header on.
     pub fn takes_packet(&self, prog: ProgId) -> bool {
-        let kind = PacketKind::of(self.st.progs[prog.at()].prog_type);
-        kind.is_some_and(|k| k != PacketKind::Bare)
+        takes_packet(&self.st.progs[prog.at()])
     }
 
     /// True when one `BPF_PROG_TEST_RUN` can run a program more than once.

@@ -3,8 +3,8 @@
 use super::{Args, bar, count};
 use crate::scenario::Scenario;
 use crate::{Outcome, Stop, show};
-use bpfsim::Runner;
 use bpfsim::fuzz::{Case, Fuzzed, parse_case};
+use bpfsim::{EbpfLoader, Runner};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub fn run(
     runner: &Runner,
     object: &Path,
     path: &Path,
-    bytes: &[u8],
+    (bytes, loader): (&[u8], &EbpfLoader),
 ) -> Result<Outcome, Stop> {
     let mut own = Scenario::read(path).map_err(Stop::unusable)?;
     let first = Case {
@@ -42,7 +42,7 @@ pub fn run(
             let spare = free.lock().pop();
             let mut scenario = spare.unwrap_or_else(|| own.clone());
             scenario.set_inputs(inputs);
-            let result = scenario.explore(sim, bytes);
+            let result = scenario.explore(sim, bytes, loader);
             free.lock().push(scenario);
             result
         },

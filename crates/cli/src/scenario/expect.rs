@@ -6,7 +6,7 @@ use super::text::unhex;
 use super::world::Scene;
 use super::{Problem, failed, value, wrong};
 use crate::show;
-use bpfsim::timeline::through_btf;
+use bpfsim::timeline::{self, through_btf};
 use bpfsim::{Ebpf, Redirect, RedirectKind, RingBuf, Sim, What};
 use bpfsim_btf::Kind;
 use serde::Deserialize;
@@ -140,7 +140,7 @@ impl Expect {
         }
         for (name, want) in &self.globals {
             let got = show::global(bpf, name).map_err(failed(want.span()))?;
-            check_value(name, &got, want)?;
+            check_value(|| name.clone(), &got, want)?;
         }
         for element in &self.map {
             element.check(bpf)?;
@@ -286,6 +286,9 @@ impl Expect {
     }
 
     fn check_events(&self, sim: &Sim) -> Result<(), Problem> {
+        if self.printk.is_empty() && self.callbacks.is_empty() {
+            return Ok(());
+        }
         let printed = sim.printk();
         let mut lines = printed.iter();
         for want in &self.printk {
@@ -376,8 +379,8 @@ impl Records {
             match (&ty, want) {
                 (Some((btf, id)), want) => {
                     let got = through_btf(btf, *id, got);
-                    if let Some(message) = difference(&label, &got, want) {
-                        return unmet(self.records.span(), message);
+                    if let Some(message) = difference(&got, want) {
+                        return unmet(self.records.span(), label + &message);
                     }
                 }
                 (None, Value::String(hex)) => {
@@ -437,12 +440,18 @@ impl MapElement {
         let map = bpf.map(name).map_err(failed(self.map.span()))?;
         let key = value::key(&map, &self.key)?;
         let found = map.lookup(&key).map_err(failed(self.map.span()))?;
-        let label = format!("{name}[{}]", show::unnamed(&show::map(&map).key(&key)));
+        let spec = map.spec();
+        let label = || {
+            let key = timeline::typed(&spec, true, &key);
+            format!("{name}[{}]", show::unnamed(&key))
+        };
         match (found, &self.value) {
-            (Some(_), _) if self.absent => unmet(self.key.span(), format!("{label} exists")),
+            (Some(_), _) if self.absent => unmet(self.key.span(), format!("{} exists", label())),
             (None, _) if self.absent => Ok(()),
-            (None, _) => unmet(self.key.span(), format!("{label} does not exist")),
-            (Some(bytes), Some(want)) => check_value(&label, &show::map(&map).value(&bytes), want),
+            (None, _) => unmet(self.key.span(), format!("{} does not exist", label())),
+            (Some(bytes), Some(want)) => {
+                check_value(label, &timeline::typed(&spec, false, &bytes), want)
+            }
             (Some(_), None) => Ok(()),
         }
     }
@@ -453,39 +462,36 @@ fn same_u32(got: u32, want: i64) -> bool {
     i64::from(got) == want || i64::from(got as i32) == want
 }
 
-fn check_value(label: &str, got: &serde_json::Value, want: &Spanned<Value>) -> Result<(), Problem> {
-    match difference(label, got, want.get_ref()) {
+fn check_value(
+    label: impl FnOnce() -> String,
+    got: &serde_json::Value,
+    want: &Spanned<Value>,
+) -> Result<(), Problem> {
+    match difference(got, want.get_ref()) {
         None => Ok(()),
-        Some(message) => unmet(want.span(), message),
+        Some(message) => unmet(want.span(), label() + &message),
     }
 }
 
-/// Where a value is not as expected. Members that are not named do not matter.
-fn difference(label: &str, got: &serde_json::Value, want: &Value) -> Option<String> {
+/// Where a value is not as expected, to be read after its name. Members that are not named do not matter.
+fn difference(got: &serde_json::Value, want: &Value) -> Option<String> {
     use serde_json::Value as J;
-    let differs = || {
-        Some(format!(
-            "{label} is {}, expected {want}",
-            show::compact(got)
-        ))
-    };
+    let differs = || Some(format!(" is {}, expected {want}", show::compact(got)));
     match (got, want) {
-        (J::Object(members), Value::Table(wanted)) => wanted.iter().find_map(|(name, want)| {
-            let label = format!("{label}.{name}");
-            match members.get(name) {
-                Some(got) => difference(&label, got, want),
-                None => Some(format!("{label}: there is no such member")),
-            }
-        }),
+        (J::Object(members), Value::Table(wanted)) => {
+            wanted
+                .iter()
+                .find_map(|(name, want)| match members.get(name) {
+                    Some(got) => difference(got, want).map(|d| format!(".{name}{d}")),
+                    None => Some(format!(".{name}: there is no such member")),
+                })
+        }
         (J::Array(items), Value::Array(wanted)) => {
-            let each = items.iter().zip(wanted).enumerate();
-            let mut each =
-                each.map(|(i, (got, want))| difference(&format!("{label}[{i}]"), got, want));
             if items.len() < wanted.len() {
-                differs()
-            } else {
-                each.find_map(|d| d)
+                return differs();
             }
+            let mut each = items.iter().zip(wanted).enumerate();
+            each.find_map(|(i, (got, want))| difference(got, want).map(|d| format!("[{i}]{d}")))
         }
         (J::Number(n), Value::Integer(want)) => {
             let same = n.as_i64() == Some(*want) || n.as_u64() == Some(*want as u64) && *want >= 0;

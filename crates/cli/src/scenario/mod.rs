@@ -103,11 +103,16 @@ impl Scenario {
             let message = text::explained(e.message());
             format!("{name}:{}: {message}", line_of(text, span.start))
         })?;
-        Ok(Scenario {
+        let scenario = Scenario {
             name: name.to_string(),
             text: text.to_string(),
             file,
-        })
+        };
+        let mut steps = scenario.file.step.iter();
+        match steps.try_for_each(|step| step.get_ref().check_shape(step.span())) {
+            Ok(()) => Ok(scenario),
+            Err(problem) => Err(scenario.message(&problem)),
+        }
     }
 
     /// The machine that the scenario wants.
@@ -173,23 +178,17 @@ impl Scenario {
         self.run_on(sim, object)
     }
 
-    /// Runs the scenario on an object as a test of an exploration. Failures of the kind
-    /// `scenario` are the scenario's own.
-    pub fn explore(&self, sim: &Sim, object: &[u8]) -> Result<(), Failed> {
+    /// Runs the scenario on an object, loaded by [`Scenario::loader`], as a test of an exploration. Failures
+    /// of the kind `scenario` are the scenario's own.
+    pub fn explore(&self, sim: &Sim, object: &[u8], loader: &EbpfLoader) -> Result<(), Failed> {
         let failed = |kind: &str, place, message| Failed {
             kind: kind.to_string(),
             place,
             object: None,
             message,
         };
-        let not_loaded = |ended| {
-            let message = match ended {
-                Ended::NotLoaded(error) => error.to_string(),
-                Ended::Wrong(message) | Ended::Failed(message, ..) => message,
-            };
-            failed("scenario", None, message)
-        };
-        let mut bpf = self.load(sim, object).map_err(not_loaded)?;
+        let not_loaded = |error: Error| failed("scenario", None, error.to_string());
+        let mut bpf = loader.load(sim, object).map_err(not_loaded)?;
         self.steps(sim, &mut bpf).map_err(|problem| {
             let message = self.message(&problem);
             let line = line_of(&self.text, problem.span.start);
@@ -214,6 +213,12 @@ impl Scenario {
 
     /// Loads the object, with constants as steps set them.
     pub fn load(&self, sim: &Sim, object: &[u8]) -> Result<Ebpf, Ended> {
+        let loader = self.loader(object).map_err(Ended::Wrong)?;
+        loader.load(sim, object).map_err(Ended::NotLoaded)
+    }
+
+    /// What loads an object with constants as steps set them.
+    pub fn loader(&self, object: &[u8]) -> Result<EbpfLoader, String> {
         let mut loader = EbpfLoader::new();
         let read = bpfsim_loader::load(object);
         let globals = read.iter().flat_map(|o| o.globals().map(move |g| (o, g)));
@@ -222,11 +227,11 @@ impl Scenario {
             for (name, value) in self.sets().filter(|(n, _)| constant && *n == global.name) {
                 let ty = object.btf.as_deref().map(|btf| (btf, global.ty));
                 let bytes = value::bytes(ty, global.size as usize, value)
-                    .map_err(|problem| Ended::Wrong(self.message(&problem)))?;
+                    .map_err(|problem| self.message(&problem))?;
                 loader = loader.set_global(name, &bytes[..]);
             }
         }
-        loader.load(sim, object).map_err(Ended::NotLoaded)
+        Ok(loader)
     }
 
     /// What steps set before anything runs: the only time for constants.

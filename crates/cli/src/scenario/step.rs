@@ -165,7 +165,6 @@ impl Step {
         bpf: &mut Ebpf,
         scene: &mut Scene,
     ) -> Result<Done, Problem> {
-        self.check_shape(span.clone())?;
         scene.ran |= self.runs();
         if let Some(name) = &self.run {
             let input = self.program_input(bpf, name)?;
@@ -375,7 +374,7 @@ impl Step {
     }
 
     /// At most one thing to do, and what goes with it only there.
-    fn check_shape(&self, span: Range<usize>) -> Result<(), Problem> {
+    pub fn check_shape(&self, span: Range<usize>) -> Result<(), Problem> {
         let actions = [
             self.run.is_some(),
             self.spawn.is_some(),
