@@ -99,7 +99,24 @@ const TESTS: &[Test] = &[
         sim.run_until_idle()?;
         Ok(format!("{:?}", map.entries()?))
     },
+    |sim| counted_from(sim, 7),
+    |sim| counted_from(sim, 8),
 ];
+
+/// A variable is set, and shapes are looked at, between steps that are remembered.
+fn counted_from(sim: &Sim, first: u64) -> bpfsim::Result<String> {
+    let mut bpf = Ebpf::load_static(sim, MODELS)?;
+    let spec = bpf.map("flows")?.spec();
+    bpf.set_global("counter", &1u64)?;
+    bpf.set_global("counter", &first)?;
+    let packet = bpf.program_mut("small")?.takes_packet();
+    let short = bpf.set_global("counter", &1u32).map_err(|e| e.to_string());
+    sim.spawn_on(Cpu(0), bpf.program("small")?, ProgramInput::empty())?;
+    sim.spawn_on(Cpu(1), bpf.program("small")?, ProgramInput::empty())?;
+    sim.run_until_idle()?;
+    let counter: u64 = bpf.global("counter")?;
+    Ok(format!("{} {packet} {short:?} {counter}", spec.name))
+}
 
 /// Several stretches with calls between them; it fails after so many.
 fn stretches(sim: &Sim, fails: u64) -> bpfsim::Result<String> {
