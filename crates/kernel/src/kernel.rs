@@ -172,6 +172,7 @@ impl Kernel {
         let st = State {
             maps: Vec::new(),
             progs: Shared::default(),
+            unverified: false,
             tasks: Shared::default(),
             cpus: (0..cpus)
                 .map(|_| CpuState {

@@ -398,6 +398,7 @@ impl Kernel {
             None => Image::unverified(&insns),
         };
         let image = Arc::new(image.map_err(code)?);
+        self.st.unverified |= verified.is_none();
         self.code.push(ProgCode {
             image,
             lines: program.lines.clone(),

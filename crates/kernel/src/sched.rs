@@ -372,6 +372,7 @@ impl Kernel {
         let locks = |run: &Shared<Run>| matches!(run.cur.wait, None | Some(Wait::SpinLock(_)));
         self.st.explores
             && !self.st.chances_on
+            && !self.st.unverified
             && self.st.scx.is_none()
             && self.config.preemption == Preemption::None
             && self.runs.iter().flatten().all(locks)

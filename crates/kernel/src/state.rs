@@ -37,6 +37,8 @@ use std::sync::Arc;
 pub(crate) struct State {
     pub maps: Vec<Map>,
     pub progs: Shared<Vec<ProgMeta>>,
+    /// Some were not verified: these may write to what locks lie in.
+    pub unverified: bool,
     pub tasks: Shared<Vec<Shared<Task>>>,
     pub cpus: Vec<CpuState>,
     pub timers: Shared<Pool<Timer>>,

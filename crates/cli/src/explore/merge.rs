@@ -79,7 +79,8 @@ fn merge(shards: &[Shard]) -> Result<Value, String> {
             "{have} of {parts} shards: shard {next}/{parts} is missing"
         ));
     }
-    let sum = |f: fn(&Shard) -> u64| shards.iter().map(f).sum::<u64>();
+    // Whatever the files say.
+    let sum = |f: fn(&Shard) -> u64| shards.iter().map(f).fold(0, u64::saturating_add);
     let traces: BTreeSet<&String> = shards.iter().flat_map(|s| &s.traces).collect();
     let failures = shards.iter().filter_map(|s| s.failure.as_ref());
     let first = failures.min_by_key(|f| f["execution"].as_u64());
@@ -166,6 +167,13 @@ mod tests {
         assert_eq!(merged["executions"], 20);
         assert_eq!(merged["traces"], 2);
         assert_eq!(merged["failure"]["execution"], 3);
+    }
+
+    #[test]
+    fn sums_do_not_overflow() {
+        let mut shards = [shard(1, &[], None), shard(2, &[], None)];
+        shards[0].choices = u64::MAX;
+        assert_eq!(merge(&shards).unwrap()["choices"], u64::MAX);
     }
 
     #[test]
