@@ -17,6 +17,8 @@ use crate::run::At;
 use crate::sched::Offered;
 use crate::snapshot::KernelSnapshot;
 use crate::syscall::Paused;
+use bpfsim_vm::Moment as Kind;
+use smallvec::SmallVec;
 
 /// Moments that are remembered at most: with many more the processor waits for their memory longer than
 /// running takes to what they are of.
@@ -28,9 +30,30 @@ const MOST_TOLD: usize = 1 << 12;
 /// What is known of executions that begin with one state of a kernel.
 #[derive(Default)]
 pub struct Beginnings {
+    /// The tree, small enough to be at hand as a whole.
+    tree: Vec<Node>,
     moments: Vec<Moment>,
     /// The seed of the first execution.
     seed: u64,
+}
+
+/// Of the [`Moment`] with the same number, what there is to know to go past it.
+struct Node {
+    among: Option<Among>,
+    /// Of the steps since the choice before there are some that all choosers are told of.
+    told: bool,
+    /// Random values were drawn until then.
+    drew: bool,
+    /// By what was picked, the moment after it; 0 where none is known.
+    after: SmallVec<[u32; 4]>,
+}
+
+/// What [`Chooser::choose_among`] is asked.
+#[derive(Clone, Copy)]
+struct Among {
+    choices: usize,
+    goes_on: usize,
+    steps: usize,
 }
 
 /// A choice, or the end of the stretch.
@@ -42,8 +65,6 @@ struct Moment {
     /// What [`Kernel::step`] was called with.
     until: Option<u64>,
     kernel: KernelSnapshot,
-    /// By what was picked, the moment after it; 0 where none is known.
-    after: Vec<u32>,
 }
 
 /// A step that choosers are told of.
@@ -107,7 +128,9 @@ impl Growing {
             steps: offer.steps,
             among,
         };
-        self.asked.insert(asked).ask(chooser)
+        let asked = self.asked.insert(asked);
+        let among = asked.among().and_then(|among| among.ask(chooser));
+        among.unwrap_or_else(|| asked.ask(chooser))
     }
 
     /// A step was taken. False where there were too many for them to be remembered.
@@ -122,25 +145,36 @@ impl Growing {
     }
 }
 
+impl Among {
+    /// The pick of a chooser that does not want to know more.
+    fn ask(&self, chooser: &mut dyn Chooser) -> Option<usize> {
+        let picked = chooser.choose_among(self.choices, self.goes_on, self.steps)?;
+        Some(picked.min(self.choices - 1))
+    }
+}
+
 impl Asked {
-    fn ask(&self, chooser: &mut dyn Chooser) -> usize {
-        let n = self.choices.len();
-        let among = match (self.among, self.goes_on) {
-            (true, Some(goes_on)) => chooser.choose_among(n, goes_on, self.steps),
-            _ => None,
+    /// What is asked first, if anything is.
+    fn among(&self) -> Option<Among> {
+        let among = |goes_on| Among {
+            choices: self.choices.len(),
+            goes_on,
+            steps: self.steps,
         };
-        let picked = among.unwrap_or_else(|| {
-            chooser.choose(&Offer {
-                choices: &self.choices,
-                waiting: &self.waiting,
-                window: self.window,
-                chances: self.chances,
-                last: self.last,
-                goes_on: self.goes_on,
-                steps: self.steps,
-            })
-        });
-        picked.min(n - 1)
+        self.goes_on.filter(|_| self.among).map(among)
+    }
+
+    fn ask(&self, chooser: &mut dyn Chooser) -> usize {
+        let offer = Offer {
+            choices: &self.choices,
+            waiting: &self.waiting,
+            window: self.window,
+            chances: self.chances,
+            last: self.last,
+            goes_on: self.goes_on,
+            steps: self.steps,
+        };
+        chooser.choose(&offer).min(self.choices.len() - 1)
     }
 }
 
@@ -157,9 +191,13 @@ impl Offered {
 }
 
 impl Told {
-    fn tell(&self, chooser: &mut dyn Chooser) {
-        let begins = self.choices[self.picked].next.begins();
-        if self.choices.len() == 1 || begins || chooser.follows() {
+    /// Choosers that do not follow each step are told of it, too.
+    fn is_for_all(&self) -> bool {
+        self.choices.len() == 1 || self.choices[self.picked].next.begins()
+    }
+
+    fn tell(&self, chooser: &mut dyn Chooser, follows: bool) {
+        if follows || self.is_for_all() {
             chooser.stepped(&Step {
                 choices: &self.choices,
                 picked: self.picked,
@@ -174,21 +212,27 @@ impl Told {
 impl Beginnings {
     /// Random values of other seeds led elsewhere.
     fn is_good(&self, moment: u32, seed: u64) -> bool {
-        let moment = self.moments.get(moment as usize);
-        moment.is_some_and(|m| seed == self.seed || !m.kernel.drew())
+        let node = self.tree.get(moment as usize);
+        node.is_some_and(|node| seed == self.seed || !node.drew)
     }
 
     /// The last moment that is known of an execution, and what comes then unless it is the end.
     fn follow(&self, chooser: &mut dyn Chooser, seed: u64) -> Option<(usize, Option<usize>)> {
+        let follows = chooser.follows();
         let mut at = self.is_good(0, seed).then_some(0)?;
         loop {
-            let moment = &self.moments[at];
-            moment.told.iter().for_each(|told| told.tell(chooser));
-            let Some(asked) = &moment.asked else {
-                return Some((at, None));
+            let node = &self.tree[at];
+            if node.told || follows {
+                let told = self.moments[at].told.iter();
+                told.for_each(|told| told.tell(chooser, follows));
+            }
+            let among = node.among.and_then(|among| among.ask(chooser));
+            let picked = match (among, &self.moments[at].asked) {
+                (Some(picked), _) => picked,
+                (None, Some(asked)) => asked.ask(chooser),
+                (None, None) => return Some((at, None)),
             };
-            let picked = asked.ask(chooser);
-            match moment.after.get(picked) {
+            match node.after.get(picked) {
                 Some(&next) if next != 0 && self.is_good(next, seed) => at = next as usize,
                 _ => return Some((at, Some(picked))),
             }
@@ -198,10 +242,16 @@ impl Beginnings {
     fn add(&mut self, moment: Moment, from: Option<(usize, usize)>) {
         let new = self.moments.len();
         if let Some((at, picked)) = from {
-            let after = &mut self.moments[at].after;
+            let after = &mut self.tree[at].after;
             after.resize(after.len().max(picked + 1), 0);
             after[picked] = new as u32;
         }
+        self.tree.push(Node {
+            among: moment.asked.as_ref().and_then(Asked::among),
+            told: moment.told.iter().any(Told::is_for_all),
+            drew: moment.kernel.drew(),
+            after: SmallVec::new(),
+        });
         self.moments.push(moment);
     }
 }
@@ -281,8 +331,7 @@ impl Kernel {
                 told: std::mem::take(&mut growing.told),
                 asked: growing.asked.take(),
                 until,
-                kernel: self.snapshot(),
-                after: Vec::new(),
+                kernel: self.snapshot_of(Kind::Beside),
             });
         }
         self.offer.growing = Some(growing);
@@ -299,8 +348,7 @@ impl Kernel {
                 told: std::mem::take(&mut growing.told),
                 asked: None,
                 until: None,
-                kernel: self.snapshot(),
-                after: Vec::new(),
+                kernel: self.snapshot_of(Kind::Beside),
             });
         }
         if let Some(moment) = growing.made {

@@ -452,8 +452,8 @@ impl Kernel {
         if let Some(stack) = self.free_stacks.pop() {
             return Ok(stack);
         }
-        let at = self.make_stack();
-        self.stacks.push(at.map_err(|e| self.out_of_memory(e))?);
+        let at = self.make_stack().map_err(|e| self.out_of_memory(e))?;
+        self.stacks.push(at);
         Ok(self.stacks.len() as u32 - 1)
     }
 

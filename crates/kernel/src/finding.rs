@@ -8,7 +8,7 @@ use crate::failure::{Detectors, FailureKind, Report};
 use crate::ids::{Cpu, TaskId};
 use crate::log::{Log, LogMark};
 use crate::race::{Detector, Lanes, Met, NO_LANE};
-use crate::shared::{Few, Shared};
+use crate::shared::{Apart, Few, Shared};
 use bpfsim_vm::{Access, AccessKind, Site};
 use std::collections::HashSet;
 
@@ -74,14 +74,14 @@ pub(crate) struct Findings {
     detectors: Detectors,
     lanes: Lanes,
     /// What was not judged yet, and how much of it there may be.
-    events: Log<Event>,
+    events: Apart<Log<Event>>,
     most: usize,
     detector: Shared<Detector>,
     /// What was found in what was judged, some of it again and again.
     list: Shared<Vec<Finding>>,
     others: Few<Vec<(Finding, FailureKind)>>,
     /// The first that ends the run.
-    fatal: Option<(Finding, FailureKind)>,
+    fatal: Few<Option<(Finding, FailureKind)>>,
     /// Length of the list at which it is to be looked through.
     much: usize,
 }
@@ -142,6 +142,11 @@ impl Findings {
         list.into_iter().map(|f| (f, self.kind(&f))).collect()
     }
 
+    /// As [`Log::mark_beside`].
+    pub fn mark_beside(&mut self) -> LogMark<Event> {
+        self.events.mark_beside()
+    }
+
     /// The events as they are now, in the place of an older mark.
     pub fn mark_in(&mut self, old: &mut LogMark<Event>) {
         self.events.mark_in(old);
@@ -150,16 +155,6 @@ impl Findings {
     /// The events as they were; the rest is a copy's.
     pub fn restore(&mut self, events: &LogMark<Event>) {
         self.events.restore(events);
-    }
-
-    /// Takes the events out, so that the rest can be copied.
-    pub fn take_events(&mut self) -> Log<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// Puts them in again.
-    pub fn give_events(&mut self, events: Log<Event>) {
-        self.events = events;
     }
 
     /// The first finding that ends the run.
@@ -249,7 +244,7 @@ impl Findings {
         };
         self.others.push((found, kind));
         if report == Report::Fail && self.fatal.is_none() {
-            self.fatal = self.others.last().cloned();
+            *self.fatal = self.others.last().cloned();
         }
         self.push(Event {
             ctx: 0,
@@ -332,7 +327,7 @@ impl Findings {
         if self.fatal.is_none()
             && let Some(f) = list[new..].iter().find(ends)
         {
-            self.fatal = Some((*f, self.kind(f)));
+            *self.fatal = Some((*f, self.kind(f)));
         }
         if list.len() >= self.much.max(FEW) {
             self.tidy(&mut list);
@@ -410,6 +405,7 @@ mod tests {
             let ends = (lost_update == Report::Fail).then_some(FailureKind::LostUpdate(write));
             assert_eq!(fatal, ends);
             found.clone_from(&Findings::new(detectors));
+            found.restore(&LogMark::default());
             assert!(found.fatal().is_none() && found.told().is_empty());
         }
     }
@@ -437,13 +433,9 @@ mod tests {
                 if choice == 0 {
                     let mut mark = LogMark::default();
                     late.mark_in(&mut mark);
-                    let events = late.take_events();
                     kept = Some((late.clone(), mark, at_once.clone(), lanes.clone()));
-                    late.give_events(events);
                 } else if let (1, Some((was, mark, once, then))) = (choice, &kept) {
-                    let events = late.take_events();
                     late.clone_from(was);
-                    late.give_events(events);
                     late.restore(mark);
                     at_once.clone_from(once);
                     lanes.clone_from(then);

@@ -102,11 +102,11 @@ pub struct Kernel {
     pub(crate) kept_maps: Shared<Vec<Shared<Map>>>,
     pub(crate) code: Shared<Vec<ProgCode>>,
     pub(crate) runs: Vec<Option<Shared<Run>>>,
-    pub(crate) free_runs: Vec<usize>,
+    pub(crate) free_runs: Few<Vec<usize>>,
     /// Memory of executions that ended, for later ones.
     pub(crate) spare_runs: Vec<Shared<Run>>,
     pub(crate) cpus: Vec<Shared<CpuRuns>>,
-    pub(crate) stacks: Vec<u64>,
+    pub(crate) stacks: Shared<Vec<u64>>,
     pub(crate) free_stacks: Vec<u32>,
     pub(crate) results: Shared<Vec<Option<Shared<SysResult>>>>,
     /// Memory of results that nobody needs any more, for later ones.
@@ -170,7 +170,7 @@ impl Kernel {
             mem.check();
         }
         let st = State {
-            maps: Vec::new(),
+            maps: Default::default(),
             progs: Shared::default(),
             unverified: false,
             tasks: Shared::default(),
@@ -189,7 +189,7 @@ impl Kernel {
             tasks_with_work: 0,
             explores: false,
             freed_at: 0,
-            trace: Trace::default(),
+            trace: Default::default(),
             ksyms: Default::default(),
             kernel_btf: Default::default(),
             streams: Default::default(),
@@ -224,10 +224,10 @@ impl Kernel {
             kept_maps: Default::default(),
             code: Shared::default(),
             runs: Vec::new(),
-            free_runs: Vec::new(),
+            free_runs: Default::default(),
             spare_runs: Vec::new(),
             cpus: (0..cpus).map(|_| Shared::default()).collect(),
-            stacks: Vec::new(),
+            stacks: Default::default(),
             free_stacks: Vec::new(),
             results: Shared::default(),
             spare_results: Vec::new(),

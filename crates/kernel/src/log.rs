@@ -20,6 +20,8 @@ pub(crate) struct LogMark<T>(Option<Rc<Chunk<T>>>);
 #[derive(Debug)]
 struct Chunk<T> {
     below: LogMark<T>,
+    /// Made by [`Log::mark_beside`].
+    beside: bool,
     len: usize,
     items: Vec<T>,
 }
@@ -96,6 +98,24 @@ impl<T> Log<T> {
 }
 
 impl<T: Clone> Log<T> {
+    /// Marks it as it is now, one of many moments of which each is come to from any other: they lie side
+    /// by side on the last mark of another kind.
+    pub fn mark_beside(&mut self) -> LogMark<T> {
+        let (from, len) = (self.marked.len(), self.items.len());
+        if from < len {
+            let last = self.marked.0.as_deref().filter(|last| last.beside);
+            let below = last.map_or(&self.marked, |last| &last.below).clone();
+            let items = self.items[below.len()..].to_vec();
+            self.marked = LogMark(Some(Rc::new(Chunk {
+                below,
+                beside: true,
+                len,
+                items,
+            })));
+        }
+        self.marked.clone()
+    }
+
     /// Marks it as it is now, in the place, and the memory if nobody else needs it, of an older mark.
     pub fn mark_in(&mut self, old: &mut LogMark<T>) {
         let (from, len) = (self.marked.len(), self.items.len());
@@ -105,14 +125,19 @@ impl<T: Clone> Log<T> {
             let mut chunk = std::mem::take(old).0;
             match chunk.as_mut().and_then(Rc::get_mut) {
                 Some(own) => {
-                    (own.below, own.len) = (below, len);
+                    (own.below, own.beside, own.len) = (below, false, len);
                     own.items.clear();
                     own.items.extend_from_slice(new);
                     self.marked = LogMark(chunk);
                 }
                 None => {
                     let items = new.to_vec();
-                    self.marked = LogMark(Some(Rc::new(Chunk { below, len, items })));
+                    self.marked = LogMark(Some(Rc::new(Chunk {
+                        below,
+                        beside: false,
+                        len,
+                        items,
+                    })));
                 }
             }
         }
@@ -139,7 +164,7 @@ impl<T: Clone> Log<T> {
             }
         }
         self.items.truncate(target.len());
-        for chunk in missing.into_iter().rev() {
+        while let Some(chunk) = missing.pop() {
             self.items.extend_from_slice(&chunk.items);
         }
         self.marked.clone_from(mark);
@@ -170,7 +195,8 @@ mod tests {
         };
         for step in 0..5_000 {
             match next(20) {
-                0..4 => {
+                0 => kept.push((log.mark_beside(), model.clone())),
+                1..4 => {
                     if next(4) > 0 {
                         kept.push(Default::default());
                     }

@@ -13,6 +13,7 @@ use crate::ids::mix;
 use crate::kernel::Kernel;
 use crate::snapshot::KernelSnapshot;
 use crate::syscall::{Goal, Paused};
+use bpfsim_vm::Moment;
 use std::hash::{Hash, Hasher};
 
 /// Snapshots before choices that are kept at most: with more, each second one goes, and going back
@@ -121,7 +122,7 @@ impl Prefix {
                 kernel.snapshot_into(&mut old);
                 old
             }
-            None => Box::new(kernel.snapshot()),
+            None => Box::new(kernel.snapshot_of(Moment::OnTheWay)),
         }
     }
 }

@@ -204,6 +204,9 @@ impl Clone for Lanes {
 
     #[inline]
     fn clone_from(&mut self, from: &Self) {
+        if self.0.len() == from.0.len() {
+            return self.0.copy_from_slice(&from.0);
+        }
         self.0.clear();
         self.0.extend_from_slice(&from.0);
     }

@@ -189,6 +189,13 @@ impl<T: Clone> Collection for VecDeque<T> {
     }
 }
 
+impl<T: Clone> Collection for Option<T> {
+    #[inline]
+    fn nothing(&self) -> bool {
+        self.is_none()
+    }
+}
+
 impl<A: Array<Item: Clone>> Collection for SmallVec<A> {
     #[inline]
     fn nothing(&self) -> bool {
@@ -234,6 +241,72 @@ impl<C> DerefMut for Few<C> {
     #[inline]
     fn deref_mut(&mut self) -> &mut C {
         &mut self.0
+    }
+}
+
+/// A part that has its own way of going back: copies are made without it, and what becomes a copy keeps
+/// its own.
+#[derive(Default, Debug)]
+pub(crate) struct Apart<T>(T);
+
+impl<T: Default> Clone for Apart<T> {
+    fn clone(&self) -> Self {
+        Apart::default()
+    }
+
+    #[inline]
+    fn clone_from(&mut self, _: &Self) {}
+}
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Apart<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// A value that knows whether somebody may have written to it since it was looked through.
+#[derive(Default, Debug)]
+pub(crate) struct Written<T> {
+    value: T,
+    written: bool,
+}
+
+impl<T> Written<T> {
+    pub fn is_written(&self) -> bool {
+        self.written
+    }
+
+    /// The value, to be looked through.
+    pub fn look_through(&mut self) -> &mut T {
+        self.written = false;
+        &mut self.value
+    }
+}
+
+impl<T> Deref for Written<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Written<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.written = true;
+        &mut self.value
     }
 }
 

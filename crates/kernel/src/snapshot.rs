@@ -19,12 +19,13 @@ use crate::state::State;
 use crate::syscall::SysResult;
 use crate::testrun::{Buffers, takes_packet};
 use crate::trace::TraceMark;
+use bpfsim_vm::Moment;
 use std::collections::VecDeque;
 
 /// A kernel as it was at one moment.
 pub struct KernelSnapshot {
     mem: bpfsim_vm::Snapshot,
-    /// Without its maps, trace and findings.
+    /// Without what is apart.
     st: State,
     maps: Shared<Vec<Shared<Map>>>,
     trace: TraceMark,
@@ -38,9 +39,9 @@ pub struct KernelSnapshot {
 struct Rest {
     code: Shared<Vec<ProgCode>>,
     runs: Vec<Option<Shared<Run>>>,
-    free_runs: Vec<usize>,
+    free_runs: Few<Vec<usize>>,
     cpus: Vec<Shared<CpuRuns>>,
-    stacks: Vec<u64>,
+    stacks: Shared<Vec<u64>>,
     free_stacks: Vec<u32>,
     results: Shared<Vec<Option<Shared<SysResult>>>>,
     user_turns: Few<VecDeque<TaskId>>,
@@ -114,33 +115,43 @@ impl KernelSnapshot {
 impl Kernel {
     /// Remembers everything as it is now, but for the chooser.
     pub fn snapshot(&mut self) -> KernelSnapshot {
+        self.snapshot_of(Moment::Beginning)
+    }
+
+    /// [`Kernel::snapshot`] of a moment of this kind.
+    pub(crate) fn snapshot_of(&mut self, moment: Moment) -> KernelSnapshot {
         let (mut trace, mut found) = (TraceMark::default(), LogMark::default());
-        self.st.trace.mark_in(&mut trace);
-        self.st.watch.findings.mark_in(&mut found);
+        if moment == Moment::Beside {
+            trace = self.st.trace.mark_beside();
+            found = self.st.watch.findings.mark_beside();
+        } else {
+            self.st.trace.mark_in(&mut trace);
+            self.st.watch.findings.mark_in(&mut found);
+        }
         KernelSnapshot {
-            mem: self.mem.snapshot(),
+            mem: self.mem.snapshot_of(moment),
             maps: self.keep_maps().clone(),
             trace,
             found,
-            st: self.without_large_parts(|st| st.clone()),
+            st: self.st.clone(),
             rest: with_rest!(collect!(self)),
         }
     }
 
-    /// [`Kernel::snapshot`] in the place, and the memory, of an older one.
+    /// A snapshot on the way, in the place and the memory of an older one.
     pub fn snapshot_into(&mut self, old: &mut KernelSnapshot) {
         self.mem.snapshot_into(&mut old.mem);
         old.maps.clone_from(self.keep_maps());
         self.st.trace.mark_in(&mut old.trace);
         self.st.watch.findings.mark_in(&mut old.found);
-        self.without_large_parts(|st| old.st.clone_from(st));
+        old.st.clone_from(&self.st);
         with_rest!(copy!(self, old.rest));
     }
 
     /// Makes everything as it was when the snapshot was taken; the chooser stays as it is.
     pub fn restore(&mut self, snapshot: &KernelSnapshot) -> Result<(), ForeignSnapshot> {
         self.restore_large_parts(snapshot)?;
-        self.without_large_parts(|st| st.clone_from(&snapshot.st));
+        self.st.clone_from(&snapshot.st);
         self.spare_results();
         with_rest!(bring_back!(snapshot.rest, self));
         self.config.seed = self.st.seed.value();
@@ -159,20 +170,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// Maps, trace and findings have their own ways of going back.
-    fn without_large_parts<R>(&mut self, f: impl FnOnce(&mut State) -> R) -> R {
-        let maps = std::mem::take(&mut self.st.maps);
-        let trace = std::mem::take(&mut self.st.trace);
-        let found = self.st.watch.findings.take_events();
-        let answer = f(&mut self.st);
-        (self.st.maps, self.st.trace) = (maps, trace);
-        self.st.watch.findings.give_events(found);
-        answer
-    }
-
     /// The maps as they are now, of which only those are copied that were changed.
     fn keep_maps(&mut self) -> &Shared<Vec<Shared<Map>>> {
-        let maps = &mut self.st.maps;
+        if !self.st.maps.is_written() {
+            return &self.kept_maps;
+        }
+        let maps = self.st.maps.look_through();
         if self.kept_maps.len() > maps.len() {
             self.kept_maps.truncate(maps.len());
         }
@@ -190,8 +193,11 @@ impl Kernel {
     }
 
     fn restore_maps(&mut self, to: &Shared<Vec<Shared<Map>>>) {
-        let maps = &mut self.st.maps;
         let same = self.kept_maps.is(to);
+        if same && !self.st.maps.is_written() {
+            return;
+        }
+        let maps = self.st.maps.look_through();
         maps.truncate(to.len());
         for (i, kept) in to.iter().enumerate() {
             match maps.get_mut(i) {

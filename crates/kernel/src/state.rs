@@ -16,7 +16,7 @@ use crate::object::Objects;
 use crate::prog::{ProgCtx, ProgMeta};
 use crate::refs::Refs;
 use crate::scx::{Called, Scx};
-use crate::shared::{Few, Shared};
+use crate::shared::{Apart, Few, Shared, Written};
 use crate::task::Task;
 use crate::touch::Touch;
 use crate::trace::{AsyncKind, Element, Event, Level, Name, Trace, What};
@@ -31,11 +31,11 @@ use std::sync::Arc;
 
 /// The kernel's data, but for guest memory and for executions in flight.
 ///
-/// Plain data: a snapshot clones it, but for maps and trace. Whatever is large is [`Shared`].
+/// Plain data: a snapshot clones it, but for what is [`Apart`]. Whatever is large is [`Shared`].
 #[derive(educe::Educe)]
 #[educe(Clone)]
 pub(crate) struct State {
-    pub maps: Vec<Map>,
+    pub maps: Apart<Written<Vec<Map>>>,
     pub progs: Shared<Vec<ProgMeta>>,
     /// Some were not verified: these may write to what locks lie in.
     pub unverified: bool,
@@ -71,7 +71,7 @@ pub(crate) struct State {
     pub records: bool,
     /// What the current step touched.
     pub touched: Few<Vec<Touch>>,
-    pub trace: Trace,
+    pub trace: Apart<Trace>,
     /// The kernel's types.
     pub kernel_btf: Shared<Option<Arc<Btf>>>,
     /// Variables of the kernel that programs use.

@@ -230,6 +230,14 @@ impl Trace {
         self.hash
     }
 
+    /// As [`Log::mark_beside`].
+    pub(crate) fn mark_beside(&mut self) -> TraceMark {
+        TraceMark {
+            hash: self.hash,
+            events: self.events.mark_beside(),
+        }
+    }
+
     /// Marks what the trace is now, in the place of an older mark.
     pub(crate) fn mark_in(&mut self, old: &mut TraceMark) {
         old.hash = self.hash;

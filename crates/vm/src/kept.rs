@@ -21,20 +21,25 @@ pub(crate) struct Rows<T> {
     changed: Vec<u32>,
 }
 
-/// Rows as they were, in parts that those of other moments share if they are the same there.
+/// Rows as they were: as at a moment before, but for a few.
 #[derive(Debug)]
 pub(crate) struct KeptRows<T> {
     len: usize,
-    /// Of [`PART`] rows each, but for the last.
-    parts: Vec<Rc<[T]>>,
+    before: Rc<[T]>,
+    /// By row, those that were others or more.
+    others: Vec<(u32, T)>,
 }
 
-const PART: usize = 16;
+/// So many rows at most are kept as others than before.
+const MOST: usize = 32;
 
 impl<T> Default for KeptRows<T> {
     fn default() -> Self {
-        let (len, parts) = (0, Vec::new());
-        KeptRows { len, parts }
+        KeptRows {
+            len: 0,
+            before: Rc::new([]),
+            others: Vec::new(),
+        }
     }
 }
 
@@ -80,7 +85,7 @@ impl<T: Copy> Rows<T> {
     }
 
     /// They are not what they were when they were last kept or brought back; or may not be.
-    pub fn is_changed(&self) -> bool {
+    fn is_changed(&self) -> bool {
         !self.changed.is_empty() || self.now.len() != self.kept.len
     }
 
@@ -92,60 +97,66 @@ impl<T: Copy> Rows<T> {
     /// The rows as they are now, to be brought back.
     pub fn keep(&mut self) -> Rc<KeptRows<T>> {
         if self.is_changed() {
-            let parts = self.now.chunks(PART).enumerate();
-            let parts = parts.map(|(i, rows)| match self.kept.parts.get(i) {
-                Some(part) if part.len() == rows.len() && !self.is_part_changed(i) => {
-                    Rc::clone(part)
-                }
-                _ => Rc::from(rows),
-            });
-            let (len, parts) = (self.now.len(), parts.collect());
-            self.kept = Rc::new(KeptRows { len, parts });
-            self.changed.clear();
+            let (len, any) = (self.now.len() as u32, self.is_any_changed());
+            self.changed.extend(self.kept.others.iter().map(|o| o.0));
+            self.changed.extend(self.kept.len as u32..len);
+            self.changed.sort_unstable();
+            self.changed.dedup();
+            if any || self.changed.len() > MOST {
+                self.copy();
+            } else {
+                let others = self.changed.drain(..);
+                self.kept = Rc::new(KeptRows {
+                    len: len as usize,
+                    before: Rc::clone(&self.kept.before),
+                    others: others.map(|at| (at, self.now[at as usize])).collect(),
+                });
+            }
         }
         Rc::clone(&self.kept)
     }
 
-    fn is_part_changed(&self, part: usize) -> bool {
-        let lies = |&at: &u32| at as usize / PART == part;
-        self.is_any_changed() || self.changed.iter().any(lies)
+    /// Keeps a copy of all, from which those that are kept later are told.
+    pub fn copy(&mut self) {
+        self.changed.clear();
+        self.kept = Rc::new(KeptRows {
+            len: self.now.len(),
+            before: Rc::from(&self.now[..]),
+            others: Vec::new(),
+        });
     }
 
     /// Makes them what they were.
     #[inline]
     pub fn bring_back(&mut self, kept: &Rc<KeptRows<T>>) {
-        let same = Rc::ptr_eq(kept, &self.kept);
-        if same && !self.is_changed() {
-            return;
+        if !Rc::ptr_eq(kept, &self.kept) || self.is_changed() {
+            self.bring_all_back(kept);
         }
-        self.now.truncate(kept.len);
-        let all = self.is_any_changed();
-        for &at in self.changed.iter().filter(|_| !all) {
-            let at = at as usize;
-            if let Some(row) = self.now.get_mut(at) {
-                *row = kept.parts[at / PART][at % PART];
-            }
-        }
-        if all || !same {
-            self.bring_parts_back(kept, all);
-        }
-        self.changed.clear();
     }
 
-    /// The parts in which they are not what they are now.
     #[inline(never)]
-    fn bring_parts_back(&mut self, kept: &Rc<KeptRows<T>>, all: bool) {
-        for (i, part) in kept.parts.iter().enumerate() {
-            let is = |own: &Rc<[T]>| Rc::ptr_eq(own, part);
-            if !all && self.kept.parts.get(i).is_some_and(is) {
-                continue;
+    fn bring_all_back(&mut self, kept: &Rc<KeptRows<T>>) {
+        let before = &kept.before;
+        if self.is_any_changed() || !Rc::ptr_eq(before, &self.kept.before) {
+            self.now.clear();
+            self.now.extend_from_slice(before);
+        } else {
+            self.now.truncate(kept.len);
+            let others = self.kept.others.iter().map(|o| o.0);
+            for at in self.changed.iter().copied().chain(others) {
+                if let Some(row) = before.get(at as usize) {
+                    self.now[at as usize] = *row;
+                }
             }
-            let start = i * PART;
-            let there = part.len().min(self.now.len() - start);
-            self.now[start..start + there].copy_from_slice(&part[..there]);
-            self.now.extend_from_slice(&part[there..]);
+        }
+        for &(at, row) in &kept.others {
+            match self.now.get_mut(at as usize) {
+                Some(now) => *now = row,
+                None => self.now.push(row),
+            }
         }
         self.kept = Rc::clone(kept);
+        self.changed.clear();
     }
 }
 
@@ -235,6 +246,48 @@ impl<T> DerefMut for Kept<T> {
     }
 }
 
+/// A value that knows whether it may have been changed since somebody said that it is as he knows it.
+#[derive(Debug)]
+pub(crate) struct Watched<T> {
+    now: T,
+    changed: bool,
+}
+
+impl<T> Watched<T> {
+    pub fn new(now: T) -> Watched<T> {
+        let changed = true;
+        Watched { now, changed }
+    }
+
+    #[inline]
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The value, to be looked at and made what is known.
+    pub fn known(&mut self) -> &mut T {
+        self.changed = false;
+        &mut self.now
+    }
+}
+
+impl<T> Deref for Watched<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.now
+    }
+}
+
+impl<T> DerefMut for Watched<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        self.changed = true;
+        &mut self.now
+    }
+}
+
 type Map = HashMap<u64, u32, BuildHasherDefault<ByWord>>;
 
 /// Numbers by address, to which others are added.
@@ -254,11 +307,6 @@ impl Numbers {
     pub fn add(&mut self, addr: u64, number: u32) {
         self.now.insert(addr, number);
         self.added.push(addr);
-    }
-
-    /// As [`Rows::is_changed`].
-    pub fn is_changed(&self) -> bool {
-        !self.added.is_empty()
     }
 
     /// As [`Rows::keep`].
@@ -307,7 +355,12 @@ mod tests {
         };
         for step in 1..5000u64 {
             match next(12) {
-                0 => kept.push((rows.keep(), numbers.keep(), model.clone())),
+                0 => {
+                    if next(4) == 0 {
+                        rows.copy();
+                    }
+                    kept.push((rows.keep(), numbers.keep(), model.clone()));
+                }
                 1..4 => {
                     let last = kept.len() as u64 - 1;
                     let at = if next(2) == 0 { last } else { next(last + 1) };

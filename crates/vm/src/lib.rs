@@ -31,5 +31,5 @@ pub use code::{Code, K};
 pub use host::{Access, AccessKind, Call, Fault, FaultKind, Flow, Host, Other, Stop, Turn};
 pub use interp::{Mode, run, run_among};
 pub use lower::{Image, LowerError, MAX_SLOTS};
-pub use mem::{Area, BASE, GuestMem, MemError, Snapshot};
+pub use mem::{Area, BASE, GuestMem, MemError, Moment, Snapshot};
 pub use shadow::{ByWord, Elements, Site, Stale};

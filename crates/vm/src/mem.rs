@@ -10,7 +10,7 @@
 
 mod version;
 
-pub use version::Snapshot;
+pub use version::{Moment, Snapshot};
 
 use crate::shadow::Shadow;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};

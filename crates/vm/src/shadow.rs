@@ -15,9 +15,10 @@ use checker::fits;
 
 use crate::activation::{FRAME_SIZE, MAX_FRAMES, STACK_SIZE};
 use crate::host::FaultKind;
-use crate::kept::{Kept, KeptNumbers, KeptRows, Numbers, Rows};
+use crate::kept::{Kept, KeptNumbers, KeptRows, Numbers, Rows, Watched};
 use crate::mem::{Area, BASE, GuestMem};
 use std::hash::Hasher;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Where a pointer came from: number and generation of an allocation. The first allocation is none.
@@ -123,9 +124,12 @@ pub(crate) struct StackShadow {
     pub base: u64,
     /// A run has it. What is left of one that ended means nothing, and is not copied.
     live: bool,
+    /// Runs had it before: there may be pointers to its frames.
+    used: bool,
     /// Number of the outermost frame's allocation.
     first: u32,
-    /// Callers that there were at most since the run began.
+    /// Callers of the furthest frame that the run entered, or that something points into. No byte of those
+    /// beyond was written.
     reached: u32,
     pub tags: [Tag; 16],
     /// Of r6 to r9, of the callers.
@@ -145,13 +149,18 @@ impl Clone for StackShadow {
     }
 
     fn clone_from(&mut self, from: &StackShadow) {
-        (self.base, self.live, self.first) = (from.base, from.live, from.first);
-        self.reached = from.reached;
+        (self.base, self.live, self.used) = (from.base, from.live, from.used);
+        self.first = from.first;
         // One by one: together they would be copied twice.
         self.tags = from.tags;
-        self.saved = from.saved;
-        self.init = from.init;
-        self.spills.clone_from(&from.spills);
+        let callers = 1..from.reached as usize + 1;
+        self.saved[callers.clone()].copy_from_slice(&from.saved[callers]);
+        let frames = StackShadow::frames(self.reached.max(from.reached));
+        self.init[frames.clone()].copy_from_slice(&from.init[frames]);
+        self.reached = from.reached;
+        if !(self.spills.is_empty() && from.spills.is_empty()) {
+            self.spills.clone_from(&from.spills);
+        }
     }
 }
 
@@ -180,21 +189,27 @@ impl Hasher for ByWord {
 /// The state of checked memory beside its bytes.
 #[derive(Debug)]
 pub(crate) struct Shadow {
+    tables: Watched<Tables>,
+    /// The tables when they were last kept or brought back.
+    kept: Option<Rc<KeptTables>>,
+    /// By address; none while a loop has it.
+    stacks: Vec<(u64, Option<Kept<StackShadow>>)>,
+    rest: Rest,
+}
+
+/// What of a [`Shadow`] few steps change.
+#[derive(Debug)]
+struct Tables {
     allocs: Rows<Alloc>,
     fates: Rows<Fate>,
     /// Of each area, by address.
     regions: [Rows<Region>; Area::ALL.len()],
     /// Allocations that are no whole region, by where they begin.
     by_base: Numbers,
-    /// By address; none while a loop has it.
-    stacks: Vec<(u64, Option<Kept<StackShadow>>)>,
-    rest: Rest,
-    /// The tables when they were last kept or brought back.
-    tables: Option<Rc<Tables>>,
 }
 
 /// What a [`Shadow`] has of other things.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 struct Rest {
     /// Who executes.
     site: Site,
@@ -204,17 +219,33 @@ struct Rest {
     blamed: Option<Site>,
 }
 
+impl Clone for Rest {
+    fn clone(&self) -> Rest {
+        let stale = self.stale.clone();
+        Rest { stale, ..*self }
+    }
+
+    #[inline]
+    fn clone_from(&mut self, from: &Rest) {
+        (self.site, self.args, self.blamed) = (from.site, from.args, from.blamed);
+        // Mostly there are none.
+        if !(self.stale.is_empty() && from.stale.is_empty()) {
+            self.stale.clone_from(&from.stale);
+        }
+    }
+}
+
 /// A [`Shadow`] as it was at one moment.
 #[derive(Clone)]
 pub(crate) struct KeptShadow {
-    tables: Rc<Tables>,
+    tables: Rc<KeptTables>,
     stacks: Vec<KeptStack>,
     rest: Rest,
 }
 
-/// What of a [`Shadow`] few steps change.
+/// What [`Tables`] were.
 #[derive(Debug)]
-struct Tables {
+struct KeptTables {
     allocs: Rc<KeptRows<Alloc>>,
     fates: Rc<KeptRows<Fate>>,
     regions: [Rc<KeptRows<Region>>; Area::ALL.len()],
@@ -225,6 +256,9 @@ struct Tables {
 struct KeptStack {
     base: u64,
     first: u32,
+    /// Of what no run has any more, all that there is to know.
+    used: bool,
+    reached: u32,
     /// What is known of it, if a run has it.
     own: Option<Rc<StackShadow>>,
 }
@@ -234,6 +268,8 @@ impl KeptStack {
         KeptStack {
             base: *base,
             first: own.as_ref().map_or(0, |own| own.first),
+            used: own.as_ref().is_some_and(|own| own.used),
+            reached: own.as_ref().map_or(0, |own| own.reached),
             own: own.as_mut().filter(|own| own.live).map(Kept::keep),
         }
     }
@@ -242,7 +278,7 @@ impl KeptStack {
     fn again(&mut self, stack: &mut (u64, Option<Kept<StackShadow>>)) {
         match (stack, &mut self.own) {
             ((base, Some(own)), Some(old)) if own.live => {
-                (self.base, self.first) = (*base, own.first);
+                (self.base, self.first, self.used) = (*base, own.first, own.used);
                 own.keep_in(old);
             }
             (stack, _) => *self = KeptStack::of(stack),
@@ -260,18 +296,27 @@ pub(crate) fn near(value: u64) -> bool {
 impl Shadow {
     fn new() -> Shadow {
         Shadow {
-            allocs: Rows::new(Alloc::default()),
-            fates: Rows::new(Fate::default()),
-            regions: Default::default(),
-            by_base: Numbers::default(),
+            tables: Watched::new(Tables {
+                allocs: Rows::new(Alloc::default()),
+                fates: Rows::new(Fate::default()),
+                regions: Default::default(),
+                by_base: Numbers::default(),
+            }),
+            kept: None,
             stacks: Vec::new(),
             rest: Rest::default(),
-            tables: None,
         }
     }
 
-    /// Everything as it is now.
-    pub fn keep(&mut self) -> KeptShadow {
+    /// Everything as it is now; with `copies`, for others that are told from it.
+    pub fn keep(&mut self, copies: bool) -> KeptShadow {
+        if copies && self.tables.is_changed() {
+            let now = self.tables.known();
+            now.allocs.copy();
+            now.fates.copy();
+            now.regions.iter_mut().for_each(Rows::copy);
+            self.kept = None;
+        }
         KeptShadow {
             tables: self.keep_tables(),
             stacks: self.stacks.iter_mut().map(KeptStack::of).collect(),
@@ -292,43 +337,41 @@ impl Shadow {
         old.rest.clone_from(&self.rest);
     }
 
-    fn keep_tables(&mut self) -> Rc<Tables> {
-        let changed = self.tables_changed();
-        match &self.tables {
-            Some(tables) if !changed => Rc::clone(tables),
+    fn keep_tables(&mut self) -> Rc<KeptTables> {
+        match &self.kept {
+            Some(kept) if !self.tables.is_changed() => Rc::clone(kept),
             _ => {
-                let tables = Rc::new(Tables {
-                    allocs: self.allocs.keep(),
-                    fates: self.fates.keep(),
-                    regions: self.regions.each_mut().map(Rows::keep),
-                    by_base: self.by_base.keep(),
+                let now = self.tables.known();
+                let kept = Rc::new(KeptTables {
+                    allocs: now.allocs.keep(),
+                    fates: now.fates.keep(),
+                    regions: now.regions.each_mut().map(Rows::keep),
+                    by_base: now.by_base.keep(),
                 });
-                self.tables = Some(Rc::clone(&tables));
-                tables
+                self.kept = Some(Rc::clone(&kept));
+                kept
             }
         }
     }
 
-    /// Since they were last kept or brought back.
-    fn tables_changed(&self) -> bool {
-        self.allocs.is_changed()
-            || self.fates.is_changed()
-            || self.by_base.is_changed()
-            || self.regions.iter().any(Rows::is_changed)
+    #[inline]
+    fn bring_tables_back(&mut self, kept: &Rc<KeptTables>) {
+        let same = self.kept.as_ref().is_some_and(|k| Rc::ptr_eq(k, kept));
+        if !same || self.tables.is_changed() {
+            self.bring_changed_back(kept);
+        }
     }
 
-    fn bring_tables_back(&mut self, kept: &Rc<Tables>) {
-        let same = self.tables.as_ref().is_some_and(|t| Rc::ptr_eq(t, kept));
-        if same && !self.tables_changed() {
-            return;
-        }
-        self.allocs.bring_back(&kept.allocs);
-        self.fates.bring_back(&kept.fates);
-        for (now, then) in self.regions.iter_mut().zip(&kept.regions) {
+    #[inline(never)]
+    fn bring_changed_back(&mut self, kept: &Rc<KeptTables>) {
+        let now = self.tables.known();
+        now.allocs.bring_back(&kept.allocs);
+        now.fates.bring_back(&kept.fates);
+        for (now, then) in now.regions.iter_mut().zip(&kept.regions) {
             now.bring_back(then);
         }
-        self.by_base.bring_back(&kept.by_base);
-        self.tables = Some(Rc::clone(kept));
+        now.by_base.bring_back(&kept.by_base);
+        self.kept = Some(Rc::clone(kept));
     }
 
     /// Everything as it was. Takes no memory where there is some already.
@@ -345,9 +388,10 @@ impl Shadow {
             }
             match (&mut self.stacks[i].1, &k.own) {
                 (Some(mine), Some(theirs)) => mine.bring_back(theirs),
-                (Some(mine), None) if mine.live || mine.first != k.first => {
-                    (mine.live, mine.first) = (false, k.first);
-                    mine.reached = MAX_FRAMES as u32 - 1;
+                (Some(mine), None) if mine.live || mine.is_unlike(k) => {
+                    (mine.live, mine.first, mine.used) = (false, k.first, k.used);
+                    // What is left there is forgotten by who has it next.
+                    mine.reached = mine.reached.max(k.reached);
                 }
                 _ => {}
             }
@@ -356,20 +400,20 @@ impl Shadow {
     }
 
     fn add(&mut self, base: u64, size: u64, element: bool) -> u32 {
-        self.allocs.push(Alloc {
+        self.tables.allocs.push(Alloc {
             base,
             size: size.min(u32::MAX as u64) as u32,
             generation: 0,
         });
-        self.fates.push(Fate {
+        self.tables.fates.push(Fate {
             element,
             ..Fate::default()
         });
-        self.allocs.len() as u32 - 1
+        self.tables.allocs.len() as u32 - 1
     }
 
     fn tag(&self, index: u32) -> Tag {
-        let generation = self.allocs[index as usize].generation;
+        let generation = self.tables.allocs[index as usize].generation;
         Tag { index, generation }
     }
 
@@ -379,7 +423,7 @@ impl Shadow {
             return;
         };
         let index = self.add(start, size, false);
-        self.regions[area as usize].push(Region {
+        self.tables.regions[area as usize].push(Region {
             start,
             end: start + size,
             kind: Kind::Whole(index),
@@ -388,7 +432,7 @@ impl Shadow {
 
     fn region_at(&self, addr: u64) -> Option<(usize, usize)> {
         let area = Area::of(addr)? as usize;
-        let regions = self.regions[area].all();
+        let regions = self.tables.regions[area].all();
         let at = regions
             .partition_point(|r| r.start <= addr)
             .checked_sub(1)?;
@@ -397,13 +441,13 @@ impl Shadow {
 
     fn region(&self, addr: u64) -> Option<Region> {
         self.region_at(addr)
-            .map(|(area, at)| self.regions[area][at])
+            .map(|(area, at)| self.tables.regions[area][at])
     }
 
     /// The stretch that begins there is of this kind.
     fn set_kind(&mut self, addr: u64, kind: Kind) {
         if let Some((area, at)) = self.region_at(addr) {
-            self.regions[area].change(at).kind = kind;
+            self.tables.regions[area].change(at).kind = kind;
         }
     }
 
@@ -412,18 +456,18 @@ impl Shadow {
         let region = self.region(addr)?;
         let index = match region.kind {
             Kind::Whole(index) => index,
-            Kind::Records => self.by_base.get(addr)?,
+            Kind::Records => self.tables.by_base.get(addr)?,
             Kind::Stack(first) => match (addr - region.start).checked_sub(STACK_SIZE) {
                 Some(_) => first + PARTS - 1,
                 None => first + ((region.start + STACK_SIZE - 1 - addr) / FRAME_SIZE) as u32,
             },
             Kind::Elements(e) => {
                 let (base, size) = e.part(region.start, addr);
-                match self.by_base.get(base) {
+                match self.tables.by_base.get(base) {
                     Some(index) => index,
                     None => {
                         let index = self.add(base, size, true);
-                        self.by_base.add(base, index);
+                        self.tables.by_base.add(base, index);
                         index
                     }
                 }
@@ -433,9 +477,9 @@ impl Shadow {
     }
 
     fn kill(&mut self, index: u32) {
-        if !self.fates[index as usize].dead {
+        if !self.tables.fates[index as usize].dead {
             let site = self.rest.site;
-            let fate = self.fates.change(index as usize);
+            let fate = self.tables.fates.change(index as usize);
             (fate.dead, fate.freed) = (true, site);
             self.age(index);
         }
@@ -443,14 +487,14 @@ impl Shadow {
 
     fn revive(&mut self, index: u32) {
         self.kill(index);
-        self.fates.change(index as usize).dead = false;
+        self.tables.fates.change(index as usize).dead = false;
         self.age(index);
     }
 
     /// Pointers that there are point to what is no more.
     #[inline]
     fn age(&mut self, index: u32) {
-        let generation = &mut self.allocs.change(index as usize).generation;
+        let generation = &mut self.tables.allocs.change(index as usize).generation;
         *generation = generation.wrapping_add(1);
     }
 
@@ -464,19 +508,19 @@ impl Shadow {
             Kind::Whole(index) => f(self, index),
             Kind::Elements(e) => {
                 let element = addr - (addr - region.start) % e.stride;
-                if let Some(index) = self.by_base.get(element).filter(|_| e.key > 0) {
+                if let Some(index) = self.tables.by_base.get(element).filter(|_| e.key > 0) {
                     f(self, index);
                 }
                 let mut value = e.value;
                 while e.each > 0 && value + e.size <= e.stride {
-                    if let Some(index) = self.by_base.get(element + value) {
+                    if let Some(index) = self.tables.by_base.get(element + value) {
                         f(self, index);
                     }
                     value += e.each;
                 }
             }
             Kind::Records => {
-                if let Some(index) = self.by_base.get(addr) {
+                if let Some(index) = self.tables.by_base.get(addr) {
                     f(self, index);
                 }
             }
@@ -507,7 +551,7 @@ impl Shadow {
         match self.stacks.binary_search_by_key(&base, |s| s.0) {
             Ok(at) => at,
             Err(at) => {
-                let first = self.allocs.len() as u32;
+                let first = self.tables.allocs.len() as u32;
                 for depth in 1..=MAX_FRAMES as u64 {
                     self.add(base + STACK_SIZE - depth * FRAME_SIZE, FRAME_SIZE, false);
                 }
@@ -576,8 +620,8 @@ impl Shadow {
             base,
             size: len,
             generation,
-        } = self.allocs[tag.index as usize];
-        let (fate, size32) = (self.fates[tag.index as usize], size as u32);
+        } = self.tables.allocs[tag.index as usize];
+        let (fate, size32) = (self.tables.fates[tag.index as usize], size as u32);
         let stale = tag.generation != generation || fate.dead;
         // Where it was and how long is known no more.
         if stale && !fate.element {
@@ -622,7 +666,7 @@ impl Shadow {
             *tag = self.find(addr).unwrap_or_default();
         }
         let index = tag.index as usize;
-        let (alloc, fate) = (self.allocs[index], self.fates[index]);
+        let (alloc, fate) = (self.tables.allocs[index], self.tables.fates[index]);
         if tag.generation != alloc.generation || fate.dead {
             self.stale(tag.index, place, (addr, size, false));
         }
@@ -630,7 +674,7 @@ impl Shadow {
 
     /// An access by a stale pointer that Linux lets happen.
     fn stale(&mut self, index: u32, (prog, pc): (u32, u32), (addr, size, write): (u64, u32, bool)) {
-        let fate = self.fates[index as usize];
+        let fate = self.tables.fates[index as usize];
         let by = Site {
             prog,
             pc,
@@ -642,7 +686,7 @@ impl Shadow {
             size,
             write,
             recycled: !fate.dead,
-            start: self.allocs[index as usize].base,
+            start: self.tables.allocs[index as usize].base,
             freed: fate.freed,
         });
     }
@@ -668,6 +712,7 @@ impl StackShadow {
         let mut new = StackShadow {
             base,
             live: false,
+            used: false,
             first,
             reached: 0,
             tags: [Tag::default(); 16],
@@ -678,6 +723,11 @@ impl StackShadow {
         // What is beside the frames is the host's to write.
         new.init[STACK_SIZE as usize / 8..].fill(u8::MAX);
         new
+    }
+
+    /// It is not as this was, which no run had.
+    fn is_unlike(&self, dead: &KeptStack) -> bool {
+        (self.first, self.used) != (dead.first, dead.used) || self.reached < dead.reached
     }
 
     #[inline(always)]
@@ -692,6 +742,10 @@ impl StackShadow {
         let to = (addr.saturating_add(len))
             .saturating_sub(self.base)
             .min(OWN);
+        if from < to.min(STACK_SIZE) {
+            let callers = (STACK_SIZE - 1 - from) / FRAME_SIZE;
+            self.reached = self.reached.max(callers as u32);
+        }
         for off in from..to {
             self.init[off as usize / 8] |= 1 << (off & 7);
         }
@@ -707,6 +761,12 @@ impl StackShadow {
         (from..to).filter(written).count() as u64
     }
 
+    /// Slots of the frames with up to so many callers.
+    fn frames(callers: u32) -> Range<usize> {
+        let end = SLOTS - 8;
+        end - (callers as usize + 1) * (FRAME_SIZE as usize / 8)..end
+    }
+
     fn forget(&mut self, depth: usize) {
         let end = SLOTS - 8 - depth * (FRAME_SIZE as usize / 8);
         let start = end - FRAME_SIZE as usize / 8;
@@ -714,6 +774,23 @@ impl StackShadow {
         if !self.spills.is_empty() {
             let frame = start as u16..end as u16;
             self.spills.retain(|(slot, _)| !frame.contains(slot));
+        }
+    }
+
+    /// Forgets the run that had it, for one that begins.
+    fn forget_all(&mut self) {
+        self.tags = [Tag::default(); 16];
+        self.spills.clear();
+        self.init[StackShadow::frames(self.reached)].fill(0);
+        self.reached = 0;
+    }
+
+    /// There is a pointer to this.
+    #[inline]
+    fn points(&mut self, tag: Tag) {
+        let depth = tag.index.wrapping_sub(self.first);
+        if depth < MAX_FRAMES as u32 {
+            self.reached = self.reached.max(depth);
         }
     }
 
@@ -800,18 +877,18 @@ impl GuestMem {
     /// A record begins to exist.
     pub fn place(&mut self, addr: u64, size: u64) {
         let Some(s) = &mut self.shadow else { return };
-        let index = match s.by_base.get(addr) {
+        let index = match s.tables.by_base.get(addr) {
             Some(index) => {
                 s.revive(index);
                 index
             }
             None => {
                 let index = s.add(addr, size, false);
-                s.by_base.add(addr, index);
+                s.tables.by_base.add(addr, index);
                 index
             }
         };
-        s.allocs.change(index as usize).size = size.min(u32::MAX as u64) as u32;
+        s.tables.allocs.change(index as usize).size = size.min(u32::MAX as u64) as u32;
     }
 
     /// The element, record or allocation at `addr` is freed; pointers to it are stale.
@@ -830,7 +907,8 @@ impl GuestMem {
 
     /// True when what was allocated at `addr` has been freed and allocated again.
     pub fn is_reused(&self, addr: u64) -> bool {
-        let generation = |s: &Shadow| Some(s.allocs[s.by_base.get(addr)? as usize].generation);
+        let generation =
+            |s: &Shadow| Some(s.tables.allocs[s.tables.by_base.get(addr)? as usize].generation);
         let generation = self.shadow.as_ref().and_then(|s| generation(s));
         generation.is_some_and(|g| g > 1)
     }
@@ -840,7 +918,7 @@ impl GuestMem {
     pub fn linger(&mut self, addr: u64) {
         if let Some(s) = &mut self.shadow {
             s.each_part(addr, |s, index| {
-                s.fates.change(index as usize).element = true
+                s.tables.fates.change(index as usize).element = true
             });
         }
     }
@@ -855,7 +933,7 @@ impl GuestMem {
         }) = s.region(addr)
         {
             s.revive(index);
-            let a = s.allocs.change(index as usize);
+            let a = s.tables.allocs.change(index as usize);
             (a.base, a.size) = (addr, len.min(u32::MAX as u64) as u32);
         }
     }
@@ -914,7 +992,7 @@ impl GuestMem {
             return Ok(false);
         }
         let tag = s.rest.args.get(n as usize - 1).copied().unwrap_or_default();
-        match write && fits(s, tag, addr, len) && !s.fates[tag.index as usize].dead {
+        match write && fits(s, tag, addr, len) && !s.tables.fates[tag.index as usize].dead {
             true => Ok(false),
             false => self.judge_arg(n, addr, len, write),
         }
@@ -927,7 +1005,7 @@ impl GuestMem {
             return Ok(false);
         };
         let mut tag = s.rest.args.get(n as usize - 1).copied().unwrap_or_default();
-        if !fits(s, tag, addr, len) || s.fates[tag.index as usize].dead {
+        if !fits(s, tag, addr, len) || s.tables.fates[tag.index as usize].dead {
             let place = (s.rest.site.prog, s.rest.site.pc);
             s.judge(&mut tag, place, (addr, len, write))?;
         }

@@ -331,7 +331,7 @@ impl State {
             let _ = self.detach(id);
         }
         let number = self.world.cgroups[cgroup.at()].id;
-        for map in &mut self.maps {
+        for map in self.maps.iter_mut() {
             map.unlink_cgroup(mem, number);
         }
     }

@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::packet::{CTX_WINDOW, ETH_HLEN, FieldsCtx, Packet, RedirectKind};
 use crate::prog::{Arg, ProgCtx, ProgramInput, ProgramOutput};
 use crate::run::Run;
-use crate::shared::Shared;
+use crate::shared::{Few, Shared};
 use crate::syscall::SysResult;
 use crate::world::{LOOPBACK, SockState, sock_window};
 use bpfsim_abi::ctx::{self, CtxShape, CtxSlot};
@@ -545,7 +545,7 @@ fn flow_keys_out(mut keys: Vec<u8>, len: usize) -> Vec<u8> {
 #[derive(Default, educe::Educe)]
 #[educe(Clone)]
 pub(crate) struct Buffers {
-    free: Vec<(u64, u64)>,
+    free: Few<Vec<(u64, u64)>>,
 }
 
 impl Buffers {
@@ -562,7 +562,7 @@ impl Buffers {
         let at = mem.alloc(Area::Packet, CTX_BYTES, 64)?;
         let next = mem.alloc(Area::Packet, CTX_BYTES, 64)?;
         Ok(Buffers {
-            free: vec![(next, CTX_BYTES), (at, CTX_BYTES)],
+            free: vec![(next, CTX_BYTES), (at, CTX_BYTES)].into(),
         })
     }
 

@@ -3,11 +3,13 @@
 //! A [`Version`] is the step from the one below it: the pages that were written between the two, as
 //! they were and as they became. Memory knows the pages of the version that it is but for its dirty
 //! pages. So taking a snapshot copies those, and going to another version takes the steps down to what
-//! both have below them and up from there.
+//! both have below them and up from there. Versions can lie side by side, too, each a step from one
+//! that they begin with: between such only the pages are looked at that are not the same.
 
 use super::{GuestMem, NOT_HOT, PAGE};
-use crate::shadow::{ByWord, KeptShadow};
+use crate::shadow::{ByWord, KeptShadow, Shadow};
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::rc::Rc;
@@ -24,10 +26,22 @@ pub struct Snapshot {
     shadow: Option<Box<KeptShadow>>,
 }
 
+/// What a moment that is come back to is among others: that tells what is quick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Many follow that differ little from it.
+    Beginning,
+    /// One after another: it is come back to from those that follow.
+    OnTheWay,
+    /// One of many that follow on a beginning: it is come to from any of them.
+    Beside,
+}
+
 /// Pages, and versions, kept for later snapshots.
 const SPARE: usize = 1 << 12;
 
 /// A page that a step changes: its number, and its bytes before and after; `None` for zeros.
+#[derive(Clone)]
 struct Change {
     page: u32,
     before: Option<Rc<Page>>,
@@ -44,6 +58,8 @@ struct Step {
     /// More than that of the version below.
     height: u32,
     below: Option<Rc<Version>>,
+    /// It is of a [`Moment::Beside`].
+    beside: bool,
     /// By page.
     changes: Vec<Change>,
 }
@@ -113,6 +129,15 @@ impl Version {
         self.0.borrow().height
     }
 
+    /// Both are steps from one version.
+    fn is_beside(&self, other: &Version) -> bool {
+        let (a, b) = (self.0.borrow(), other.0.borrow());
+        match (&a.below, &b.below) {
+            (Some(below), Some(other)) => a.beside && Rc::ptr_eq(below, other),
+            _ => false,
+        }
+    }
+
     /// Takes in the steps below that nobody else goes by.
     fn absorb(&self) {
         let step = &mut *self.0.borrow_mut();
@@ -120,59 +145,86 @@ impl Version {
             let mut lower = below.0.borrow_mut();
             step.below = lower.below.take();
             let first = std::mem::take(&mut lower.changes);
-            step.changes = merged(first, std::mem::take(&mut step.changes));
+            let second = std::mem::take(&mut step.changes);
+            merge(&first, &second, &mut step.changes);
         }
     }
 }
 
-/// Two steps, one after the other, as one.
-fn merged(first: Vec<Change>, second: Vec<Change>) -> Vec<Change> {
-    let mut all = Vec::with_capacity(first.len() + second.len());
-    let mut first = first.into_iter().peekable();
-    for change in second {
-        while let Some(earlier) = first.next_if(|c| c.page < change.page) {
-            all.push(earlier);
-        }
-        all.push(match first.next_if(|c| c.page == change.page) {
-            Some(Change { page, before, .. }) => Change {
-                page,
-                before,
-                after: change.after,
-            },
-            None => change,
-        });
+/// Calls `f` with what two steps change, by page.
+#[inline]
+fn both(a: &[Change], b: &[Change], mut f: impl FnMut(Option<&Change>, Option<&Change>)) {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    loop {
+        let order = match (a.peek(), b.peek()) {
+            (None, None) => return,
+            (Some(a), Some(b)) => a.page.cmp(&b.page),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        f(a.next_if(|_| order.is_le()), b.next_if(|_| order.is_ge()));
     }
-    all.extend(first);
-    all
+}
+
+/// Two steps, one after the other, as one.
+fn merge(first: &[Change], second: &[Change], all: &mut Vec<Change>) {
+    both(first, second, |first, second| {
+        if let (Some(one), Some(last)) = (first.or(second), second.or(first)) {
+            all.push(Change {
+                page: one.page,
+                before: one.before.clone(),
+                after: last.after.clone(),
+            });
+        }
+    });
+}
+
+impl Step {
+    /// If it is from a version beside, it becomes one from what that is a step from.
+    fn put_beside(&mut self) {
+        let Some(last) = self.below.take_if(|last| last.0.borrow().beside) else {
+            return;
+        };
+        let last = last.0.borrow();
+        let own = std::mem::take(&mut self.changes);
+        merge(&last.changes, &own, &mut self.changes);
+        (self.height, self.below) = (last.height, last.below.clone());
+    }
 }
 
 impl GuestMem {
     /// Remembers all bytes as they are now, at the cost of the pages written since the last
     /// snapshot or restore.
     pub fn snapshot(&mut self) -> Snapshot {
-        self.keep_bytes();
+        self.snapshot_of(Moment::Beginning)
+    }
+
+    /// [`GuestMem::snapshot`] of a moment of this kind.
+    pub fn snapshot_of(&mut self, moment: Moment) -> Snapshot {
+        self.keep_bytes(moment == Moment::Beside);
+        let keep = |s: &mut Box<Shadow>| Box::new(s.keep(moment == Moment::Beginning));
         Snapshot {
             next: self.next,
             limit: self.limit,
             version: Rc::clone(&self.version),
-            shadow: self.shadow.as_mut().map(|s| Box::new(s.keep())),
+            shadow: self.shadow.as_mut().map(keep),
         }
     }
 
-    /// [`GuestMem::snapshot`] in the place, and the memory, of an older one.
+    /// A snapshot on the way, in the place and the memory of an older one.
     pub fn snapshot_into(&mut self, old: &mut Snapshot) {
-        self.keep_bytes();
+        self.keep_bytes(false);
         (old.next, old.limit) = (self.next, self.limit);
         let was = std::mem::replace(&mut old.version, Rc::clone(&self.version));
         self.spare.give(was);
         match (&mut self.shadow, &mut old.shadow) {
             (Some(now), Some(old)) => now.keep_in(old),
-            (now, old) => *old = now.as_mut().map(|s| Box::new(s.keep())),
+            (now, old) => *old = now.as_mut().map(|s| Box::new(s.keep(false))),
         }
     }
 
     /// Memory becomes a version.
-    fn keep_bytes(&mut self) {
+    fn keep_bytes(&mut self, beside: bool) {
         if self.dirty_list.is_empty() {
             return;
         }
@@ -193,8 +245,13 @@ impl GuestMem {
             });
         }
         self.dirty_list = written;
-        step.height = self.version.height() + 1;
-        step.below = Some(std::mem::replace(&mut self.version, Rc::clone(&new)));
+        let last = std::mem::replace(&mut self.version, Rc::clone(&new));
+        step.height = last.height() + 1;
+        step.beside = beside;
+        step.below = Some(last);
+        if beside {
+            step.put_beside();
+        }
     }
 
     /// Snapshots were dropped between others that are still there: what was kept for those alone is
@@ -238,6 +295,10 @@ impl GuestMem {
         loop {
             match (from.take(), to.take()) {
                 (Some(a), Some(b)) if Rc::ptr_eq(&a, &b) => break,
+                (Some(a), Some(b)) if a.is_beside(&b) => {
+                    self.go_beside(&a, &b);
+                    break;
+                }
                 (Some(a), b) if b.as_ref().is_none_or(|b| a.height() >= b.height()) => {
                     let step = a.0.borrow();
                     step.changes
@@ -259,6 +320,27 @@ impl GuestMem {
         self.spare.way = up;
         let was = std::mem::replace(&mut self.version, Rc::clone(target));
         self.spare.give(was);
+    }
+
+    /// Goes from one version to another that is a step from the same one.
+    fn go_beside(&mut self, from: &Version, to: &Version) {
+        let (from, to) = (from.0.borrow(), to.0.borrow());
+        both(&from.changes, &to.changes, |from, to| {
+            let is = from.map(|from| &from.after);
+            let Some(to) = to
+                .map(|to| (to.page, &to.after))
+                .or(from.map(|from| (from.page, &from.before)))
+            else {
+                return;
+            };
+            let same = match (is, to.1) {
+                (Some(Some(is)), Some(to)) => Rc::ptr_eq(is, to),
+                _ => false,
+            };
+            if !same {
+                self.set(to.0, to.1);
+            }
+        });
     }
 
     /// A page is this in the version that memory goes to.
@@ -329,7 +411,11 @@ mod tests {
         };
         for step in 1..4000u64 {
             match next(8) {
-                0 => kept.push((mem.snapshot(), model.clone())),
+                0 => {
+                    let kinds = [Moment::Beginning, Moment::OnTheWay, Moment::Beside];
+                    let snap = mem.snapshot_of(kinds[next(3) as usize]);
+                    kept.push((snap, model.clone()));
+                }
                 1 => {
                     let (snap, was) = &kept[next(kept.len() as u64) as usize];
                     assert!(mem.restore(snap));

@@ -71,17 +71,17 @@ impl Checker {
             return;
         };
         own.live = true;
-        own.tags = [Tag::default(); 16];
-        own.spills.clear();
-        own.forget(0);
         // What pointed to frames of the run before points to nothing.
-        for frame in own.first..=own.first + own.reached {
-            shadow.age(frame);
+        if std::mem::replace(&mut own.used, true) {
+            for frame in own.first..=own.first + own.reached {
+                shadow.age(frame);
+            }
         }
-        own.reached = 0;
+        own.forget_all();
         for r in 1..6 {
             if near(act.regs[r]) {
                 own.tags[r] = shadow.find(act.regs[r]).unwrap_or_default();
+                own.points(own.tags[r]);
             }
         }
         own.tags[10] = shadow.tag(own.first);
@@ -142,6 +142,7 @@ impl Checker {
     pub fn given(&mut self, d: usize, value: u64) {
         if let Some((shadow, own)) = self.both() {
             own.tags[d] = shadow.find(value).unwrap_or_default();
+            own.points(own.tags[d]);
         }
     }
 
@@ -157,6 +158,7 @@ impl Checker {
                 Some(&(_, tag)) => tag,
                 None => shadow.find(value).unwrap_or_default(),
             };
+            own.points(own.tags[d]);
         }
     }
 
@@ -173,12 +175,7 @@ impl Checker {
             return Ok(());
         };
         if !fits(shadow, own.tags[r], addr, N as u64) {
-            misfit(
-                shadow,
-                &mut own.tags[r],
-                (act, pc()),
-                (addr, N as u64, false),
-            )?;
+            misfit(shadow, (own, r), (act, pc()), (addr, N as u64, false))?;
         }
         let off = addr.wrapping_sub(own.base);
         if off < OWN {
@@ -198,6 +195,7 @@ impl Checker {
         if let Some((shadow, own)) = self.both() {
             let place = (act.prog, pc.saturating_sub(1) as u32);
             shadow.probed(&mut own.tags[r], place, (addr, size as u32));
+            own.points(own.tags[r]);
         }
     }
 
@@ -214,12 +212,7 @@ impl Checker {
             return Ok(());
         };
         if !fits(shadow, own.tags[r], addr, N as u64) {
-            misfit(
-                shadow,
-                &mut own.tags[r],
-                (act, pc()),
-                (addr, N as u64, true),
-            )?;
+            misfit(shadow, (own, r), (act, pc()), (addr, N as u64, true))?;
         }
         let off = addr.wrapping_sub(own.base);
         if off < OWN {
@@ -287,7 +280,7 @@ impl Checker {
 
 #[inline(always)]
 pub(super) fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
-    let Some(a) = shadow.allocs.all().get(tag.index as usize) else {
+    let Some(a) = shadow.tables.allocs.all().get(tag.index as usize) else {
         return false;
     };
     addr.wrapping_sub(a.base).saturating_add(size) <= a.size as u64
@@ -298,12 +291,14 @@ pub(super) fn fits(shadow: &Shadow, tag: Tag, addr: u64, size: u64) -> bool {
 #[inline(never)]
 fn misfit(
     shadow: &mut Shadow,
-    tag: &mut Tag,
+    (own, r): (&mut StackShadow, usize),
     (act, pc): (&Activation, usize),
     access: (u64, u64, bool),
 ) -> Result<(), FaultKind> {
     let index = pc.saturating_sub(1) as u32;
-    shadow.judge(tag, (act.prog, index), access)
+    let judged = shadow.judge(&mut own.tags[r], (act.prog, index), access);
+    own.points(own.tags[r]);
+    judged
 }
 
 /// A load of bytes that were not all written: padding is read with what is around it, and only
