@@ -2,7 +2,9 @@
 //! a hang or the host's memory.
 
 use bpfsim::{Config, Cpu, Ebpf, EbpfLoader, ProgramInput, Record, Seed, Sim, millis};
+use bpfsim_kernel::BOOTED;
 use proptest::prelude::*;
+use std::time::Duration;
 
 const OBJECTS: [&[u8]; 4] = [
     include_bytes!("../../../fixtures/order_models.bpf.o"),
@@ -172,4 +174,54 @@ fn locks_are_overwritten() {
         ends[usize::from(inside.0.is_ok())] += 1;
     }
     assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
+}
+
+/// What a replay string or a scenario can say of a machine, and times as long as there are: whatever comes of
+/// it, it ends.
+#[test]
+fn machines_and_times_at_their_limits() {
+    let (usual, short, max) = (Config::default(), millis(3), Duration::MAX);
+    let almost = Duration::from_nanos(u64::MAX) - 2 * Duration::from_nanos(BOOTED);
+    let of = |change: fn(&mut Config)| {
+        let mut config = usual.clone();
+        change(&mut config);
+        config
+    };
+    let machines = [
+        of(|c| c.cpus = 0),
+        of(|c| c.cpus = u32::MAX),
+        of(|c| c.horizon = u64::MAX),
+        of(|c| c.fuel = 0),
+        of(|c| c.fuel = u64::MAX),
+        of(|c| c.max_callbacks = 0),
+        of(|_| {}),
+    ];
+    let mut ended = 0;
+    for (config, seed) in machines.iter().flat_map(|c| [(c, 0), (c, 1)]) {
+        for (advance, run) in [(short, short), (max, short), (short, max), (almost, almost)] {
+            let run = || {
+                let sim = Sim::with(config.clone(), Seed(seed))?;
+                let models = Ebpf::load(&sim, OBJECTS[0])?;
+                let mut kinds = Ebpf::load(&sim, OBJECTS[1])?;
+                sim.advance(advance);
+                for (cpu, name) in (0..3).zip(["arm_own", "locked", "arm"]) {
+                    sim.spawn_on(Cpu(cpu), models.program(name)?, ProgramInput::empty())?;
+                }
+                sim.spawn_user(Cpu(1), async |user| {
+                    user.sleep(Duration::MAX).await;
+                    user.pause().await;
+                    Ok(())
+                })?;
+                sim.run_for(run)?;
+                let mut arm = kinds.program_mut("arm_all")?;
+                arm.test_run(ProgramInput::empty())?;
+                sim.run_for(run)?;
+                sim.advance(advance);
+                arm.test_run(ProgramInput::empty())?;
+                sim.run_until_idle()
+            };
+            ended += u32::from(run().is_ok());
+        }
+    }
+    assert_eq!(ended, 4 * 2 * 5, "but for no instructions and no callbacks");
 }

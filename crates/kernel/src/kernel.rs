@@ -161,6 +161,9 @@ impl Window {
 /// "not set".
 pub const BOOTED: u64 = 1_000_000_000;
 
+/// Virtual time at which nothing happens any more (`KTIME_MAX`): what executes then has room to go on.
+pub(crate) const LATEST: u64 = i64::MAX as u64;
+
 impl Kernel {
     /// A kernel with nothing loaded, on the usual order.
     pub fn new(config: Config) -> Result<Kernel, NewError> {
@@ -564,14 +567,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Moves the clock of all CPUs `ns` nanoseconds beyond now without running anything.
+    /// Moves the clock of all CPUs `ns` nanoseconds beyond now without running anything; not beyond the 292
+    /// years that Linux's clocks have.
     pub fn advance(&mut self, ns: u64) {
         self.advance_to(self.now().saturating_add(ns));
     }
 
     pub(crate) fn advance_to(&mut self, to: u64) {
         for cpu in &mut self.st.cpus {
-            cpu.clock = cpu.clock.max(to);
+            cpu.clock = cpu.clock.max(to.min(LATEST));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::chance::Chance;
 use crate::choose::{Choice, Chooser, Last, Next, Offer, Starts, Step, Usual, Wait, Waiting};
 use crate::failure::{Failure, Report};
 use crate::ids::{Cpu, CtxId, TaskId};
-use crate::kernel::{Kernel, Preemption, Window};
+use crate::kernel::{Kernel, LATEST, Preemption, Window};
 use crate::lock::LockKind;
 use crate::run::{At, Parked, Phase, Run, Running, What as Do};
 use crate::shared::Shared;
@@ -411,7 +411,7 @@ impl Kernel {
             true => self.window.began.saturating_add(self.config.horizon),
             false => now,
         };
-        let limit = ahead.max(until.unwrap_or(0));
+        let limit = ahead.max(until.unwrap_or(0)).min(LATEST);
         let changed = self.st.cpus[self.window.last.at()].clock;
         for cpu in (0..self.cpus.len() as u32).map(Cpu) {
             if !timeless {
@@ -792,7 +792,8 @@ impl Kernel {
         for at in self.timers_at(cpu).into_iter().chain(interrupts) {
             bound = bound.min(at);
         }
-        bound.saturating_sub(start).clamp(1, self.config.fuel)
+        let most = self.config.fuel.max(1);
+        bound.saturating_sub(start).clamp(1, most)
     }
 
     /// The task that has a CPU leaves it where it is, inside of the kernel.
@@ -814,6 +815,6 @@ impl Kernel {
         first
             .chain(interrupts.map(|irq| irq.at))
             .min()
-            .filter(|&at| at != u64::MAX)
+            .filter(|&at| at <= LATEST)
     }
 }
