@@ -284,6 +284,24 @@ fn probes_of_user_programs_and_programs_of_sockets() {
                 1,
                 "FAILED: FILE:53: cgroup `system`: EBUSY",
             ),
+            (
+                "cookies = [5, 6]",
+                "cookies = [5]",
+                1,
+                "FAILED: FILE:61: program `user_many`: cannot be attached to 2 hooks at once: EINVAL (a cookie for each)",
+            ),
+            (
+                "], pid = 300 }",
+                "], pid = 301 }",
+                1,
+                "FAILED: FILE:65: program `user_many_returns`: cannot be attached to process 301: ESRCH",
+            ),
+            (
+                "\"/bin/sh:exit\", \"/bin/sh:abort\"], pid",
+                "\"/bin/sh:exit\", \"abort\"], pid",
+                1,
+                "FAILED: FILE:65: program `user_many_returns`: cannot be attached to 2 hooks at once: EINVAL (they are not all of one program)",
+            ),
         ],
     );
 }

@@ -96,6 +96,11 @@ pub struct With {
     /// The program that `before` and `after` are about.
     beside: Option<Spanned<String>>,
     cookie: Option<u64>,
+    /// Several functions, as `function` or `user_function` name them, and a cookie for each.
+    #[serde(default)]
+    functions: Vec<Spanned<String>>,
+    #[serde(default)]
+    cookies: Vec<u64>,
     priority: Option<i32>,
     /// A filter of tc.
     #[serde(default)]
@@ -286,10 +291,20 @@ impl With {
         if let (Some(path), None) = (&self.cgroup, &self.order) {
             hooks.push(scene.cgroup(sim, path)?.hook(AttachType::LsmCgroup));
         }
+        for name in &self.functions {
+            let key = match name.get_ref().contains(':') {
+                true => HookKey::UserFunction(name.clone()),
+                false => HookKey::Function(name.clone()),
+            };
+            hooks.push(key.hook(sim, bpf, scene)?);
+        }
+        let of_user = |hook: &Hook| matches!(hook, Hook::UserFunction { .. });
         let mut opts = AttachOpts {
             iter: self.iter(sim, bpf, scene)?,
             revision: self.revision.unwrap_or(0),
             cookie: self.cookie.unwrap_or(0),
+            cookies: self.cookies.clone(),
+            pid: self.pid.filter(|_| hooks.iter().any(of_user)).unwrap_or(0),
             priority: self.priority.unwrap_or(0),
             filter: self.filter,
             returns: self.returns,
