@@ -128,56 +128,94 @@ impl Way {
         before.map_or(0, |node| node.preemptions)
     }
 
-    /// What there is to try in the choice that is come to now.
-    fn node(&mut self, offer: &Offer<'_>) -> Node {
-        let choices = offer.choices.len();
+    /// What there is to try of so many choices, in the one that is come to now; `free` are those that preempt
+    /// nobody, if the bound does not allow any that does.
+    fn node(&self, choices: usize, pick: usize, free: Option<&dyn Fn(usize) -> bool>) -> Node {
         let before = self.at.checked_sub(1).and_then(|at| self.nodes.get(at));
         let mut node = Node {
             choices,
-            pick: offer.default_pick(),
+            pick,
             rest: SmallVec::new(),
             preemptions: 0,
             apart: before.map_or(APART, |node| node.apart + 1),
         };
         if let Some(&pick) = self.prefix.get(self.at) {
-            self.strayed |= pick >= choices;
             node.pick = pick;
             return node;
         }
-        let full = offer.goes_on.is_some() && self.preemptions() >= self.bound;
-        let default = &offer.choices[node.pick];
-        // What comes out otherwise preempts nobody.
-        let free = |&i: &usize| !full || offer.choices[i].is_chance_of(default);
-        let others = (0..choices).rev().filter(|&i| i != node.pick);
-        node.rest.extend(others.filter(free));
-        self.cut += (choices - 1 - node.rest.len()) as u64;
+        for other in (0..choices).rev() {
+            if other != pick && free.is_none_or(|free| free(other)) {
+                node.rest.push(other);
+            }
+        }
         if node.apart >= APART && !node.rest.is_empty() {
             node.apart = 0;
         }
         node
     }
+
+    /// Makes the choice that is come to now, of so many.
+    #[inline]
+    fn choose(
+        &mut self,
+        choices: usize,
+        default: impl Fn() -> usize,
+        preempts: impl Fn(usize) -> bool,
+        node: impl FnOnce(&Way) -> Node,
+    ) -> usize {
+        if self.cut_at.is_some_and(|cut_at| self.at >= cut_at) {
+            self.at += 1;
+            return default();
+        }
+        match self.nodes.get(self.at) {
+            Some(node) => self.strayed |= node.choices != choices,
+            None => {
+                let node = node(self);
+                match self.at < self.prefix.len() {
+                    true => self.strayed |= node.pick >= choices,
+                    false => self.cut += (choices - 1 - node.rest.len()) as u64,
+                }
+                self.nodes.push(node);
+            }
+        }
+        let before = self.preemptions();
+        let node = &mut self.nodes[self.at];
+        let pick = node.pick.min(choices - 1);
+        node.preemptions = before + u64::from(preempts(pick));
+        self.at += 1;
+        node.pick
+    }
 }
 
 impl Chooser for OnTheWay {
     fn choose(&mut self, offer: &Offer<'_>) -> usize {
-        let way = &mut *self.0.borrow_mut();
-        if way.cut_at.is_some_and(|cut_at| way.at >= cut_at) {
-            way.at += 1;
-            return offer.default_pick();
-        }
-        match way.nodes.get(way.at) {
-            Some(node) => way.strayed |= node.choices != offer.choices.len(),
-            None => {
-                let node = way.node(offer);
-                way.nodes.push(node);
-            }
-        }
-        let before = way.preemptions();
-        let node = &mut way.nodes[way.at];
-        let pick = node.pick.min(offer.choices.len() - 1);
-        node.preemptions = before + u64::from(offer.preempts(pick));
-        way.at += 1;
-        node.pick
+        let n = offer.choices.len();
+        self.0.borrow_mut().choose(
+            n,
+            || offer.default_pick(),
+            |pick| offer.preempts(pick),
+            |way| {
+                let default = offer.default_pick();
+                let usual = &offer.choices[default];
+                // What comes out otherwise preempts nobody.
+                let free = |i: usize| offer.choices[i].is_chance_of(usual);
+                let full = offer.goes_on.is_some() && way.preemptions() >= way.bound;
+                way.node(n, default, full.then_some(&free))
+            },
+        )
+    }
+
+    fn choose_among(&mut self, choices: usize, goes_on: usize, _: usize) -> Option<usize> {
+        let picked = self.0.borrow_mut().choose(
+            choices,
+            || goes_on,
+            |pick| pick != goes_on,
+            |way| {
+                let full = way.preemptions() >= way.bound;
+                way.node(choices, goes_on, full.then_some(&|_| false))
+            },
+        );
+        Some(picked)
     }
 
     fn explores(&self) -> bool {

@@ -9,12 +9,12 @@
 //! This is of the stretch after what a test begins with, which user space has had no part in. For
 //! searches, which say themselves what they go back to, there is [`Prefix`](crate::prefix::Prefix).
 
-use crate::choose::{Choice, Chooser, Last, Offer, Step, Waiting};
+use crate::choose::{Choice, Chooser, Last, Offer, Step};
 use crate::failure::Failure;
 use crate::kernel::{Kernel, Window};
 use crate::prefix::Begin;
 use crate::run::At;
-use crate::sched::Offered;
+use crate::sched::Given;
 use crate::snapshot::KernelSnapshot;
 use crate::syscall::Paused;
 use bpfsim_vm::Moment as Kind;
@@ -77,12 +77,8 @@ struct Told {
 
 /// An [`Offer`] that choosers are asked to choose from.
 pub(crate) struct Asked {
-    choices: Vec<Choice>,
-    what: Vec<At>,
-    steady: bool,
-    waiting: Vec<Waiting>,
+    given: Given,
     window: u64,
-    chances: bool,
     last: Option<Last>,
     goes_on: Option<usize>,
     steps: usize,
@@ -117,12 +113,14 @@ impl Growing {
         chooser: &mut dyn Chooser,
     ) -> usize {
         let asked = Asked {
-            choices: offer.choices.to_vec(),
-            what: what.to_vec(),
-            steady,
-            waiting: offer.waiting.to_vec(),
+            given: Given {
+                choices: offer.choices.to_vec(),
+                what: what.to_vec(),
+                waiting: offer.waiting.to_vec(),
+                steady,
+                chances: offer.chances,
+            },
             window: offer.window,
-            chances: offer.chances,
             last: offer.last,
             goes_on: offer.goes_on,
             steps: offer.steps,
@@ -157,7 +155,7 @@ impl Asked {
     /// What is asked first, if anything is.
     fn among(&self) -> Option<Among> {
         let among = |goes_on| Among {
-            choices: self.choices.len(),
+            choices: self.given.choices.len(),
             goes_on,
             steps: self.steps,
         };
@@ -165,28 +163,17 @@ impl Asked {
     }
 
     fn ask(&self, chooser: &mut dyn Chooser) -> usize {
+        let given = &self.given;
         let offer = Offer {
-            choices: &self.choices,
-            waiting: &self.waiting,
+            choices: &given.choices,
+            waiting: &given.waiting,
             window: self.window,
-            chances: self.chances,
+            chances: given.chances,
             last: self.last,
             goes_on: self.goes_on,
             steps: self.steps,
         };
-        chooser.choose(&offer).min(self.choices.len() - 1)
-    }
-}
-
-impl Offered {
-    /// Offers what was offered then.
-    fn offer_again(&mut self, asked: &Asked) {
-        self.choices.clear();
-        self.choices.extend_from_slice(&asked.choices);
-        self.what.clear();
-        self.what.extend_from_slice(&asked.what);
-        self.waiting.clone_from(&asked.waiting);
-        (self.steady, self.chances) = (asked.steady, asked.chances);
+        chooser.choose(&offer).min(given.choices.len() - 1)
     }
 }
 
@@ -305,7 +292,7 @@ impl Kernel {
         self.reseed(seed);
         self.offer.decided = found.and_then(|(_, picked)| picked);
         if let Some(asked) = moment.and_then(|m| m.asked.as_ref()) {
-            self.offer.offer_again(asked);
+            self.offer.offer_again(&asked.given);
         }
         let Some(moment) = moment else {
             self.callbacks = 0;
@@ -363,6 +350,7 @@ mod tests {
     use crate::choose::{Next, Starts, Usual};
     use crate::ids::{Cpu, CtxId};
     use crate::run::What;
+    use crate::sched::Offered;
 
     /// A program that executes alone takes as many steps as it likes.
     #[test]

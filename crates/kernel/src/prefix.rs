@@ -11,6 +11,7 @@
 use crate::failure::Failure;
 use crate::ids::mix;
 use crate::kernel::Kernel;
+use crate::sched::Given;
 use crate::snapshot::KernelSnapshot;
 use crate::syscall::{Goal, Paused};
 use bpfsim_vm::Moment;
@@ -28,7 +29,7 @@ pub(crate) struct Prefix {
     points: Vec<Point>,
     /// Memory of dropped ones. Boxes, since it moves to and fro.
     #[allow(clippy::vec_box, reason = "they move")]
-    spare: Vec<Box<KernelSnapshot>>,
+    spare: Vec<Box<Kept>>,
     /// The stretch that comes next, or runs.
     at: usize,
     /// Choices made in this execution.
@@ -60,14 +61,20 @@ struct End {
     choices: usize,
     result: Result<Paused, Failure>,
     /// Only where another stretch is expected to come.
-    kernel: Option<Box<KernelSnapshot>>,
+    kept: Option<Box<Kept>>,
 }
 
 struct Point {
     choice: usize,
     /// What [`Kernel::step`] was called with.
     until: Option<u64>,
-    kernel: Box<KernelSnapshot>,
+    kept: Box<Kept>,
+}
+
+/// The kernel as it was, and of a choice what there was to choose from.
+struct Kept {
+    kernel: KernelSnapshot,
+    given: Given,
 }
 
 /// How a stretch begins.
@@ -103,26 +110,30 @@ impl Prefix {
     }
 
     fn drop_points(&mut self, from: usize) {
-        let keep = self.points.partition_point(|p| p.choice < from);
-        self.spare
-            .extend(self.points.drain(keep..).map(|p| p.kernel));
+        while let Some(point) = self.points.pop_if(|p| p.choice >= from) {
+            self.spare.push(point.kept);
+        }
     }
 
     /// What is known of stretches from this one on is no more.
     fn drop_stretches(&mut self, from: usize) {
-        let from = from.min(self.stretches.len());
-        let ends = self.stretches.drain(from..).filter_map(|s| s.end);
-        self.spare.extend(ends.filter_map(|e| e.kernel));
+        while self.stretches.len() > from {
+            let end = self.stretches.pop().and_then(|s| s.end);
+            self.spare.extend(end.and_then(|e| e.kept));
+        }
     }
 
     /// The kernel as it is now.
-    fn snapshot(&mut self, kernel: &mut Kernel) -> Box<KernelSnapshot> {
+    fn keep(&mut self, kernel: &mut Kernel) -> Box<Kept> {
         match self.spare.pop() {
             Some(mut old) => {
-                kernel.snapshot_into(&mut old);
+                kernel.snapshot_into(&mut old.kernel);
                 old
             }
-            None => Box::new(kernel.snapshot_of(Moment::OnTheWay)),
+            None => Box::new(Kept {
+                kernel: kernel.snapshot_of(Moment::OnTheWay),
+                given: Given::default(),
+            }),
         }
     }
 }
@@ -197,8 +208,8 @@ impl Kernel {
         {
             if let Some(end) = &known.end
                 && end.choices <= prefix.keep
-                && let Some(kernel) = &end.kernel
-                && self.restore(kernel).is_ok()
+                && let Some(kept) = &end.kept
+                && self.restore(&kept.kernel).is_ok()
             {
                 prefix.choices = end.choices;
                 prefix.at += 1;
@@ -212,14 +223,15 @@ impl Kernel {
             // What comes after this stretch cannot be gone back to from here.
             let own = end.as_ref().map_or(usize::MAX, |e| e.choices);
             let spare = prefix.spare.len();
-            prefix.spare.extend(end.and_then(|e| e.kernel));
+            prefix.spare.extend(end.and_then(|e| e.kept));
             prefix.drop_points(own.min(prefix.keep + 1));
             if let Some(point) = prefix.points.last().filter(|p| p.choice >= before)
-                && self.restore(&point.kernel).is_ok()
+                && self.restore(&point.kept.kernel).is_ok()
             {
-                // Later ones have what earlier ones have below them.
+                self.offer.offer_again(&point.kept.given);
+                // Later ones, which come first, have what earlier ones have below them.
                 let dropped = prefix.spare[spare..].iter_mut();
-                dropped.rev().for_each(|kernel| kernel.let_go());
+                dropped.for_each(|kept| kept.kernel.let_go());
                 prefix.choices = point.choice;
                 self.chooser.passed(point.choice, self.window.steps);
                 return Begin::Middle(point.until);
@@ -255,11 +267,11 @@ impl Kernel {
                 prefix.drop_points(before);
             } else if prefix.at < prefix.stretches.len() {
                 // The end of the last one is nothing to go back to.
-                let kernel = (prefix.at < prefix.most).then(|| prefix.snapshot(self));
+                let kept = (prefix.at < prefix.most).then(|| prefix.keep(self));
                 prefix.stretches[prefix.at].end = Some(End {
                     choices,
                     result: result.clone(),
-                    kernel,
+                    kept,
                 });
                 prefix.at += 1;
             }
@@ -286,11 +298,12 @@ impl Kernel {
         let choice = prefix.choices;
         let known = prefix.points.last().is_some_and(|p| p.choice >= choice);
         if prefix.running && !known && self.chooser.comes_back() {
-            let kernel = prefix.snapshot(self);
+            let mut kept = prefix.keep(self);
+            self.offer.keep_in(&mut kept.given);
             prefix.points.push(Point {
                 choice,
                 until,
-                kernel,
+                kept,
             });
             if prefix.points.len() > MOST_POINTS {
                 let mut nth = 0;

@@ -47,7 +47,9 @@ pub(crate) struct Offered {
     pub chances: bool,
     /// The chooser follows each step.
     pub follows: bool,
-    /// It is known already what is offered, and what is to be picked of it.
+    /// It is known already what is offered.
+    pub known: bool,
+    /// And what is to be picked of it.
     pub decided: Option<usize>,
     /// What this execution adds to [`Beginnings`](crate::beginnings::Beginnings).
     pub growing: Option<Box<Growing>>,
@@ -55,7 +57,34 @@ pub(crate) struct Offered {
     before: (Vec<Choice>, Vec<At>),
 }
 
+/// What there was to choose from at a moment that is come back to.
+#[derive(Default)]
+pub(crate) struct Given {
+    pub choices: Vec<Choice>,
+    pub what: Vec<At>,
+    pub waiting: Vec<Waiting>,
+    pub steady: bool,
+    pub chances: bool,
+}
+
 impl Offered {
+    /// What is offered, in the memory of what was before.
+    pub fn keep_in(&self, old: &mut Given) {
+        old.choices.clone_from(&self.choices);
+        old.what.clone_from(&self.what);
+        old.waiting.clone_from(&self.waiting);
+        (old.steady, old.chances) = (self.steady, self.chances);
+    }
+
+    /// Offers what was offered then, for the step that comes next.
+    pub fn offer_again(&mut self, given: &Given) {
+        self.choices.clone_from(&given.choices);
+        self.what.clone_from(&given.what);
+        self.waiting.clone_from(&given.waiting);
+        (self.steady, self.chances) = (given.steady, given.chances);
+        self.known = true;
+    }
+
     /// Offers what is usual.
     pub fn add(&mut self, id: CtxId, cpu: Cpu, next: Next, at: u64, what: Do) {
         let chance = Chance::Usual;
@@ -220,13 +249,13 @@ impl Kernel {
     /// nothing to do.
     pub(crate) fn step(&mut self, until: Option<u64>) -> Result<bool, Failure> {
         let again = std::mem::take(&mut self.offer.again) && self.offer.steady;
-        let decided = self.offer.decided.is_some() && self.st.scx.is_none();
-        match again && !decided {
+        let known = std::mem::take(&mut self.offer.known) && self.st.scx.is_none();
+        match again && !known {
             true => self.collect_again(),
-            false if decided => {}
+            false if known => {}
             false => self.collect(until),
         }
-        let known = again || decided;
+        let known = again || known;
         debug_assert!(!known || self.is_collected(until), "as it would be now");
         let n = self.offer.choices.len();
         if n == 0 {

@@ -166,7 +166,7 @@ impl Kernel {
         self.restore_maps(&snapshot.maps);
         self.st.trace.restore(&snapshot.trace);
         self.st.watch.findings.restore(&snapshot.found);
-        self.offer.again = false;
+        (self.offer.again, self.offer.known) = (false, false);
         Ok(())
     }
 

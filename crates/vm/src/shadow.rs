@@ -275,11 +275,16 @@ impl KeptStack {
     }
 
     /// [`KeptStack::of`] in the memory of another.
+    #[inline]
     fn again(&mut self, stack: &mut (u64, Option<Kept<StackShadow>>)) {
         match (stack, &mut self.own) {
             ((base, Some(own)), Some(old)) if own.live => {
                 (self.base, self.first, self.used) = (*base, own.first, own.used);
                 own.keep_in(old);
+            }
+            ((base, Some(own)), None) if !own.live => {
+                (self.base, self.first) = (*base, own.first);
+                (self.used, self.reached) = (own.used, own.reached);
             }
             (stack, _) => *self = KeptStack::of(stack),
         }
@@ -328,12 +333,11 @@ impl Shadow {
     pub fn keep_in(&mut self, old: &mut KeptShadow) {
         old.tables = self.keep_tables();
         old.stacks.truncate(self.stacks.len());
-        for (i, stack) in self.stacks.iter_mut().enumerate() {
-            match old.stacks.get_mut(i) {
-                Some(old) => old.again(stack),
-                None => old.stacks.push(KeptStack::of(stack)),
-            }
+        for (old, stack) in old.stacks.iter_mut().zip(&mut self.stacks) {
+            old.again(stack);
         }
+        let new = self.stacks[old.stacks.len()..].iter_mut();
+        old.stacks.extend(new.map(KeptStack::of));
         old.rest.clone_from(&self.rest);
     }
 
@@ -377,26 +381,36 @@ impl Shadow {
     /// Everything as it was. Takes no memory where there is some already.
     pub fn bring_back(&mut self, kept: &KeptShadow) {
         self.bring_tables_back(&kept.tables);
-        if self.stacks.len() != kept.stacks.len() {
-            let there = |at: u64| kept.stacks.binary_search_by_key(&at, |s| s.base).is_ok();
-            self.stacks.retain(|s| there(s.0));
+        let alike = |(s, k): (&(u64, _), &KeptStack)| s.0 == k.base;
+        let mut both = self.stacks.iter().zip(&kept.stacks);
+        if self.stacks.len() != kept.stacks.len() || !both.all(alike) {
+            self.bring_stacks_back(&kept.stacks);
         }
-        for (i, k) in kept.stacks.iter().enumerate() {
-            if self.stacks.get(i).is_none_or(|s| s.0 != k.base) {
-                let new = StackShadow::new(k.base, k.first);
-                self.stacks.insert(i, (k.base, Some(Kept::new(new))));
-            }
-            match (&mut self.stacks[i].1, &k.own) {
-                (Some(mine), Some(theirs)) => mine.bring_back(theirs),
-                (Some(mine), None) if mine.live || mine.is_unlike(k) => {
-                    (mine.live, mine.first, mine.used) = (false, k.first, k.used);
+        for ((_, mine), theirs) in self.stacks.iter_mut().zip(&kept.stacks) {
+            match (mine, &theirs.own) {
+                (Some(mine), Some(own)) => mine.bring_back(own),
+                (Some(mine), None) if mine.live || mine.is_unlike(theirs) => {
+                    (mine.live, mine.first, mine.used) = (false, theirs.first, theirs.used);
                     // What is left there is forgotten by who has it next.
-                    mine.reached = mine.reached.max(k.reached);
+                    mine.reached = mine.reached.max(theirs.reached);
                 }
                 _ => {}
             }
         }
         self.rest.clone_from(&kept.rest);
+    }
+
+    /// There are those stacks that there were.
+    #[cold]
+    fn bring_stacks_back(&mut self, kept: &[KeptStack]) {
+        let there = |at: u64| kept.binary_search_by_key(&at, |s| s.base).is_ok();
+        self.stacks.retain(|s| there(s.0));
+        for (i, k) in kept.iter().enumerate() {
+            if self.stacks.get(i).is_none_or(|s| s.0 != k.base) {
+                let new = StackShadow::new(k.base, k.first);
+                self.stacks.insert(i, (k.base, Some(Kept::new(new))));
+            }
+        }
     }
 
     fn add(&mut self, base: u64, size: u64, element: bool) -> u32 {
