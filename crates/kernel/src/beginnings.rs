@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 const MOST: usize = 128;
 
 /// Steps between two choices that are remembered at most.
-const MOST_TOLD: usize = 1 << 12;
+const MOST_TOLD: usize = 1 << 9;
 
 /// What is known of executions that begin with one state of a kernel.
 #[derive(Default)]

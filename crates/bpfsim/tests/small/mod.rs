@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test has its own use for them
 
 use bpfsim::{
-    Arg, Chances, Config, Cpu, Detectors, Ebpf, EbpfLoader, Hook, Level, Preemption, ProgramInput,
-    Report, RingBuf, Sim, SysOp, Task, mix,
+    Arg, Chances, Config, Cpu, Detectors, Ebpf, EbpfLoader, Hook, Job, Level, Preemption,
+    ProgramInput, Report, RingBuf, Sim, SysOp, Task, mix,
 };
 use bpfsim_testing::small_orders::{Scripts, SmallOrders, bytes, small_orders, small_printing};
 use bpfsim_testing::small_worlds::{SmallWorld, Target, Theme, UserCall, small_world};
@@ -294,6 +294,8 @@ const MIXED_OBJECTS: [&[u8]; 4] = [
     include_bytes!("../../../../fixtures/detected.bpf.o"),
 ];
 
+const HOOKED_OBJECT: &[u8] = include_bytes!("../../../../fixtures/attached.bpf.o");
+
 impl Mixture {
     /// The mixture of a seed.
     pub fn new(seed: u64) -> Mixture {
@@ -302,6 +304,22 @@ impl Mixture {
 
     fn dice(&self, n: u64, of: usize) -> usize {
         (mix(self.seed, n) >> 8) as usize % of
+    }
+
+    /// A function of a user program is called, on some CPUs, and its probes race.
+    fn fire(&self, sim: &Sim, jobs: &mut Vec<Job>) -> bpfsim::Result<Ebpf> {
+        const PROBES: [&str; 4] = ["user_entry1", "user_return", "user_many", "user_session"];
+        let mut bpf = Ebpf::load_static(sim, HOOKED_OBJECT)?;
+        for nth in 0..1 + self.dice(51, 3) as u64 {
+            let name = PROBES[self.dice(52 + nth, PROBES.len())];
+            bpf.program_mut(name)?.attach()?;
+        }
+        let main = Hook::user_function("/bin/sh", "main");
+        for nth in 0..1 + self.dice(56, 3) as u64 {
+            let cpu = Cpu(self.dice(57 + nth, 6) as u32);
+            jobs.push(sim.fire_on(cpu, &main, ProgramInput::args([Arg::Value(nth)]))?);
+        }
+        Ok(bpf)
     }
 }
 
@@ -325,15 +343,19 @@ impl Program for Mixture {
             let cpu = Cpu(self.dice(30 + nth, 6) as u32);
             jobs.push(sim.spawn_on(cpu, bpf.program(name)?, input)?);
         }
+        let hooked = match self.dice(50, 4) {
+            0 => Some(self.fire(sim, &mut jobs)?),
+            _ => None,
+        };
         sim.run_until_idle()?;
         if self.dice(3, 2) == 0 {
             sim.run_for(Duration::from_millis(2))?;
         }
         let mut state = Vec::new();
         for job in jobs {
-            state.extend(format!("{:?}", sim.result(job)).bytes());
+            state.extend(format!("{:?} {:?}", sim.result(job), sim.fired(job)).bytes());
         }
-        for bpf in objects.iter().flatten() {
+        for bpf in objects.iter().flatten().chain(&hooked) {
             for map in bpf.maps() {
                 state.extend(format!("{:?}", map.entries().ok()).bytes());
             }
