@@ -448,8 +448,11 @@ pub(crate) fn executor<'a>(
         if let Some((kind, _)) = &mut own {
             kind.seed = config.seed;
         }
+        // A search goes on with the configuration that it began with.
+        let goes_on = matches!(begin, Begin::Again(_));
+        debug_assert!(!goes_on || own.as_ref().is_none_or(|own| own.0 == *config));
         let (_, machine) = match &mut own {
-            Some(own) if own.0 == *config => own,
+            Some(own) if goes_on || own.0 == *config => own,
             own => match Machine::new(config.clone()) {
                 Ok(machine) => {
                     machine.use_cache(&cache);

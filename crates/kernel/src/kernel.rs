@@ -101,13 +101,13 @@ pub struct Kernel {
     /// The maps at the last snapshot or restore, those that were not changed since.
     pub(crate) kept_maps: Shared<Vec<Shared<Map>>>,
     pub(crate) code: Shared<Vec<ProgCode>>,
-    pub(crate) runs: Vec<Option<Shared<Run>>>,
+    pub(crate) runs: Few<Vec<Option<Shared<Run>>>>,
     pub(crate) free_runs: Few<Vec<usize>>,
     /// Memory of executions that ended, for later ones.
     pub(crate) spare_runs: Vec<Shared<Run>>,
     pub(crate) cpus: Vec<Shared<CpuRuns>>,
     pub(crate) stacks: Shared<Vec<u64>>,
-    pub(crate) free_stacks: Vec<u32>,
+    pub(crate) free_stacks: Few<Vec<u32>>,
     pub(crate) results: Shared<Vec<Option<Shared<SysResult>>>>,
     /// Memory of results that nobody needs any more, for later ones.
     pub(crate) spare_results: Vec<Shared<SysResult>>,
@@ -182,7 +182,8 @@ impl Kernel {
                     clock: BOOTED,
                     ..Default::default()
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
             timers: Default::default(),
             works: Default::default(),
             task_works: Default::default(),
@@ -226,12 +227,12 @@ impl Kernel {
             st,
             kept_maps: Default::default(),
             code: Shared::default(),
-            runs: Vec::new(),
+            runs: Default::default(),
             free_runs: Default::default(),
             spare_runs: Vec::new(),
             cpus: (0..cpus).map(|_| Shared::default()).collect(),
             stacks: Default::default(),
-            free_stacks: Vec::new(),
+            free_stacks: Default::default(),
             results: Shared::default(),
             spare_results: Vec::new(),
             user_turns: Default::default(),
@@ -574,7 +575,7 @@ impl Kernel {
     }
 
     pub(crate) fn advance_to(&mut self, to: u64) {
-        for cpu in &mut self.st.cpus {
+        for cpu in self.st.cpus.iter_mut() {
             cpu.clock = cpu.clock.max(to.min(LATEST));
         }
     }

@@ -430,7 +430,7 @@ impl Kernel {
         offer.give_up = None;
         offer.chances = false;
         let (mut now, mut running, mut timeless) = (0, false, true);
-        for (runs, state) in self.cpus.iter().zip(&self.st.cpus) {
+        for (runs, state) in self.cpus.iter().zip(self.st.cpus.iter()) {
             now = state.clock.max(now);
             running |= !runs.stack.is_empty();
             let alone = runs.interrupts.is_empty() && state.timers.iter().all(|t| t.is_empty());

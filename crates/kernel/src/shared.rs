@@ -162,7 +162,8 @@ impl<T: BringBack + Clone> BringBack for Vec<T> {
     }
 }
 
-/// A collection that is empty most of the time: going back from nothing to nothing does nothing.
+/// A collection of few items, or none: going back from nothing to nothing does nothing, and to as many
+/// items it goes from one to the other.
 #[derive(Default, Debug)]
 pub(crate) struct Few<C>(C);
 
@@ -179,6 +180,16 @@ impl<T: Clone> Collection for Vec<T> {
     #[inline]
     fn nothing(&self) -> bool {
         self.is_empty()
+    }
+
+    #[inline]
+    fn copy(&mut self, from: &Self) {
+        if self.len() != from.len() {
+            return self.clone_from(from);
+        }
+        for (now, then) in self.iter_mut().zip(from) {
+            now.clone_from(then);
+        }
     }
 }
 

@@ -38,11 +38,11 @@ pub struct KernelSnapshot {
 #[educe(Clone)]
 struct Rest {
     code: Shared<Vec<ProgCode>>,
-    runs: Vec<Option<Shared<Run>>>,
+    runs: Few<Vec<Option<Shared<Run>>>>,
     free_runs: Few<Vec<usize>>,
     cpus: Vec<Shared<CpuRuns>>,
     stacks: Shared<Vec<u64>>,
-    free_stacks: Vec<u32>,
+    free_stacks: Few<Vec<u32>>,
     results: Shared<Vec<Option<Shared<SysResult>>>>,
     user_turns: Few<VecDeque<TaskId>>,
     callbacks: u64,

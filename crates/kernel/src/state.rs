@@ -40,7 +40,7 @@ pub(crate) struct State {
     /// Some were not verified: these may write to what locks lie in.
     pub unverified: bool,
     pub tasks: Shared<Vec<Shared<Task>>>,
-    pub cpus: Vec<CpuState>,
+    pub cpus: Few<Vec<CpuState>>,
     pub timers: Shared<Pool<Timer>>,
     pub works: Shared<Pool<Work>>,
     pub task_works: Shared<Pool<TaskWork>>,

@@ -276,7 +276,9 @@ impl GuestMem {
         if let (Some(now), Some(then)) = (&mut self.shadow, &snapshot.shadow) {
             now.bring_back(then);
         }
-        self.go_to(&snapshot.version);
+        if !Rc::ptr_eq(&self.version, &snapshot.version) {
+            self.go_to(&snapshot.version);
+        }
         self.hot = NOT_HOT;
         let mut written = std::mem::take(&mut self.dirty_list);
         for page in written.drain(..) {
