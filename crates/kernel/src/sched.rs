@@ -286,7 +286,7 @@ impl Kernel {
                 if self.offer.growing.is_some() {
                     self.grow(until);
                 }
-                self.st.trace.word(self.offer.picked as u64);
+                self.st.trace.pick(self.offer.picked);
             }
             self.take_step()?;
             if !std::mem::take(&mut self.offer.chosen) {

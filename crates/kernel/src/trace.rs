@@ -309,7 +309,14 @@ impl Trace {
         self.word(ctx.0 ^ what ^ value);
     }
 
-    pub(crate) fn word(&mut self, word: u64) {
+    /// What was picked. Nearly every step is: it is mixed with what the step then does.
+    #[inline]
+    pub(crate) fn pick(&mut self, picked: usize) {
+        let hash = self.hash.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        self.hash = hash.wrapping_add(picked as u64 + 1);
+    }
+
+    fn word(&mut self, word: u64) {
         self.hash = mix(self.hash, word);
     }
 }

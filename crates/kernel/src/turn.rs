@@ -431,7 +431,7 @@ impl View<'_, '_> {
                 return Turn::Nobody;
             }
             offer.asked += usize::from(!QUICK && turns.stops);
-            st.trace.word(picked as u64);
+            st.trace.pick(picked);
         }
         if PLAIN && picked == mine {
             if let Stop::Access(access) = *stop {

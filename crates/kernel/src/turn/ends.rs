@@ -120,7 +120,7 @@ impl Turns<'_, '_> {
                 return false;
             }
             offer.asked += usize::from(self.stops);
-            st.trace.word(offer.picked as u64);
+            st.trace.pick(offer.picked);
         }
         true
     }
