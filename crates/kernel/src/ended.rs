@@ -7,7 +7,7 @@ use crate::ids::Cpu;
 use crate::kernel::Kernel;
 use crate::prog::{ProgCtx, ProgramOutput};
 use crate::race::NO_LANE;
-use crate::run::{Between, Phase, Run, Running};
+use crate::run::{Between, Phase, Run, Running, returns_at_once};
 use crate::shared::Shared;
 use crate::state::{Cur, Softirq};
 use crate::syscall::{SysOp, SysResult};
@@ -163,10 +163,13 @@ impl Kernel {
         if let Some(s) = &mut self.cpus[cpu.at()].thread.syscall {
             (s.phase, s.between, s.out) = (phase, between, out);
         }
-        match call.bh_off {
-            true => self.let_bottom_halves_in(cpu),
-            false => Ok(()),
+        if call.bh_off {
+            self.let_bottom_halves_in(cpu)?;
         }
+        if returns_at_once(&self.st, cpu, &self.cpus[cpu.at()], self.window.job) {
+            self.leave_kernel(cpu, call.task);
+        }
+        Ok(())
     }
 
     /// What helpers made for a program as long as it runs is given back.

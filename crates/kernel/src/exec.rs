@@ -733,7 +733,7 @@ impl Kernel {
 
     /// A task is in user mode, or gone.
     #[inline]
-    fn leave_kernel(&mut self, cpu: Cpu, task: TaskId) {
+    pub(crate) fn leave_kernel(&mut self, cpu: Cpu, task: TaskId) {
         let t = &self.st.tasks[task.at()];
         let user_code = t.user_code;
         if t.state == TaskState::Exiting {

@@ -192,6 +192,7 @@ impl Kernel {
             map_locks: Default::default(),
             tasks_with_work: 0,
             explores: false,
+            schedules_task_work: false,
             freed_at: 0,
             trace: Default::default(),
             ksyms: Default::default(),

@@ -374,6 +374,7 @@ impl Kernel {
         for reloc in program.relocs.iter().filter(|r| reached(r.insn)) {
             self.resolve(object, program, code_at, maps, reloc, &mut insns)?;
         }
+        self.st.schedules_task_work |= schedules_task_work(object, program);
         let code = |error| LoadError::Code {
             program: program.name.clone(),
             error,
@@ -522,6 +523,17 @@ impl Kernel {
         (first.imm, second.imm) = (value as u32 as i32, (value >> 32) as i32);
         Ok(())
     }
+}
+
+/// A program may schedule task work.
+fn schedules_task_work(object: &Object, program: &Program) -> bool {
+    program.relocs.iter().any(|reloc| match reloc.kind {
+        RelocKind::ExternCall { ext } => {
+            let name = object.externs[ext].essential_name();
+            name.starts_with("bpf_task_work_schedule")
+        }
+        _ => false,
+    })
 }
 
 /// Whether some way through a program calls a helper.

@@ -7,8 +7,9 @@ use crate::ids::{Cpu, CtxId, MapId, TaskId};
 use crate::prog::ProgCtx;
 use crate::scx::Machine;
 use crate::shared::{Few, Shared};
-use crate::state::Cur;
+use crate::state::{Cur, State};
 use crate::syscall::{SysOp, SysResult};
+use crate::task::TaskState;
 use crate::trace::Element;
 use bpfsim_vm::Activation;
 use smallvec::SmallVec;
@@ -117,6 +118,33 @@ pub(crate) enum Phase {
     Running,
     /// On the way to user mode.
     Return,
+}
+
+/// The way of a CPU's system call to user mode is no step of its own: there is nothing that could come before it
+/// is over, and nobody for whom it matters when it is.
+#[inline]
+pub(crate) fn returns_at_once(
+    st: &State,
+    cpu: Cpu,
+    runs: &CpuRuns,
+    awaited: Option<usize>,
+) -> bool {
+    let Some(s) = &runs.thread.syscall else {
+        return false;
+    };
+    let task = &st.tasks[s.task.at()];
+    s.phase == Phase::Return
+        && st.explores
+        && !st.schedules_task_work
+        && st.scx.is_none()
+        && st.cpus[cpu.at()].is_free()
+        && runs.stack.is_empty()
+        && runs.parked.is_empty()
+        && runs.interrupts.is_empty()
+        && task.state == TaskState::Running
+        && !task.user_code
+        && !task.notify
+        && awaited != Some(s.job)
 }
 
 /// What one CPU executes, apart from [`CpuState`](crate::state::CpuState).

@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub links: Shared<Links>,
     /// What others could see half done is done in pieces.
     pub explores: bool,
+    /// Programs are loaded that schedule task work.
+    pub schedules_task_work: bool,
     /// When the last `bpf_spin_lock` was given back.
     pub freed_at: u64,
     /// Someone wants to know what steps touch.

@@ -462,8 +462,7 @@ impl View<'_, '_> {
         let choice = &turns.offer.choices[picked];
         let cpu = choice.cpu;
         if turns.offer.what[picked].1 != Do::Continue {
-            turns.window.took(st.cur.cpu, st.cur.id);
-            return self.turn_past_returns(act, mem, other);
+            return self.turn_from_ended(mem, other);
         }
         let Some([mine, theirs]) = both(turns.seats, [turns.mine, cpu.at()]) else {
             return self.turn_from_ended(mem, other);
@@ -485,10 +484,10 @@ impl View<'_, '_> {
         let Some(turns) = &mut self.turns else {
             return Turn::Nobody;
         };
-        let choice = &turns.offer.choices[turns.offer.picked];
-        let at = choice.cpu.at();
-        let ended = turns.is_over();
-        let Some(Some(theirs)) = turns.seats.get_mut(at).filter(|_| ended) else {
+        let picked = turns.offer.picked;
+        let (choice, ended) = (&turns.offer.choices[picked], turns.is_over());
+        let (at, goes) = (choice.cpu.at(), turns.offer.what[picked].1 == Do::Continue);
+        let Some(Some(theirs)) = turns.seats.get_mut(at).filter(|_| ended && goes) else {
             if !ended {
                 turns.window.took(self.st.cur.cpu, self.st.cur.id);
             }
@@ -499,18 +498,6 @@ impl View<'_, '_> {
         let own = (turns.image, turns.fuel);
         *other = goes_on(self.st, &mut self.base, own, choice, theirs, mem);
         Turn::Other
-    }
-
-    /// What was picked is the execution itself, after what others did.
-    pub fn turn_to_same(&mut self, act: &Activation, mem: &GuestMem) -> Turn {
-        let Some(turns) = &mut self.turns else {
-            return Turn::Nobody;
-        };
-        let (choice, at) = (&turns.offer.choices[turns.offer.picked], Stopped::of(act));
-        let clock = self.base + act.insns;
-        let st = &mut *self.st;
-        st.begins(mem, &choice.next, at, act.args_ref(), turns.image, clock);
-        Turn::Same
     }
 }
 

@@ -1,20 +1,19 @@
-//! Programs of system calls that end, and tasks that return to user mode, without the engine being left.
+//! Programs of system calls that end without the engine being left.
 //!
-//! This is what [`Kernel::ended`](crate::kernel::Kernel) and what follows it do, where there is nothing
-//! to do but the usual: a run of `BPF_PROG_TEST_RUN` without a context of its own, a task without task
-//! work. Anything else is left to them.
+//! This is what [`Kernel::ended`](crate::kernel::Kernel) does, where there is nothing to do but the usual: a
+//! run of `BPF_PROG_TEST_RUN` without a context of its own. Anything else is left to it.
 
 use crate::choose::{Next, Starts};
 use crate::ended::{left_over, new_output};
 use crate::helper::hook_retval;
+use crate::ids::Cpu;
 use crate::kernel::Kernel;
 use crate::prog::ProgCtx;
 use crate::race::NO_LANE;
-use crate::run::{CpuRuns, Phase, Running, What as Do};
+use crate::run::{CpuRuns, Phase, Running, What as Do, returns_at_once};
 use crate::shared::Shared;
 use crate::state::{Cur, State};
 use crate::syscall::{SysOp, SysResult};
-use crate::task::TaskState;
 use crate::testrun::Buffers;
 use crate::trace::What;
 use crate::turn::{SEATS, Turns};
@@ -71,6 +70,7 @@ impl Turns<'_, '_> {
             && input.ctx.is_empty()
             && cpu.stack.len() == 1
             && cpu.parked.is_empty()
+            && cpu.queue.is_empty()
             && is_plain(&st.cur)
             && st.cpus.iter().all(|cpu| cpu.is_free())
             && !st.refs.has_gone_maps()
@@ -78,28 +78,6 @@ impl Turns<'_, '_> {
             && offer.is_lone()
             && !(called && !self.all && offer.changes(mem));
         ends.then_some(called)
-    }
-
-    /// A task may return to user mode here.
-    #[inline(always)]
-    fn returns_here(&self, st: &State, cpu: usize) -> bool {
-        let runs = &self.ends.cpus[cpu];
-        let Some(s) = &runs.thread.syscall else {
-            return false;
-        };
-        let task = &st.tasks[s.task.at()];
-        let is_idle = runs.stack.is_empty() && runs.parked.is_empty() && runs.queue.is_empty();
-        let has_work = !runs.thread.sweep.is_empty() || !task.work.is_empty() || task.notify;
-        s.phase == Phase::Return
-            && is_idle
-            && !has_work
-            && st.tasks_with_work == 0
-            && task.state == TaskState::Running
-            && !task.user_code
-            && self.window.job != Some(s.job)
-            && self.offer.waiting.is_empty()
-            && st.cpus[cpu].work.is_empty()
-            && !st.records
     }
 
     /// A step is over that was none of an execution that goes on: what comes next is picked. False where
@@ -187,52 +165,20 @@ impl View<'_, '_> {
             (choice.id, choice.at) = (s.id, clock);
             offer.what[offer.picked].1 = Do::Syscall;
         }
+        if returns_at_once(st, Cpu(mine as u32), runs, turns.window.job)
+            && let Some(mut s) = runs.thread.syscall.take()
+        {
+            runs.thread.sweeping = None;
+            ends.results[s.job] = s.out.take();
+            offer.remove(offer.picked);
+        }
         if called && turns.all {
             turns.sort(st, mem);
         }
         match turns.pick_again(st) {
-            true => self.turn_past_returns(act, mem, other),
+            true => self.turn_from_ended(mem, other),
             false => Turn::Nobody,
         }
-    }
-
-    /// What was picked is none of the executions that the engine has, or what executed has ended: tasks
-    /// that are to return to user mode do so, until something else is picked.
-    #[inline(never)]
-    pub fn turn_past_returns(
-        &mut self,
-        act: &Activation,
-        mem: &GuestMem,
-        other: &mut Other,
-    ) -> Turn {
-        while let Some(turns) = &mut self.turns {
-            let (st, picked) = (&mut *self.st, turns.offer.picked);
-            let (cpu, what) = turns.offer.what[picked];
-            match what {
-                Do::Continue if cpu.at() == turns.mine => return self.turn_to_same(act, mem),
-                Do::Continue => {
-                    return self.turn_to_other(act, mem, other);
-                }
-                Do::Syscall if turns.returns_here(st, cpu.at()) => {}
-                _ => {
-                    turns.offer.chosen = true;
-                    return Turn::Nobody;
-                }
-            }
-            let thread = &mut turns.ends.cpus[cpu.at()].thread;
-            thread.sweeping = None;
-            if let Some(mut s) = thread.syscall.take() {
-                turns.ends.results[s.job] = s.out.take();
-            }
-            turns
-                .offer
-                .tell(turns.chooser, turns.window, &st.touched, true);
-            turns.offer.remove(picked);
-            if !turns.pick_again(st) {
-                return Turn::Nobody;
-            }
-        }
-        Turn::Nobody
     }
 }
 
