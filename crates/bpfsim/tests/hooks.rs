@@ -2,11 +2,12 @@
 
 use bpfsim::{
     Arg, AttachError, AttachOpts, AttachType, Cpu, Ebpf, Errno, Error, Fired, Hook, Level, Link,
-    ProgramInput, Result, Runner, Sim, attach_flags, check, check_exhaustive, check_random, ensure,
-    ensure_eq,
+    ProgramInput, Result, Runner, Sim, Strategy, attach_flags, check, check_exhaustive,
+    check_random, ensure, ensure_eq,
 };
 
 const OBJECT: &[u8] = include_bytes!("../../../fixtures/hooks.bpf.o");
+const MODELS: &[u8] = include_bytes!("../../../fixtures/order_models.bpf.o");
 const EPERM: i64 = -1;
 
 /// A simulation with the programs of the fixture.
@@ -414,6 +415,30 @@ fn interrupts_come_over_what_runs_below() {
     }
     // In a task of the same CPU it waits for the other to end.
     check_exhaustive(test(Level::Task)).unwrap();
+}
+
+/// What a lock keeps off comes as soon as the lock is given back, and not only with what the program does
+/// next, or after its end.
+#[test]
+fn interrupts_come_straight_after_a_lock() {
+    let test = |sim: &Sim| {
+        let mut bpf = Ebpf::load(sim, OBJECT)?;
+        bpf.program_mut("count_above")?.attach_perf_event(1)?;
+        let models = Ebpf::load(sim, MODELS)?;
+        let locked = models.program("locked")?;
+        sim.spawn_on(Cpu(0), locked, ProgramInput::empty())?;
+        let above = ProgramInput::context(&[0; 200]).at_level(Level::Hardirq);
+        sim.fire_on(Cpu(0), &Hook::PerfEvent(1), above)?;
+        sim.run_until_idle()
+    };
+    let all = Strategy::Bounded {
+        preemptions: u64::MAX,
+    };
+    let outcome = Runner::new().strategy(all).run(test);
+    // Before the program, before its look-up, before and after each of ten locks, and before and after its task
+    // is in user mode again.
+    assert!(outcome.complete);
+    assert_eq!(outcome.counts.executions, 1 + 1 + 20 + 2);
 }
 
 /// A program that executes, or one like it, keeps others from running on its CPU.

@@ -163,6 +163,7 @@ impl Kernel {
             self.st.take_chance(coming, next);
         }
         self.mem.set_site(self.st.cur.id.0, cpu.0);
+        self.st.interrupted = !self.cpus[cpu.at()].interrupts.is_empty();
         if matches!(*what, Running::Syscall) {
             if self.st.records {
                 self.st.touch_next(&self.mem, next, act.args());

@@ -193,6 +193,7 @@ impl Kernel {
             tasks_with_work: 0,
             explores: false,
             schedules_task_work: false,
+            interrupted: false,
             freed_at: 0,
             trace: Default::default(),
             ksyms: Default::default(),

@@ -152,7 +152,7 @@ impl State {
     /// on to what it does next, before which all others have their turn.
     #[inline]
     pub fn comes_after_unlock(&mut self) -> Flow {
-        match self.explores && self.cpu().is_free() {
+        match self.explores && !self.interrupted && self.cpu().is_free() {
             true => Flow::Done(0),
             false => Flow::Yield(0),
         }

@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub explores: bool,
     /// Programs are loaded that schedule task work.
     pub schedules_task_work: bool,
+    /// Hooks are to happen in interrupts on the CPU that executes.
+    pub interrupted: bool,
     /// When the last `bpf_spin_lock` was given back.
     pub freed_at: u64,
     /// Someone wants to know what steps touch.
